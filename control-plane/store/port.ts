@@ -1,0 +1,163 @@
+/**
+ * The store: the only truth. Objects by uid and by name, and a feed of every change with gap-free revisions.
+ *
+ * What it promises (and `contract.ts` proves of each implementation):
+ * - `write` resolves when the change is on disk, and not before; if it rejects with anything but a lost store, nothing of it is kept.
+ * - Writes are serial: each sees what those before it did. Many share one commit, and one that fails does not touch its neighbours.
+ * - Revisions are 1, 2, 3 … in the order of the changes, without a gap, also over restarts.
+ * - Reads never wait for writes, and each sees one committed state.
+ * - Listeners get every committed change once, in order, after it is on disk.
+ */
+export interface Store {
+  /** Runs one write. Rejects with what `apply` threw, with UnavailableError when the disk is full or the store is closed. */
+  write<T>(write: Write<T>): Promise<T>;
+
+  get(key: ObjectKey): Promise<StoredObject | undefined>;
+
+  /** One page, in the order asked for, with the revision that it shows. */
+  list(query: ListQuery): Promise<ListPage>;
+
+  /** How many objects there are in a bay, Nodes left out. */
+  countInBay(bayUid: string): Promise<number>;
+
+  /** Everything assigned to a node, and the revision of the newest link of its chain (0: none yet). */
+  assigned(nodeUid: string): Promise<AssignedSet>;
+
+  /**
+   * The newest change of each object in a node's chain after `revision`, oldest first, and the chain's head. Undefined when the feed
+   * has been compacted past it, or when there are more than `limit`: take `assigned` then.
+   */
+  chainSince(nodeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined>;
+
+  /** The changes after `revision`, at most `limit`, oldest first. Rejects with CompactedError. */
+  changesSince(revision: number, limit: number): Promise<readonly Change[]>;
+
+  /** The newest committed revision. */
+  readonly revision: number;
+
+  /** Calls back after each commit with its changes. Must not throw. Returns what ends it. */
+  subscribe(listener: (changes: readonly Change[]) => void): () => void;
+
+  /** Forgets changes before `revision`, and remembered requests before `requestsBeforeMs`. */
+  compact(revision: number, requestsBeforeMs: number): Promise<void>;
+
+  /** Finishes what is under way, and closes. */
+  close(): Promise<void>;
+}
+
+/** An object as it lies in the store: what is searched by, and the whole as protobuf. */
+export interface StoredObject {
+  readonly uid: string;
+  /** One of the seven kinds, or a kind of the control plane's own (`JoinToken`). */
+  readonly kind: string;
+  readonly project: string;
+  /** Empty for kinds that are not in a bay. */
+  readonly bayUid: string;
+  /** Empty for kinds without. */
+  readonly namespace: string;
+  readonly name: string;
+  /** The node that it is assigned to. Empty: none. */
+  readonly nodeUid: string;
+  readonly generation: number;
+  /** Its deletion is asked for. */
+  readonly deleting: boolean;
+  readonly revision: number;
+  /** Epoch and sequence of the report that its status comes from (Promise 4). Of a Node: the epoch of its newest session. */
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly createTimeMs: number;
+  /** The object, serialized. */
+  readonly body: Uint8Array;
+}
+
+export type ObjectKey =
+  | { readonly uid: string }
+  | {
+      readonly kind: string;
+      readonly project: string;
+      readonly bayUid: string;
+      readonly namespace: string;
+      readonly name: string;
+    };
+
+/** A remembered request: the same id of the same project always means what it meant first. */
+export interface RequestKey {
+  readonly project: string;
+  readonly requestId: string;
+}
+export interface RememberedRequest {
+  readonly uid: string;
+  /** Digest of what was asked for: the same id with another content is an error of the caller. */
+  readonly fingerprint: string;
+}
+
+/** One write: what it needs to read, and what it does. */
+export interface Write<T> {
+  /** Only these may be read in `apply`. */
+  readonly reads: readonly ObjectKey[];
+  readonly request?: RequestKey;
+  /** Pure: no waiting, no effects but on the view. May run more than once. What it throws undoes this write alone. */
+  apply(view: WriteView): T;
+}
+
+export interface WriteView {
+  /** As of just before this write. Throws when the key was not among `reads`; an object that this write has put is there too. */
+  get(key: ObjectKey): StoredObject | undefined;
+  readonly remembered: RememberedRequest | undefined;
+  /**
+   * Creates or replaces. `make` gets the revision that this change will have and returns the object with it. Each put of a write
+   * takes one revision. Throws AlreadyExistsError when another object has its name.
+   *
+   * `chain`: the node in whose delta chain this change is a link; empty: in none (a change of status, say).
+   */
+  put(make: (revision: number) => StoredObject, chain: string): StoredObject;
+  /** Removes an object for good. Takes one revision, and is a link in the chain of `chain`. */
+  remove(uid: string, chain: string): void;
+  remember(uid: string, fingerprint: string): void;
+}
+
+export interface Change {
+  readonly revision: number;
+  readonly op: 'put' | 'remove';
+  /** As it is after a put; as it last was before a remove. */
+  readonly object: StoredObject;
+  readonly chain: string;
+  /** The newest revision of that chain before this one; 0 for its first link, and when `chain` is empty. */
+  readonly chainPrevious: number;
+  readonly timeMs: number;
+}
+
+export interface ListQuery {
+  readonly kind: string;
+  /** Undefined: every project (the control plane itself only). */
+  readonly project?: string;
+  readonly bayUid?: string;
+  readonly namespace?: string;
+  readonly orderBy: 'name' | 'createTime';
+  readonly descending: boolean;
+  /** Where the page before ended. */
+  readonly after?: ListPosition;
+  readonly limit: number;
+}
+/** Orders by (namespace, name, uid) or (createTimeMs, uid). */
+export interface ListPosition {
+  readonly namespace: string;
+  readonly name: string;
+  readonly createTimeMs: number;
+  readonly uid: string;
+}
+export interface ListPage {
+  readonly objects: readonly StoredObject[];
+  readonly revision: number;
+  /** Whether there is more after the last one. */
+  readonly more: boolean;
+}
+
+export interface AssignedSet {
+  readonly objects: readonly StoredObject[];
+  readonly head: number;
+}
+export interface ChainDelta {
+  readonly changes: readonly Change[];
+  readonly head: number;
+}
