@@ -1,0 +1,76 @@
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { Logger } from 'pino';
+import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import type { Access } from '../broker/port.ts';
+import type { Store, StoredObject } from '../store/port.ts';
+import { everyObject, type Inventory } from './inventory.ts';
+
+/** Options of {@link BayFinalizer}. */
+export interface BayFinalizerOptions {
+  readonly store: Store;
+  readonly inventory: Inventory;
+  readonly access: Access;
+  readonly clock: { now(): number };
+  readonly log: Logger;
+}
+
+/**
+ * Ends bays whose end was asked for: first all that is in them, as each agent confirms it, then their nodes, then the bay. Each step can be
+ * repeated, so a crash between two of them costs nothing.
+ */
+export class BayFinalizer {
+  readonly #options: BayFinalizerOptions;
+
+  constructor(options: BayFinalizerOptions) {
+    this.#options = options;
+  }
+
+  /** Takes each such bay as far as it can be taken now. */
+  async run(): Promise<void> {
+    for (const bayUid of this.#options.inventory.deletingBays()) await this.#end(bayUid);
+  }
+
+  async #end(bayUid: string): Promise<void> {
+    const { store, inventory, access, log } = this.#options;
+    for await (const object of everyObject(store, 'Container', bayUid)) {
+      if (!object.deleting) await this.#delete(object);
+    }
+    if ((await store.countInBay(bayUid)) > 0) return;
+    const nodes = inventory.nodesOfBay(bayUid);
+    // The keys first: once a node is gone from the store, nobody knows any more which key to cut off.
+    await access.revoke(nodes.map((node) => node.publicKey).filter((key) => key !== ''));
+    await store.write({
+      reads: [{ uid: bayUid }, ...nodes.map(({ uid }) => ({ uid }))],
+      apply: (view) => {
+        if (!view.get({ uid: bayUid })) return;
+        for (const { uid } of nodes) if (view.get({ uid })) view.remove(uid, '');
+        view.remove(bayUid, '');
+      },
+    });
+    log.info({ bay: bayUid }, 'bay is gone');
+  }
+
+  async #delete({ uid }: StoredObject): Promise<void> {
+    const { store, clock } = this.#options;
+    await store.write({
+      reads: [{ uid }],
+      apply: (view) => {
+        const stored = view.get({ uid });
+        if (!stored || stored.deleting) return;
+        if (!stored.nodeUid) {
+          view.remove(uid, '');
+          return;
+        }
+        const container = fromBinary(ContainerSchema, stored.body);
+        view.put((revision) => {
+          if (container.metadata) {
+            container.metadata.revision = BigInt(revision);
+            container.metadata.deleteTime = timestampFromMs(clock.now());
+          }
+          return { ...stored, deleting: true, revision, body: toBinary(ContainerSchema, container) };
+        }, stored.nodeUid);
+      },
+    });
+  }
+}

@@ -1,0 +1,148 @@
+import { create } from '@bufbuild/protobuf';
+import { type NodeStatus, NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import type { Liveness, NodeLiveness } from './port.ts';
+
+/** Options of {@link LivenessTracker}. */
+export interface LivenessOptions {
+  /** How long an agent's word is believed. Default: three heartbeats. */
+  readonly trustMs: number;
+  /** How long a dropped connection may take to come back before the node counts as silent. */
+  readonly reconnectGraceMs: number;
+  readonly clock: { now(): number };
+}
+
+interface Entry {
+  fresh: boolean;
+  connected: boolean;
+  confirmTimeMs: number;
+  disconnectTimeMs: number | undefined;
+  appliedRevision: number;
+  assignedRevision: number;
+  status: NodeStatus;
+}
+
+/**
+ * Knows which nodes may be believed, from heartbeats and from the broker's news of connections. In memory only: after a restart every node is
+ * unknown until its agent speaks.
+ */
+export class LivenessTracker implements Liveness {
+  readonly #options: LivenessOptions;
+  /** In the order of their last words, oldest first, so that a sweep looks only at those that have become stale. */
+  readonly #entries = new Map<string, Entry>();
+  readonly #dropped = new Set<string>();
+  readonly #listeners = new Set<(nodeUid: string) => void>();
+
+  constructor(options: LivenessOptions) {
+    this.#options = options;
+  }
+
+  node(nodeUid: string): NodeLiveness | undefined {
+    const entry = this.#entries.get(nodeUid);
+    if (!entry) return undefined;
+    const trustUntilMs =
+      entry.disconnectTimeMs === undefined
+        ? entry.confirmTimeMs + this.#options.trustMs
+        : Math.min(
+            entry.confirmTimeMs + this.#options.trustMs,
+            entry.disconnectTimeMs + this.#options.reconnectGraceMs,
+          );
+    return {
+      // Past its time it is stale, whether or not the sweep has come by.
+      fresh: entry.fresh && this.#options.clock.now() <= trustUntilMs,
+      connected: entry.connected,
+      confirmTimeMs: entry.confirmTimeMs,
+      trustUntilMs,
+      appliedRevision: entry.appliedRevision,
+      assignedRevision: entry.assignedRevision,
+      status: entry.status,
+    };
+  }
+
+  subscribe(listener: (nodeUid: string) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The agent has spoken, and what it said of its objects is complete. */
+  confirm(nodeUid: string, heartbeat?: { readonly appliedRevision: number; readonly status: NodeStatus }): void {
+    const entry = this.#entries.get(nodeUid) ?? {
+      fresh: false,
+      connected: true,
+      confirmTimeMs: 0,
+      disconnectTimeMs: undefined,
+      appliedRevision: 0,
+      assignedRevision: 0,
+      status: create(NodeStatusSchema),
+    };
+    this.#entries.delete(nodeUid);
+    this.#entries.set(nodeUid, entry);
+    this.#dropped.delete(nodeUid);
+    const was = entry.fresh;
+    entry.fresh = true;
+    entry.connected = true;
+    entry.disconnectTimeMs = undefined;
+    entry.confirmTimeMs = this.#options.clock.now();
+    if (heartbeat) {
+      entry.appliedRevision = heartbeat.appliedRevision;
+      entry.status = heartbeat.status;
+    }
+    if (!was) this.#notify(nodeUid);
+  }
+
+  /** The newest link of the node's chain, for whoever asks how far behind the node is. */
+  assigned(nodeUid: string, revision: number): void {
+    const entry = this.#entries.get(nodeUid);
+    if (entry) entry.assignedRevision = revision;
+  }
+
+  /** The broker says that the agent's last connection is gone. */
+  disconnected(nodeUid: string): void {
+    const entry = this.#entries.get(nodeUid);
+    if (!entry?.connected) return;
+    entry.connected = false;
+    entry.disconnectTimeMs = this.#options.clock.now();
+    this.#dropped.add(nodeUid);
+  }
+
+  /** The broker says that the agent is connected (again). It is believed once it has spoken. */
+  connected(nodeUid: string): void {
+    const entry = this.#entries.get(nodeUid);
+    if (!entry) return;
+    entry.connected = true;
+    if (entry.fresh) {
+      entry.disconnectTimeMs = undefined;
+      this.#dropped.delete(nodeUid);
+    }
+  }
+
+  forget(nodeUid: string): void {
+    this.#dropped.delete(nodeUid);
+    if (this.#entries.delete(nodeUid)) this.#notify(nodeUid);
+  }
+
+  /** Marks what has become stale. Called every second or so. */
+  sweep(): void {
+    const now = this.#options.clock.now();
+    const stale: string[] = [];
+    for (const nodeUid of this.#dropped) {
+      const entry = this.#entries.get(nodeUid);
+      if (!entry || now - (entry.disconnectTimeMs ?? now) <= this.#options.reconnectGraceMs) continue;
+      this.#dropped.delete(nodeUid);
+      if (entry.fresh) stale.push(nodeUid);
+    }
+    for (const [nodeUid, entry] of this.#entries) {
+      if (now - entry.confirmTimeMs <= this.#options.trustMs) break;
+      if (entry.fresh && !stale.includes(nodeUid)) stale.push(nodeUid);
+    }
+    for (const nodeUid of stale) {
+      const entry = this.#entries.get(nodeUid);
+      if (!entry) continue;
+      entry.fresh = false;
+      this.#notify(nodeUid);
+    }
+  }
+
+  #notify(nodeUid: string): void {
+    for (const listener of this.#listeners) listener(nodeUid);
+  }
+}

@@ -1,0 +1,57 @@
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import type { Logger } from 'pino';
+import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import type { Store } from '../store/port.ts';
+import type { Inventory, Unplaced } from './inventory.ts';
+
+/** Options of {@link Placer}. */
+export interface PlacerOptions {
+  readonly store: Store;
+  readonly inventory: Inventory;
+  readonly log: Logger;
+}
+
+/** How many objects are placed in one go. */
+const batchSize = 256;
+
+/** Gives objects that wait for a node to one, as soon as there is one that can take them. */
+export class Placer {
+  readonly #options: PlacerOptions;
+
+  constructor(options: PlacerOptions) {
+    this.#options = options;
+  }
+
+  /** Places what can be placed now. Rejects with the store's error; calling it again goes on. */
+  async run(): Promise<void> {
+    const waiting = this.#options.inventory.unplaced();
+    for (let from = 0; from < waiting.length; from += batchSize) {
+      await Promise.all(waiting.slice(from, from + batchSize).map((object) => this.#place(object)));
+    }
+  }
+
+  async #place(object: Unplaced): Promise<void> {
+    const node = this.#options.inventory.choose(object.bayUid, object.node);
+    if (!node) return;
+    await this.#options.store.write({
+      reads: [{ uid: object.uid }, { uid: node.uid }],
+      apply: (view) => {
+        const stored = view.get({ uid: object.uid });
+        // It may have been placed or deleted, and the node may be gone, since we looked.
+        if (!stored || stored.nodeUid || stored.deleting || view.get({ uid: node.uid })?.kind !== 'Node') return;
+        const container = fromBinary(ContainerSchema, stored.body);
+        if (container.status) {
+          container.status.phase = ContainerPhase.PENDING;
+          container.status.node = node.name;
+          container.status.reason = '';
+          container.status.message = '';
+        }
+        view.put((revision) => {
+          if (container.metadata) container.metadata.revision = BigInt(revision);
+          return { ...stored, nodeUid: node.uid, revision, body: toBinary(ContainerSchema, container) };
+        }, node.uid);
+      },
+    });
+    this.#options.log.debug({ object: object.uid, node: node.uid }, 'placed');
+  }
+}

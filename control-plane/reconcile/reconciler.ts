@@ -1,0 +1,170 @@
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import type { Logger } from 'pino';
+import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import type { NodeAddress } from '../../proto/subjects.ts';
+import type { Access, Bus } from '../broker/port.ts';
+import type { Store } from '../store/port.ts';
+import { BayFinalizer } from './bay_finalizer.ts';
+import { Connections } from './connections.ts';
+import { Dispatcher } from './dispatcher.ts';
+import { Inventory } from './inventory.ts';
+import { LivenessTracker } from './liveness.ts';
+import { Placer } from './placer.ts';
+import type { Liveness, Placement, Publications, Streams } from './port.ts';
+import { Reporting } from './reports.ts';
+import { RefusedError, Sessions } from './sessions.ts';
+import { StreamRelay } from './stream_relay.ts';
+import { startUplink } from './uplink.ts';
+
+/** Options of {@link startReconciler}. */
+export interface ReconcilerOptions {
+  readonly store: Store;
+  readonly bus: Bus;
+  readonly access: Access;
+  readonly clock: { now(): number };
+  readonly log: Logger;
+  /** How often agents are to say how they are. Default 10 s. They are believed for three times as long. */
+  readonly heartbeatMs?: number;
+  /** How many changes the feed keeps. Default 100,000. */
+  readonly keepChanges?: number;
+  /** How long request ids are remembered. Default 24 h. */
+  readonly keepRequestsMs?: number;
+}
+
+/** What the rest of the control plane sees of it. */
+export interface Reconciler {
+  readonly liveness: Liveness;
+  readonly placement: Placement;
+  readonly publications: Publications;
+  readonly streams: Streams;
+  close(): Promise<void>;
+}
+
+/** How long a dropped agent may take to come back before its node counts as silent. */
+const reconnectGraceMs = 2_000;
+const sweepMs = 1_000;
+const compactMs = 60_000;
+
+/** Starts everything that keeps bays and store in step: sessions, delivery, reports, liveness, placing, ends of bays, compaction. */
+export async function startReconciler(options: ReconcilerOptions): Promise<Reconciler> {
+  const { store, bus, access, clock, log } = options;
+  const heartbeatMs = options.heartbeatMs ?? 10_000;
+  const liveness = new LivenessTracker({ trustMs: 3 * heartbeatMs, reconnectGraceMs, clock });
+  const inventory = new Inventory(liveness);
+  const endInventory = await inventory.start(store);
+  const dispatcher = new Dispatcher({
+    store,
+    bus,
+    clock,
+    log,
+    onHead: (nodeUid, revision) => liveness.assigned(nodeUid, revision),
+  });
+  const connections = new Connections({ bus, access, inventory, liveness });
+  const sessions = new Sessions({
+    store,
+    liveness,
+    dispatcher,
+    heartbeatMs,
+    clock,
+    log,
+    connections: (nodeUid) => connections.count(nodeUid),
+  });
+  const reporting = new Reporting({ store, liveness });
+  const placer = new Placer({ store, inventory, log });
+  const finalizer = new BayFinalizer({ store, inventory, access, clock, log });
+
+  const renew = async (address: NodeAddress): Promise<Credentials> => {
+    const node = inventory.node(address.nodeUid);
+    const bay = await store.get({ uid: address.bayUid });
+    if (!node || !bay) throw new RefusedError(ErrorReason.REVOKED, 'this node is not known here any more');
+    const issued = await access.issue({ ...address, publicKey: node.publicKey, name: node.name });
+    return create(CredentialsSchema, {
+      project: node.project,
+      bayUid: bay.uid,
+      bay: bay.name,
+      nodeUid: node.uid,
+      node: node.name,
+      userJwt: issued.userJwt,
+      issueTime: timestampFromMs(issued.issueTimeMs),
+      expireTime: timestampFromMs(issued.expireTimeMs),
+      brokerUrls: [...access.urls],
+    });
+  };
+
+  // Each of these does all there is to do, however often it is asked: one run at a time, and one more when asked meanwhile.
+  const place = coalesced(() => placer.run(), log, 'placing');
+  const finalize = coalesced(() => finalizer.run(), log, 'ending bays');
+
+  const ends = [
+    endInventory,
+    dispatcher.start(),
+    connections.start(),
+    startUplink({ bus, sessions, dispatcher, reporting, renew, log }),
+    liveness.subscribe((nodeUid) => {
+      if (liveness.node(nodeUid)?.fresh) place();
+      else {
+        sessions.silent(nodeUid).catch((error: unknown) => log.warn({ node: nodeUid, error }, 'silence not written'));
+      }
+    }),
+    store.subscribe((changes) => {
+      for (const { object, op } of changes) {
+        if (object.kind === 'Node') {
+          if (op === 'remove') sessions.forget(object.uid);
+          place();
+        } else if (op === 'put' && !object.nodeUid && object.kind === 'Container') place();
+        if (inventory.deletingBays().length > 0) finalize();
+      }
+    }),
+  ];
+  const sweep = setInterval(() => liveness.sweep(), sweepMs);
+  const compact = setInterval(() => {
+    const keepFrom = store.revision - (options.keepChanges ?? 100_000);
+    const requestsBeforeMs = clock.now() - (options.keepRequestsMs ?? 24 * 3_600_000);
+    store
+      .compact(Math.max(0, keepFrom), requestsBeforeMs)
+      .catch((error: unknown) => log.warn({ error }, 'compaction failed, trying again later'));
+  }, compactMs);
+  place();
+  finalize();
+
+  return {
+    liveness,
+    placement: inventory,
+    publications: dispatcher,
+    streams: new StreamRelay({ bus }),
+    close: async () => {
+      clearInterval(sweep);
+      clearInterval(compact);
+      for (const end of ends) end();
+      await Promise.all([place.settled(), finalize.settled()]);
+    },
+  };
+}
+
+/** Runs `work` once at a time, and once more when it was asked for while it ran. A failure is logged and tried again after a second. */
+function coalesced(work: () => Promise<void>, log: Logger, what: string): (() => void) & { settled(): Promise<void> } {
+  let running: Promise<void> | undefined;
+  let again = false;
+  const run = async () => {
+    do {
+      again = false;
+      try {
+        await work();
+      } catch (error) {
+        log.warn({ error, what }, 'reconciling failed, trying again');
+        setTimeout(ask, 1_000).unref();
+      }
+    } while (again);
+  };
+  const ask = () => {
+    if (running) again = true;
+    else {
+      running = run().finally(() => {
+        running = undefined;
+      });
+    }
+  };
+  return Object.assign(ask, { settled: async () => running });
+}

@@ -1,0 +1,114 @@
+import { create, equals, fromBinary, toBinary } from '@bufbuild/protobuf';
+import {
+  ErrorReason,
+  type ObjectReport,
+  type Report,
+  type ReportReply,
+  ReportReplySchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import {
+  type Container,
+  ContainerPhase,
+  ContainerSchema,
+  type ContainerStatus,
+  ContainerStatusSchema,
+} from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
+import type { NodeAddress } from '../../proto/subjects.ts';
+import type { Store, StoredObject, WriteView } from '../store/port.ts';
+import type { LivenessTracker } from './liveness.ts';
+import { RefusedError } from './sessions.ts';
+
+/** Options of {@link Reporting}. */
+export interface ReportingOptions {
+  readonly store: Store;
+  readonly liveness: LivenessTracker;
+}
+
+/** A report with more objects than this is refused. */
+const objectLimit = 1000;
+const textLimit = 4096;
+
+/** Takes what agents report of their objects into the store. What is not newer than what is there changes nothing (Promise 4). */
+export class Reporting {
+  readonly #options: ReportingOptions;
+
+  constructor(options: ReportingOptions) {
+    this.#options = options;
+  }
+
+  /** Resolves once it is on disk. Throws RefusedError when it comes from an older session. */
+  async take(address: NodeAddress, report: Report): Promise<ReportReply> {
+    if (report.objects.length > objectLimit) {
+      throw new RefusedError(ErrorReason.INVALID, `more than ${objectLimit} objects in one report`);
+    }
+    const unknownUids = await this.#options.store.write({
+      reads: [{ uid: address.nodeUid }, ...report.objects.map(({ uid }) => ({ uid }))],
+      apply: (view) => {
+        const node = view.get({ uid: address.nodeUid });
+        if (node?.kind !== 'Node' || node.epoch !== Number(report.epoch)) {
+          throw new RefusedError(ErrorReason.FENCED, `epoch ${report.epoch} is not that of the node's newest session`);
+        }
+        return report.objects.filter((object) => !takeOne(view, node, report, object)).map(({ uid }) => uid);
+      },
+    });
+    this.#options.liveness.confirm(address.nodeUid);
+    return create(ReportReplySchema, { unknownUids });
+  }
+}
+
+/** Returns whether the object is the node's. */
+function takeOne(view: WriteView, node: StoredObject, report: Report, object: ObjectReport): boolean {
+  const stored = view.get({ uid: object.uid });
+  if (!stored || stored.nodeUid !== node.uid || stored.kind !== 'Container') return false;
+  const epoch = Number(report.epoch);
+  const sequence = Number(report.sequence);
+  if (stored.epoch > epoch || (stored.epoch === epoch && stored.sequence >= sequence)) return true;
+  if (object.removed) {
+    // "It is not there" ends only what was to end: an agent that lost a container makes it again.
+    if (stored.deleting) view.remove(stored.uid, node.uid);
+    return true;
+  }
+  if (object.status.case !== 'container') return true;
+  const container = fromBinary(ContainerSchema, stored.body);
+  const status = cleaned(object.status.value, container, node.name, stored);
+  if (container.status && equals(ContainerStatusSchema, container.status, status)) return true;
+  container.status = status;
+  view.put((revision) => {
+    if (container.metadata) container.metadata.revision = BigInt(revision);
+    return { ...stored, epoch, sequence, revision, body: toBinary(ContainerSchema, container) };
+  }, '');
+  return true;
+}
+
+/** A status as the agent may set it: what the control plane says itself is not the agent's to say. */
+function cleaned(
+  status: ContainerStatus,
+  container: Container,
+  nodeName: string,
+  stored: StoredObject,
+): ContainerStatus {
+  const delivery = status.delivery ?? create(DeliverySchema);
+  const newest = BigInt(stored.generation);
+  const atMost = (generation: bigint) => (generation > newest ? newest : generation < 0n ? 0n : generation);
+  const unknown = status.phase === ContainerPhase.UNSPECIFIED || status.phase === ContainerPhase.UNKNOWN;
+  return {
+    ...status,
+    phase: unknown ? (container.status?.phase ?? ContainerPhase.PENDING) : status.phase,
+    lastKnownPhase: ContainerPhase.UNSPECIFIED,
+    reason: status.reason.slice(0, 128),
+    message: status.message.slice(0, textLimit),
+    containerId: status.containerId.slice(0, 128),
+    imageId: status.imageId.slice(0, 256),
+    ports: status.ports.slice(0, 512),
+    node: nodeName,
+    delivery: {
+      ...delivery,
+      receivedGeneration: atMost(delivery.receivedGeneration),
+      appliedGeneration: atMost(delivery.appliedGeneration),
+      observedGeneration: atMost(delivery.observedGeneration),
+      confirmTime: undefined,
+      trustUntil: undefined,
+    },
+  };
+}

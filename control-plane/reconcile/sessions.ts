@@ -1,0 +1,296 @@
+import { create } from '@bufbuild/protobuf';
+import { durationFromMs, timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import type { Logger } from 'pino';
+import {
+  ErrorReason,
+  type Heartbeat,
+  type Hello,
+  type HelloReply,
+  HelloReplySchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import {
+  ConditionStatus,
+  type Node,
+  NodePhase,
+  type NodeStatus,
+  NodeStatusSchema,
+} from '../../proto/gen/baykeeper/v1/node_pb.js';
+import type { NodeAddress } from '../../proto/subjects.ts';
+import type { Store } from '../store/port.ts';
+import type { Dispatcher } from './dispatcher.ts';
+import type { LivenessTracker } from './liveness.ts';
+import { writeNode } from './status_write.ts';
+
+/** A message of an agent that is not taken, and what the agent should do about it. */
+export class RefusedError extends Error {
+  override readonly name = 'RefusedError';
+  readonly reason: ErrorReason;
+  constructor(reason: ErrorReason, message: string) {
+    super(message);
+    this.reason = reason;
+  }
+}
+
+/** Options of {@link Sessions}. */
+export interface SessionsOptions {
+  readonly store: Store;
+  readonly liveness: LivenessTracker;
+  readonly dispatcher: Dispatcher;
+  readonly heartbeatMs: number;
+  readonly clock: { now(): number };
+  readonly log: Logger;
+  /** How many live connections the broker has for this node's key; undefined when it is not known. */
+  readonly connections: (nodeUid: string) => number | undefined;
+}
+
+interface Session {
+  readonly epoch: number;
+  readonly instanceId: string;
+  heartbeat: number;
+  lastHeardMs: number;
+  /** What was last written of its status, without what changes all the time. */
+  signature: string;
+}
+
+/** Somebody else who says to be this node, while it is being found out whether the holder of the session is alive. */
+interface Suspicion {
+  readonly instanceId: string;
+  readonly sinceMs: number;
+}
+
+/**
+ * The sessions of the agents. Each Hello begins a new one, with an epoch that is kept with the node in the store; what
+ * comes with an older epoch is refused.
+ */
+export class Sessions {
+  readonly #options: SessionsOptions;
+  readonly #sessions = new Map<string, Session>();
+  readonly #suspicions = new Map<string, Suspicion>();
+
+  constructor(options: SessionsOptions) {
+    this.#options = options;
+  }
+
+  /** Begins a session. */
+  async hello(address: NodeAddress, hello: Hello): Promise<HelloReply> {
+    const { nodeUid } = address;
+    await this.#refuseDuplicate(nodeUid, hello.instanceId);
+    const now = this.#options.clock.now();
+    const epoch = await this.#options.store.write({
+      reads: [{ uid: nodeUid }],
+      apply: (view) => {
+        const stored = nodeOrRefuse(view.get({ uid: nodeUid }), address);
+        const next = stored.epoch + 1;
+        writeNode(
+          view,
+          stored,
+          (node) => {
+            refuseRevoked(node);
+            const status = node.status ?? create(NodeStatusSchema);
+            node.status = status;
+            status.sessionEpoch = BigInt(next);
+            status.agentVersion = hello.agentVersion.slice(0, 64);
+            if (hello.info) status.info = hello.info;
+            status.conditions = status.conditions.filter((c) => c.type !== 'DuplicateIdentity');
+            return true;
+          },
+          { epoch: next },
+        );
+        return next;
+      },
+    });
+    this.#sessions.set(nodeUid, { epoch, instanceId: hello.instanceId, heartbeat: 0, lastHeardMs: now, signature: '' });
+    this.#suspicions.delete(nodeUid);
+    this.#options.dispatcher.open(address, epoch);
+    this.#options.log.info({ node: nodeUid, epoch, version: hello.agentVersion }, 'session began');
+    return create(HelloReplySchema, {
+      epoch: BigInt(epoch),
+      heartbeatInterval: durationFromMs(this.#options.heartbeatMs),
+      time: timestampFromMs(now),
+    });
+  }
+
+  /** Throws RefusedError unless `epoch` is that of the node's newest session. */
+  async check(address: NodeAddress, epoch: number): Promise<void> {
+    const session = this.#sessions.get(address.nodeUid) ?? (await this.#adopt(address, epoch));
+    if (session.epoch !== epoch) {
+      throw new RefusedError(
+        ErrorReason.FENCED,
+        `epoch ${epoch} is not the newest session's, which is ${session.epoch}`,
+      );
+    }
+    session.lastHeardMs = this.#options.clock.now();
+  }
+
+  /** Takes a heartbeat. Throws RefusedError when it is of an older session. */
+  async heartbeat(address: NodeAddress, heartbeat: Heartbeat): Promise<void> {
+    const { nodeUid } = address;
+    await this.check(address, Number(heartbeat.epoch));
+    const session = this.#sessions.get(nodeUid);
+    if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
+    session.heartbeat = Number(heartbeat.sequence);
+    const status = heartbeat.status ?? create(NodeStatusSchema);
+    // With reports on their way, silence about an object does not mean that it has not changed.
+    if (heartbeat.reportsPending === 0) {
+      this.#options.liveness.confirm(nodeUid, { appliedRevision: Number(heartbeat.appliedRevision), status });
+    }
+    await this.#writeTransition(nodeUid, session, status, heartbeat.time ? timestampMs(heartbeat.time) : undefined);
+    await this.#options.dispatcher.compare(nodeUid, {
+      appliedRevision: Number(heartbeat.appliedRevision),
+      digest: heartbeat.digest,
+    });
+  }
+
+  /** The node has become silent: writes that, once. */
+  async silent(nodeUid: string): Promise<void> {
+    const session = this.#sessions.get(nodeUid);
+    if (session) session.signature = '';
+    await this.#options.store.write({
+      reads: [{ uid: nodeUid }],
+      apply: (view) => {
+        const stored = view.get({ uid: nodeUid });
+        if (stored?.kind !== 'Node') return;
+        writeNode(view, stored, (node) => {
+          if (!node.status || node.status.phase === NodePhase.UNKNOWN || node.spec?.revoked) return false;
+          node.status.phase = NodePhase.UNKNOWN;
+          node.status.reason = 'NodeSilent';
+          node.status.message = 'nothing has been heard from its agent within the trust window';
+          node.status.connected = false;
+          return true;
+        });
+      },
+    });
+  }
+
+  /** The node was revoked or removed. */
+  forget(nodeUid: string): void {
+    this.#sessions.delete(nodeUid);
+    this.#suspicions.delete(nodeUid);
+    this.#options.dispatcher.close(nodeUid);
+    this.#options.liveness.forget(nodeUid);
+  }
+
+  /** After a restart of the control plane, agents go on in the sessions that they have. */
+  async #adopt(address: NodeAddress, epoch: number): Promise<Session> {
+    const stored = nodeOrRefuse(await this.#options.store.get({ uid: address.nodeUid }), address);
+    if (epoch !== stored.epoch) {
+      throw new RefusedError(
+        ErrorReason.FENCED,
+        `epoch ${epoch} is not the newest session's, which is ${stored.epoch}`,
+      );
+    }
+    // Two messages may have come at once.
+    const session = this.#sessions.get(address.nodeUid) ?? {
+      epoch,
+      instanceId: '',
+      heartbeat: 0,
+      lastHeardMs: this.#options.clock.now(),
+      signature: '',
+    };
+    this.#sessions.set(address.nodeUid, session);
+    this.#options.dispatcher.open(address, session.epoch);
+    return session;
+  }
+
+  /**
+   * A restarted agent may take over at once; a second agent with a copied identity must not push out the one that is at work. The broker knows
+   * how many connections there are; whether the holder is alive is known when it is heard after the other has knocked.
+   */
+  async #refuseDuplicate(nodeUid: string, instanceId: string): Promise<void> {
+    const session = this.#sessions.get(nodeUid);
+    if (!session?.instanceId || session.instanceId === instanceId) return;
+    const connections = this.#options.connections(nodeUid);
+    if (connections === undefined || connections < 2) return;
+    const now = this.#options.clock.now();
+    let suspicion = this.#suspicions.get(nodeUid);
+    if (!suspicion || suspicion.instanceId !== instanceId || now - suspicion.sinceMs > 10 * this.#options.heartbeatMs) {
+      suspicion = { instanceId, sinceMs: now };
+      this.#suspicions.set(nodeUid, suspicion);
+    }
+    if (session.lastHeardMs > suspicion.sinceMs) {
+      await this.#writeDuplicate(nodeUid);
+      throw new RefusedError(
+        ErrorReason.DUPLICATE,
+        'another agent with this identity is at work; remove the copy, and enrol this machine with a join token of its own',
+      );
+    }
+    if (now - suspicion.sinceMs < 1.5 * this.#options.heartbeatMs) {
+      throw new RefusedError(ErrorReason.RETRY, 'finding out whether another agent with this identity is alive');
+    }
+  }
+
+  async #writeDuplicate(nodeUid: string): Promise<void> {
+    const now = this.#options.clock.now();
+    this.#options.log.warn({ node: nodeUid }, 'a second agent with the identity of this node was turned away');
+    await this.#options.store.write({
+      reads: [{ uid: nodeUid }],
+      apply: (view) => {
+        const stored = view.get({ uid: nodeUid });
+        if (stored?.kind !== 'Node') return;
+        writeNode(view, stored, (node) => {
+          if (!node.status || node.status.conditions.some((c) => c.type === 'DuplicateIdentity')) return false;
+          node.status.conditions.push({
+            $typeName: 'baykeeper.v1.NodeCondition',
+            type: 'DuplicateIdentity',
+            status: ConditionStatus.TRUE,
+            reason: 'SecondAgent',
+            message: 'another machine says hello with a copy of this node’s key; it was turned away',
+            lastTransitionTime: timestampFromMs(now),
+          });
+          return true;
+        });
+      },
+    });
+  }
+
+  /** Writes phase and conditions when they have changed; usage and the like stay in memory. */
+  async #writeTransition(nodeUid: string, session: Session, status: NodeStatus, timeMs?: number): Promise<void> {
+    const signature = JSON.stringify([
+      status.phase,
+      status.reason,
+      status.conditions.map((c) => [c.type, c.status, c.reason]),
+      status.info?.engineVersion,
+      status.info?.addresses,
+    ]);
+    if (signature === session.signature) return;
+    await this.#options.store.write({
+      reads: [{ uid: nodeUid }],
+      apply: (view) => {
+        const stored = view.get({ uid: nodeUid });
+        if (stored?.kind !== 'Node' || stored.epoch !== session.epoch) return;
+        writeNode(view, stored, (node) => {
+          if (node.spec?.revoked) return false;
+          const was = node.status ?? create(NodeStatusSchema);
+          const kept = was.conditions.filter((c) => c.type === 'DuplicateIdentity');
+          node.status = {
+            ...was,
+            phase: status.phase,
+            reason: status.reason,
+            message: status.message,
+            conditions: [...status.conditions.filter((c) => c.type !== 'DuplicateIdentity').slice(0, 16), ...kept],
+            info: status.info ?? was.info,
+            usage: status.usage,
+            connected: true,
+            observeTime: timeMs === undefined ? undefined : timestampFromMs(timeMs),
+          };
+          return true;
+        });
+      },
+    });
+    session.signature = signature;
+  }
+}
+
+function nodeOrRefuse<T extends { readonly kind: string; readonly bayUid: string }>(
+  stored: T | undefined,
+  address: NodeAddress,
+): T {
+  if (stored?.kind !== 'Node' || stored.bayUid !== address.bayUid) {
+    throw new RefusedError(ErrorReason.REVOKED, 'this node is not known here any more');
+  }
+  return stored;
+}
+
+function refuseRevoked(node: Node): void {
+  if (node.spec?.revoked) throw new RefusedError(ErrorReason.REVOKED, 'this node was revoked');
+}

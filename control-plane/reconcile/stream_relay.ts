@@ -1,0 +1,316 @@
+import { randomUUID } from 'node:crypto';
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { Code } from '@connectrpc/connect';
+import {
+  type Frame,
+  FrameSchema,
+  StreamOpenReplySchema,
+  StreamOpenSchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import {
+  type ExecuteResponse,
+  ExecuteResponseSchema,
+  type ExecuteStart,
+  type LogsRequest,
+  type LogsResponse,
+  LogsResponseSchema,
+} from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { downStreamSubject, downSubject, upStreamSubject } from '../../proto/subjects.ts';
+import type { Bus } from '../broker/port.ts';
+import {
+  type DomainError,
+  InvalidError,
+  NotFoundError,
+  PreconditionError,
+  UnavailableError,
+} from '../domain/errors.ts';
+import type { ExecuteInput, Streams, StreamTarget } from './port.ts';
+
+/** Options of {@link StreamRelay}. */
+export interface StreamRelayOptions {
+  readonly bus: Bus;
+  /** How many bytes may be on their way from an agent. Default 256 KiB. */
+  readonly windowBytes?: number;
+  /** Default 10 s. */
+  readonly keepaliveMs?: number;
+  /** Default 30 s. */
+  readonly silenceMs?: number;
+  /** How long an agent may take to open a stream. Default 15 s. */
+  readonly openTimeoutMs?: number;
+}
+
+type What = NonNullable<MessageInitShape<typeof StreamOpenSchema>['what']>;
+type FrameBody = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
+
+/** Input is cut in pieces of this size. */
+const inputChunkBytes = 64 * 1024;
+
+/**
+ * Carries the bytes of logs and commands between an agent and a caller. Neither side sends more than the other has said it has room for, so
+ * a caller that reads slowly slows down the container's output and nothing piles up in between.
+ */
+export class StreamRelay implements Streams {
+  readonly #options: Required<StreamRelayOptions>;
+  #open = 0;
+
+  constructor(options: StreamRelayOptions) {
+    this.#options = {
+      windowBytes: 256 * 1024,
+      keepaliveMs: 10_000,
+      silenceMs: 30_000,
+      openTimeoutMs: 15_000,
+      ...options,
+    };
+  }
+
+  /** How many streams are open now. */
+  get open(): number {
+    return this.#open;
+  }
+
+  async *logs(target: StreamTarget, request: LogsRequest, signal: AbortSignal): AsyncIterable<LogsResponse> {
+    for await (const frame of this.#run(target, { case: 'logs', value: request }, undefined, signal)) {
+      const { body } = frame;
+      if (body.case === 'stdout' || body.case === 'stderr') yield create(LogsResponseSchema, { output: body });
+      if (body.case === 'end') return;
+    }
+  }
+
+  async *execute(
+    target: StreamTarget,
+    start: ExecuteStart,
+    input: AsyncIterable<ExecuteInput>,
+    signal: AbortSignal,
+  ): AsyncIterable<ExecuteResponse> {
+    for await (const frame of this.#run(target, { case: 'execute', value: start }, input, signal)) {
+      const { body } = frame;
+      if (body.case === 'stdout' || body.case === 'stderr') yield create(ExecuteResponseSchema, { output: body });
+      if (body.case === 'end') {
+        if (body.value.exitCode === undefined) throw new UnavailableError('the command ended without an exit code');
+        yield create(ExecuteResponseSchema, { output: { case: 'exitCode', value: body.value.exitCode } });
+        return;
+      }
+    }
+  }
+
+  async *#run(
+    target: StreamTarget,
+    what: What,
+    input: AsyncIterable<ExecuteInput> | undefined,
+    signal: AbortSignal,
+  ): AsyncIterable<Frame> {
+    const { bus } = this.#options;
+    const stream = new RelayedStream(target, this.#options);
+    this.#open += 1;
+    const abort = () => stream.fail(new UnavailableError('the call was cancelled'));
+    try {
+      signal.addEventListener('abort', abort);
+      if (signal.aborted) return;
+      const reply = fromBinary(
+        StreamOpenReplySchema,
+        await bus.request(
+          downSubject(target, 'open'),
+          toBinary(
+            StreamOpenSchema,
+            create(StreamOpenSchema, {
+              streamId: stream.id,
+              objectUid: target.objectUid,
+              creditBytes: this.#options.windowBytes,
+              what,
+            }),
+          ),
+          this.#options.openTimeoutMs,
+        ),
+      );
+      if (reply.error) throw errorOf(reply.error.code, reply.error.message);
+      stream.opened(reply.creditBytes);
+      if (input) stream.pump(input);
+      yield* stream.frames();
+    } finally {
+      signal.removeEventListener('abort', abort);
+      stream.close();
+      this.#open -= 1;
+    }
+  }
+}
+
+/** One open stream. */
+class RelayedStream {
+  readonly id = randomUUID();
+  readonly #target: StreamTarget;
+  readonly #options: Required<StreamRelayOptions>;
+  readonly #subscription: { unsubscribe(): void };
+  readonly #queue: Frame[] = [];
+  readonly #keepalive: NodeJS.Timeout;
+  #wake: (() => void) | undefined;
+  #wakeCredit: (() => void) | undefined;
+  #failure: Error | undefined;
+  #ended = false;
+  #closed = false;
+  #sequenceIn = 0;
+  #sequenceOut = 0;
+  #inputCredit = 0;
+  #queuedBytes = 0;
+  #owedBytes = 0;
+  #lastHeardMs = Date.now();
+  #opened = false;
+
+  constructor(target: StreamTarget, options: Required<StreamRelayOptions>) {
+    this.#target = target;
+    this.#options = options;
+    this.#subscription = options.bus.subscribe(upStreamSubject(target, this.id), ({ data }) => this.#take(data));
+    this.#keepalive = setInterval(() => {
+      if (!this.#opened) return;
+      if (Date.now() - this.#lastHeardMs > options.silenceMs) {
+        this.fail(
+          new UnavailableError(`nothing was heard from node ${target.nodeName} for ${options.silenceMs / 1000} s`),
+        );
+      } else this.#send({ case: 'keepalive', value: true });
+    }, options.keepaliveMs);
+  }
+
+  opened(inputCredit: number): void {
+    this.#opened = true;
+    this.#lastHeardMs = Date.now();
+    this.#inputCredit += inputCredit;
+  }
+
+  /** Output and the end, in order. */
+  async *frames(): AsyncIterable<Frame> {
+    for (;;) {
+      const frame = this.#queue.shift();
+      if (frame) {
+        const { body } = frame;
+        const size = body.case === 'stdout' || body.case === 'stderr' ? body.value.byteLength : 0;
+        this.#queuedBytes -= size;
+        yield frame;
+        // Only now has the caller taken it.
+        this.#grant(size);
+        if (body.case === 'end') return;
+        continue;
+      }
+      if (this.#failure) throw this.#failure;
+      await new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+    }
+  }
+
+  /** Sends input as the agent has room for it. */
+  pump(input: AsyncIterable<ExecuteInput>): void {
+    const run = async () => {
+      for await (const item of input) {
+        if (this.#ended || this.#closed) return;
+        if (item.case === 'stdin') await this.#write(item.value);
+        else this.#send(item);
+      }
+    };
+    run().catch((error: unknown) => this.fail(new UnavailableError('the input broke off', { cause: error })));
+  }
+
+  fail(error: Error): void {
+    this.#failure ??= error;
+    this.#wake?.();
+    this.#wakeCredit?.();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearInterval(this.#keepalive);
+    this.#subscription.unsubscribe();
+    // Also when the request to open it timed out: it may have been opened after all.
+    if (!this.#ended) this.#send({ case: 'end', value: {} });
+    this.#queue.length = 0;
+    this.#wakeCredit?.();
+  }
+
+  async #write(data: Uint8Array): Promise<void> {
+    for (let from = 0; from < data.byteLength; ) {
+      while (this.#inputCredit <= 0 && !this.#closed && !this.#failure && !this.#ended) {
+        await new Promise<void>((resolve) => {
+          this.#wakeCredit = resolve;
+        });
+      }
+      if (this.#closed || this.#failure || this.#ended) return;
+      const size = Math.min(inputChunkBytes, this.#inputCredit, data.byteLength - from);
+      this.#inputCredit -= size;
+      this.#send({ case: 'stdin', value: data.subarray(from, from + size) });
+      from += size;
+    }
+  }
+
+  #take(data: Uint8Array): void {
+    this.#lastHeardMs = Date.now();
+    let frame: Frame;
+    try {
+      frame = fromBinary(FrameSchema, data);
+    } catch (error) {
+      this.fail(new UnavailableError(`node ${this.#target.nodeName} sent what is not a frame`, { cause: error }));
+      return;
+    }
+    if (frame.sequence !== this.#sequenceIn) {
+      this.fail(new UnavailableError(`a part of the stream from node ${this.#target.nodeName} was lost`));
+      return;
+    }
+    this.#sequenceIn += 1;
+    const { body } = frame;
+    switch (body.case) {
+      case 'stdout':
+      case 'stderr':
+        this.#queuedBytes += body.value.byteLength;
+        if (this.#queuedBytes > 2 * this.#options.windowBytes) {
+          this.fail(new UnavailableError(`node ${this.#target.nodeName} sends more than it was given room for`));
+          return;
+        }
+        this.#queue.push(frame);
+        break;
+      case 'creditBytes':
+        this.#inputCredit += body.value;
+        this.#wakeCredit?.();
+        return;
+      case 'end':
+        this.#ended = true;
+        if (body.value.error) this.#failure ??= errorOf(body.value.error.code, body.value.error.message);
+        else this.#queue.push(frame);
+        this.#wakeCredit?.();
+        break;
+      default:
+        return;
+    }
+    this.#wake?.();
+  }
+
+  #grant(bytes: number): void {
+    this.#owedBytes += bytes;
+    if (this.#ended || this.#owedBytes < this.#options.windowBytes / 4) return;
+    this.#send({ case: 'creditBytes', value: this.#owedBytes });
+    this.#owedBytes = 0;
+  }
+
+  #send(body: FrameBody): void {
+    try {
+      this.#options.bus.publish(
+        downStreamSubject(this.#target, this.id),
+        toBinary(FrameSchema, create(FrameSchema, { sequence: this.#sequenceOut, body })),
+      );
+      this.#sequenceOut += 1;
+    } catch (error) {
+      this.fail(new UnavailableError('the connection to the broker is down', { cause: error }));
+    }
+  }
+}
+
+/** What an agent refused, as the rules name it. */
+function errorOf(code: number, message: string): DomainError {
+  switch (code) {
+    case Code.NotFound:
+      return new NotFoundError(message);
+    case Code.FailedPrecondition:
+      return new PreconditionError(message);
+    case Code.InvalidArgument:
+      return new InvalidError('', message);
+    default:
+      return new UnavailableError(message);
+  }
+}
