@@ -1,7 +1,7 @@
-import { create, fromBinary } from '@bufbuild/protobuf';
+import { create } from '@bufbuild/protobuf';
 import { type Assignment, AssignmentOp, AssignmentSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { decode } from '../domain/record.ts';
 import type { Change, StoredObject } from '../store/port.ts';
 
 /** What a node's agent is told of an object that is assigned to it. */
@@ -16,7 +16,7 @@ export function assignmentOf(object: StoredObject): Assignment {
     revision: BigInt(object.revision),
     op: object.deleting ? AssignmentOp.DELETE : AssignmentOp.PUT,
   });
-  const { spec } = fromBinary(ContainerSchema, object.body);
+  const { spec } = decode('Container', object);
   if (spec) assignment.spec = { case: 'container', value: spec };
   return assignment;
 }

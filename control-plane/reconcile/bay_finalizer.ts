@@ -1,8 +1,7 @@
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Logger } from 'pino';
-import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import type { Access } from '../broker/port.ts';
+import { deleteObject } from '../domain/lifecycle.ts';
+import { decode, encode } from '../domain/record.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import { everyObject, type Inventory } from './inventory.ts';
 
@@ -58,18 +57,14 @@ export class BayFinalizer {
       apply: (view) => {
         const stored = view.get({ uid });
         if (!stored || stored.deleting) return;
-        if (!stored.nodeUid) {
-          view.remove(uid, '');
-          return;
-        }
-        const container = fromBinary(ContainerSchema, stored.body);
-        view.put((revision) => {
-          if (container.metadata) {
-            container.metadata.revision = BigInt(revision);
-            container.metadata.deleteTime = timestampFromMs(clock.now());
-          }
-          return { ...stored, deleting: true, revision, body: toBinary(ContainerSchema, container) };
-        }, stored.nodeUid);
+        const { object, remove } = deleteObject('Container', decode('Container', stored), {
+          etag: '',
+          force: false,
+          assigned: stored.nodeUid !== '',
+          nowMs: clock.now(),
+        });
+        if (remove) view.remove(uid, '');
+        else view.put(encode('Container', object, stored), stored.nodeUid);
       },
     });
   }

@@ -1,6 +1,4 @@
-import { fromBinary } from '@bufbuild/protobuf';
-import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { decode } from '../domain/record.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
 import type { Liveness, Placement } from './port.ts';
 
@@ -114,7 +112,7 @@ export class Inventory implements Placement {
   }
 
   #putNode(object: StoredObject): void {
-    const { spec } = fromBinary(NodeSchema, object.body);
+    const { spec } = decode('Node', object);
     const node: InventoryNode = {
       uid: object.uid,
       name: object.name,
@@ -133,7 +131,7 @@ export class Inventory implements Placement {
     this.#count(object.uid, object.nodeUid);
     if (object.nodeUid || object.deleting) this.#unplaced.delete(object.uid);
     else if (!this.#unplaced.has(object.uid)) {
-      const node = fromBinary(ContainerSchema, object.body).spec?.node ?? '';
+      const node = decode('Container', object).spec?.node ?? '';
       this.#unplaced.set(object.uid, { uid: object.uid, bayUid: object.bayUid, node });
     }
   }

@@ -1,6 +1,6 @@
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
-import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { place } from '../domain/lifecycle.ts';
+import { decode, encode } from '../domain/record.ts';
 import type { Store } from '../store/port.ts';
 import type { Inventory, Unplaced } from './inventory.ts';
 
@@ -39,17 +39,9 @@ export class Placer {
         const stored = view.get({ uid: object.uid });
         // It may have been placed or deleted, and the node may be gone, since we looked.
         if (!stored || stored.nodeUid || stored.deleting || view.get({ uid: node.uid })?.kind !== 'Node') return;
-        const container = fromBinary(ContainerSchema, stored.body);
-        if (container.status) {
-          container.status.phase = ContainerPhase.PENDING;
-          container.status.node = node.name;
-          container.status.reason = '';
-          container.status.message = '';
-        }
-        view.put((revision) => {
-          if (container.metadata) container.metadata.revision = BigInt(revision);
-          return { ...stored, nodeUid: node.uid, revision, body: toBinary(ContainerSchema, container) };
-        }, node.uid);
+        const container = decode('Container', stored);
+        if (container.status) place(container.status, node, container.metadata?.bay ?? '', object.node);
+        view.put(encode('Container', container, { ...stored, nodeUid: node.uid }), node.uid);
       },
     });
     this.#options.log.debug({ object: object.uid, node: node.uid }, 'placed');

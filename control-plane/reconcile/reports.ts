@@ -1,4 +1,4 @@
-import { create, equals, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { create, equals } from '@bufbuild/protobuf';
 import {
   ErrorReason,
   type ObjectReport,
@@ -9,12 +9,12 @@ import {
 import {
   type Container,
   ContainerPhase,
-  ContainerSchema,
   type ContainerStatus,
   ContainerStatusSchema,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
+import { decode, encode } from '../domain/record.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { LivenessTracker } from './liveness.ts';
 import { RefusedError } from './sessions.ts';
@@ -70,14 +70,11 @@ function takeOne(view: WriteView, node: StoredObject, report: Report, object: Ob
     return true;
   }
   if (object.status.case !== 'container') return true;
-  const container = fromBinary(ContainerSchema, stored.body);
+  const container = decode('Container', stored);
   const status = cleaned(object.status.value, container, node.name, stored);
   if (container.status && equals(ContainerStatusSchema, container.status, status)) return true;
   container.status = status;
-  view.put((revision) => {
-    if (container.metadata) container.metadata.revision = BigInt(revision);
-    return { ...stored, epoch, sequence, revision, body: toBinary(ContainerSchema, container) };
-  }, '');
+  view.put(encode('Container', container, { ...stored, epoch, sequence }), '');
   return true;
 }
 

@@ -1,5 +1,5 @@
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { type Node, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import type { Node } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { decode, encode } from '../domain/record.ts';
 import type { StoredObject, WriteView } from '../store/port.ts';
 
 /**
@@ -12,10 +12,7 @@ export function writeNode(
   change: (node: Node) => boolean,
   row: Partial<Pick<StoredObject, 'epoch'>> = {},
 ): void {
-  const node = fromBinary(NodeSchema, stored.body);
+  const node = decode('Node', stored);
   if (!change(node)) return;
-  view.put((revision) => {
-    if (node.metadata) node.metadata.revision = BigInt(revision);
-    return { ...stored, ...row, revision, body: toBinary(NodeSchema, node) };
-  }, '');
+  view.put(encode('Node', node, { ...stored, ...row }), '');
 }
