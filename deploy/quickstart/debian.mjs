@@ -1,0 +1,91 @@
+import { existsSync, readdirSync } from 'node:fs';
+import process from 'node:process';
+import { findProgram, run, SetupError, step, succeeds, systemEnvironment } from './process.mjs';
+
+/**
+ * What set-up may need of the machine, and the Debian packages that bring it. `present` is asked of the machine at each start, so
+ * that a program which came another way is as good.
+ */
+const needs = {
+  compiler: {
+    packages: ['build-essential', 'python3'],
+    present: () => Boolean(findProgram('g++') && findProgram('make') && findProgram('python3')),
+  },
+  broker: { packages: ['nats-server'], present: () => Boolean(findProgram('nats-server')) },
+  engine: {
+    packages: ['docker.io', 'iptables'],
+    present: () => Boolean(findProgram('dockerd') && findProgram('iptables')),
+  },
+  busybox: { packages: ['busybox-static'], present: () => succeeds('dpkg', ['-s', 'busybox-static']) },
+  curl: { packages: ['curl'], present: () => Boolean(findProgram('curl')) },
+};
+
+/** The Debian packages that are wanted and missing. */
+export async function missingDebianPackages(wanted) {
+  const missing = [];
+  for (const name of wanted) {
+    if (!(await needs[name].present())) missing.push(...needs[name].packages);
+  }
+  return missing;
+}
+
+/** Throws SetupError when this machine or this user cannot have them installed. */
+export function checkDebianPackages(packages) {
+  if (packages.length === 0) return;
+  const list = packages.join(' ');
+  if (!findProgram('apt-get')) {
+    throw new SetupError(
+      `This machine lacks what Debian calls ${list}. It is not a Debian or Ubuntu, so please install that yourself and start again.`,
+    );
+  }
+  if (process.getuid() !== 0) {
+    throw new SetupError(
+      `This machine lacks ${list}, and only root may install it. Run this once, then start again:\n  sudo apt-get install -y --no-install-recommends ${list}`,
+    );
+  }
+}
+
+/** Installs Debian packages. Throws SetupError when it may not or cannot. */
+export async function installDebianPackages(packages, { say, logFile }) {
+  if (packages.length === 0) return;
+  checkDebianPackages(packages);
+  const list = packages.join(' ');
+  const brokerIsNew = packages.includes('nats-server');
+  await step(say, `Installing ${list} from Debian`, async () => {
+    const env = systemEnvironment({
+      DEBIAN_FRONTEND: 'noninteractive',
+      APT_LISTCHANGES_FRONTEND: 'none',
+      NEEDRESTART_MODE: 'l',
+    });
+    const apt = findProgram('apt-get');
+    const options = [
+      '-q',
+      '-o',
+      'DPkg::Lock::Timeout=300',
+      '-o',
+      'Dpkg::Options::=--force-confold',
+      '-o',
+      'Acquire::Retries=3',
+    ];
+    // Lists that cannot be refreshed may still do.
+    await run(apt, [...options, 'update'], { logFile, env, failure: 'apt-get update failed' }).catch((error) => {
+      if (!aptListsExist()) throw error;
+    });
+    await run(apt, [...options, 'install', '-y', '--no-install-recommends', ...packages], {
+      logFile,
+      env,
+      failure: `Debian could not install ${list}`,
+    });
+    // Debian's package starts a server of its own, open to every address and without any rule. Only the program is wanted here.
+    if (brokerIsNew && existsSync('/run/systemd/system'))
+      await succeeds('systemctl', ['disable', '--now', 'nats-server']);
+  });
+}
+
+function aptListsExist() {
+  try {
+    return readdirSync('/var/lib/apt/lists').some((name) => name.endsWith('_Packages') || name.includes('_Packages.'));
+  } catch {
+    return false;
+  }
+}
