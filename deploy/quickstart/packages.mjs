@@ -40,15 +40,7 @@ export async function installPackages(root, missing, { say, logFile }) {
     throw new SetupError('npm is not on PATH: install it (on Debian: apt-get install npm) and start again.');
   }
   if (missing.packages) {
-    // Not the packages' own install scripts: newer versions of npm hold them back, and one of them would fetch a binary from elsewhere. The
-    // two that matter are run below.
-    await step(say, 'Installing the npm packages', () =>
-      run(npm, ['ci', '--include=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'], {
-        cwd: root,
-        logFile,
-        failure: 'The npm packages could not be installed',
-      }),
-    );
+    await step(say, 'Installing the npm packages', () => installLocked(npm, { root, logFile }));
   }
   const needsHeaders = missing.sqlite && !existsSync(paths.headers) && !existsSync('/usr/include/node/node_api.h');
   if (missing.node || needsHeaders) {
@@ -82,6 +74,21 @@ export async function installPackages(root, missing, { say, logFile }) {
   const names = Object.keys(left).filter((name) => left[name]);
   if (names.length > 0)
     throw new SetupError(`Set-up ended, but this is still not usable: ${names.join(', ')}. See ${logFile}.`);
+}
+
+/**
+ * The packages as locked. Not their own install scripts: newer versions of npm hold them back, and one of them would fetch a binary from
+ * elsewhere; the two that matter are run by the caller.
+ */
+async function installLocked(npm, { root, logFile }) {
+  const options = ['--include=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'];
+  const failure = 'The npm packages could not be installed';
+  await run(npm, ['ci', ...options], { cwd: root, logFile, failure }).catch(async (error) => {
+    // npm ci refuses a lock that was made where optional packages for other platforms cannot be had. npm install goes by the same lock, and
+    // writes nothing to it; that all is there as locked is checked afterwards.
+    if (!error.output?.includes('npm error code EUSAGE')) throw error;
+    await run(npm, ['install', '--no-save', ...options], { cwd: root, logFile, failure });
+  });
 }
 
 /** Whether every package of package-lock.json that is not for another platform is there in the version that is locked. */
