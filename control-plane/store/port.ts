@@ -29,14 +29,20 @@ export interface Store {
    */
   chainSince(nodeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined>;
 
-  /** The changes after `revision`, at most `limit`, oldest first. Rejects with CompactedError. */
-  changesSince(revision: number, limit: number): Promise<readonly Change[]>;
+  /**
+   * The changes after `revision`, at most `limit`, oldest first; with `only`, those that match: fewer than `limit` means that there is
+   * no further one. Rejects with CompactedError.
+   */
+  changesSince(revision: number, limit: number, only?: ChangeFilter): Promise<readonly Change[]>;
 
   /** The newest committed revision. */
   readonly revision: number;
 
-  /** Calls back after each commit with its changes. Must not throw. Returns what ends it. */
-  subscribe(listener: (changes: readonly Change[]) => void): () => void;
+  /**
+   * Calls back after each commit with its changes, or with those that match `only` when there are any (the cost of a change does not
+   * grow with the listeners that it does not concern). Must not throw. Returns what ends it.
+   */
+  subscribe(listener: (changes: readonly Change[]) => void, only?: ChangeFilter): () => void;
 
   /** Forgets changes before `revision`, and remembered requests before `requestsBeforeMs`. */
   compact(revision: number, requestsBeforeMs: number): Promise<void>;
@@ -125,6 +131,17 @@ export interface Change {
   /** The newest revision of that chain before this one; 0 for its first link, and when `chain` is empty. */
   readonly chainPrevious: number;
   readonly timeMs: number;
+  /** The object's revision before this change. 0: this change made it. */
+  readonly previousRevision?: number;
+  /** The object before this change, where it is still known: to listeners always, in `changesSince` while the feed keeps it. */
+  readonly previous?: StoredObject;
+}
+
+/** Which changes: those of one kind, and of one project and one bay where given. */
+export interface ChangeFilter {
+  readonly kind: string;
+  readonly project?: string;
+  readonly bayUid?: string;
 }
 
 export interface ListQuery {

@@ -1,0 +1,59 @@
+import { InvalidError } from '../domain/errors.ts';
+import type { ObjectKey, RequestKey, StoredObject } from './port.ts';
+
+/** What an object's name is unique by. */
+export interface NameKey {
+  readonly kind: string;
+  readonly project: string;
+  readonly bayUid: string;
+  readonly namespace: string;
+  readonly name: string;
+}
+
+/** The key by name as one string, to look up in a Map. */
+export const nameText = (key: NameKey): string =>
+  `${key.kind}\0${key.project}\0${key.bayUid}\0${key.namespace}\0${key.name}`;
+
+/** Either key as one string; a uid never looks like a name. */
+export const keyText = (key: ObjectKey): string => ('uid' in key ? key.uid : nameText(key));
+
+export const requestText = (key: RequestKey): string => `${key.project}\0${key.requestId}`;
+
+/**
+ * Whether a store can keep this text and give back the same: a NUL would let two keys look alike, half a surrogate pair has no UTF-8.
+ */
+export const isStorable = (text: string): boolean => !text.includes('\0') && text.isWellFormed();
+
+const keyFields = ['uid', 'kind', 'project', 'bayUid', 'namespace', 'name'] as const;
+
+/** Throws InvalidError when a key holds text that cannot be kept. */
+export const checkKey = (key: ObjectKey): void => {
+  const fields: Partial<Record<(typeof keyFields)[number], string>> = key;
+  for (const field of keyFields) {
+    const text = fields[field];
+    if (text !== undefined && !isStorable(text)) throw new InvalidError(field, 'expected text without NUL characters');
+  }
+};
+
+/** Throws InvalidError when a request key holds text that cannot be kept. */
+export const checkRequest = (key: RequestKey): void => {
+  if (!isStorable(key.project) || !isStorable(key.requestId)) {
+    throw new InvalidError('request_id', 'expected text without NUL characters');
+  }
+};
+
+const numberFields = ['generation', 'revision', 'epoch', 'sequence', 'createTimeMs'] as const;
+
+/** Throws when an object could not be read back as it is. */
+export const checkObject = (object: StoredObject, revision: number): void => {
+  checkKey({ uid: object.uid });
+  checkKey(object as NameKey);
+  if (object.uid === '') throw new TypeError('an object without a uid was put');
+  if (!isStorable(object.nodeUid)) throw new InvalidError('nodeUid', 'expected text without NUL characters');
+  for (const field of numberFields) {
+    if (!Number.isSafeInteger(object[field])) throw new TypeError(`${field} of an object is not a safe integer`);
+  }
+  if (object.revision !== revision) {
+    throw new TypeError(`an object was put with revision ${object.revision} in place of ${revision}`);
+  }
+};

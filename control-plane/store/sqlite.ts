@@ -1,0 +1,408 @@
+import { mkdir, open, realpath, stat } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
+import type { Logger } from 'pino';
+import { CompactedError, UnavailableError } from '../domain/errors.ts';
+import { ChangeFeed } from './feed.ts';
+import { type CommitMetrics, type CommitTarget, GroupCommit } from './group_commit.ts';
+import { isStorable, keyText, nameText } from './keys.ts';
+import type { Loaded, Outcome } from './overlay.ts';
+import type {
+  AssignedSet,
+  ChainDelta,
+  Change,
+  ChangeFilter,
+  ListPage,
+  ListQuery,
+  ObjectKey,
+  RequestKey,
+  Store,
+  StoredObject,
+  Write,
+} from './port.ts';
+import { SqliteConnection, type SqliteValue } from './sqlite_connection.ts';
+import { lockStore } from './sqlite_lock.ts';
+import { SqliteReaders } from './sqlite_readers.ts';
+import { batchParameters, type ChangeRow, type ObjectRow, toChange, toObject, toRequest } from './sqlite_rows.ts';
+import { checkIntegrity, migrate } from './sqlite_schema.ts';
+import {
+  batchView,
+  countInBay,
+  deleteChanges,
+  deleteRequests,
+  insertBatch,
+  selectAssigned,
+  selectChain,
+  selectChanges,
+  selectDeleted,
+  selectHead,
+  selectKeys,
+  selectPage,
+} from './sqlite_statements.ts';
+
+export interface SqliteStoreOptions {
+  /** Path of the database. It is made, with its folder, when it is not there; `-wal`, `-shm` and `.lock` files lie beside it. */
+  readonly file: string;
+  readonly clock: { now(): number };
+  readonly log: Pick<Logger, 'info' | 'warn' | 'error'>;
+  readonly metrics?: CommitMetrics;
+  /** How many reads run at a time. Each takes a thread of Node's pool (4, unless UV_THREADPOOL_SIZE says more); the writer takes one. */
+  readonly readers?: number;
+  /** How many writes wait at most before a further one is refused. */
+  readonly maxWaiting?: number;
+}
+
+const busyTimeoutMs = 5000;
+/** A file up to this size is checked whole when it is opened (some tenths of a second). */
+const checkUpToBytes = 256 * 1024 * 1024;
+/** After so many bytes of log, by estimate, a checkpoint runs beside the writes. */
+const checkpointBytes = 4 * 1024 * 1024;
+/** At so many pages of log the writes wait until it can begin anew: it does not grow further under unbroken load. */
+const restartPages = 8192;
+const compactRows = 1000;
+const getsTogether = 256;
+
+/**
+ * Opens the store in an SQLite file, for this process alone.
+ *
+ * Rejects with UnavailableError when another process has it open, the disk is full, or the folder cannot be used; with
+ * PreconditionError when the file is damaged, is not ours, or was written by a newer program.
+ */
+export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Store> => {
+  const { log } = options;
+  const started = performance.now();
+  const file = await prepareFile(options.file);
+  const opened: { close(): Promise<void> }[] = [];
+  try {
+    const lock = await lockStore(file);
+    opened.unshift({ close: () => lock.release() });
+    const connect = async (timeoutMs: number): Promise<SqliteConnection> => {
+      const connection = await SqliteConnection.open({ file, readOnly: false, busyTimeoutMs: timeoutMs });
+      opened.unshift(connection);
+      return connection;
+    };
+    const writer = await connect(busyTimeoutMs);
+    const [mode] = await writer.all<{ journal_mode: string }>('PRAGMA journal_mode = WAL');
+    if (mode?.journal_mode !== 'wal')
+      throw new UnavailableError(`the disk of ${file} cannot keep a shared log: use a local disk`);
+    await writer.exec(`
+      PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 0; PRAGMA journal_size_limit = 33554432;
+      PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
+    `);
+    if ((await stat(file)).size <= checkUpToBytes) await checkIntegrity(writer, file);
+    await migrate(writer, file);
+    await writer.exec(batchView);
+    const checkpointer = await connect(100);
+    await checkpointer.exec('PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL');
+    const readers = await SqliteReaders.open(file, options.readers ?? 2, busyTimeoutMs);
+    opened.unshift(readers);
+    const chains = await writer.all<{ node_uid: string; head_revision: number }>(
+      'SELECT node_uid, head_revision FROM chains',
+    );
+    const chainHeads = new Map(chains.map((row) => [row.node_uid, row.head_revision]));
+    const disk = new SqliteDisk({ writer, checkpointer, log });
+    const revision = await disk.head();
+    log.info({ file, revision, durationMs: Math.round(performance.now() - started) }, 'store opened');
+    return new SqliteStore({ options, disk, readers, revision, chainHeads, opened });
+  } catch (error) {
+    for (const part of opened) {
+      await part.close().catch((cause) => log.warn({ err: cause, file }, 'store did not close cleanly'));
+    }
+    throw error;
+  }
+};
+
+/** Makes folder and file when they are not there (the file for its owner alone), and returns its path without symbolic links. */
+const prepareFile = async (file: string): Promise<string> => {
+  try {
+    await mkdir(dirname(file), { recursive: true });
+    const folder = await realpath(dirname(file));
+    const handle = await open(file, 'a', 0o600);
+    await handle.close();
+    const directory = await open(folder, 'r');
+    await directory.sync();
+    await directory.close();
+    return await realpath(join(folder, basename(file)));
+  } catch (error) {
+    throw new UnavailableError(`${file} cannot be opened: ${error instanceof Error ? error.message : error}`, {
+      cause: error,
+    });
+  }
+};
+
+interface DiskOptions {
+  readonly writer: SqliteConnection;
+  readonly checkpointer: SqliteConnection;
+  readonly log: SqliteStoreOptions['log'];
+}
+
+/** The side that writes. */
+class SqliteDisk implements CommitTarget {
+  readonly #options: DiskOptions;
+  #logBytes = 0;
+  #checkpoint: Promise<number> | undefined;
+  #logPages = 0;
+
+  constructor(options: DiskOptions) {
+    this.#options = options;
+  }
+
+  load(keys: readonly ObjectKey[], requests: readonly RequestKey[]): Promise<Loaded> {
+    return loadKeys(this.#options.writer, keys, requests);
+  }
+
+  async commit(outcome: Outcome): Promise<void> {
+    const parameters = batchParameters(outcome);
+    for (const part of parameters) this.#logBytes += typeof part === 'string' ? part.length : 0;
+    // The bodies twice, and a page or so for each change in the indexes.
+    const bodies = parameters.at(-1);
+    if (bodies instanceof Uint8Array) this.#logBytes += 2 * bodies.byteLength + 4096 * outcome.changes.length;
+    await this.#options.writer.all(insertBatch, parameters);
+  }
+
+  async head(): Promise<number> {
+    const [row] = await this.#options.writer.all<{ revision: number | null }>(selectHead);
+    return row?.revision ?? 0;
+  }
+
+  async between(): Promise<void> {
+    if (this.#logPages >= restartPages) {
+      await this.#checkpoint;
+      await this.#runCheckpoint('RESTART');
+      // When a long read was in its way, the next checkpoint says so, and it is tried again.
+      this.#logPages = 0;
+      return;
+    }
+    if (this.#logBytes < checkpointBytes || this.#checkpoint) return;
+    this.#logBytes = 0;
+    this.#checkpoint = this.#runCheckpoint('PASSIVE').then((pages) => {
+      this.#checkpoint = undefined;
+      this.#logPages = pages;
+      return pages;
+    });
+  }
+
+  /** Forgets a slice of old changes and requests, and says whether there may be more. */
+  async compact(revision: number, requestsBeforeMs: number): Promise<boolean> {
+    const { writer } = this.#options;
+    let more = false;
+    for (const [sql, before] of [
+      [deleteChanges, revision],
+      [deleteRequests, requestsBeforeMs],
+    ] as const) {
+      await writer.all(sql, [before, compactRows]);
+      const [row] = await writer.all<{ count: number }>(selectDeleted);
+      more ||= (row?.count ?? 0) >= compactRows;
+    }
+    this.#logBytes += checkpointBytes / 8;
+    return more;
+  }
+
+  /** Waits for the checkpoint that is under way. */
+  async settle(): Promise<void> {
+    await this.#checkpoint;
+  }
+
+  /** Returns how many pages the log has. A failure is no loss: the log goes on growing until one succeeds. */
+  async #runCheckpoint(mode: 'PASSIVE' | 'RESTART'): Promise<number> {
+    try {
+      const [row] = await this.#options.checkpointer.all<{ busy: number; log: number; checkpointed: number }>(
+        `PRAGMA wal_checkpoint(${mode})`,
+      );
+      return row?.log ?? 0;
+    } catch (error) {
+      this.#options.log.warn({ err: error }, 'store checkpoint failed');
+      return 0;
+    }
+  }
+}
+
+/** What there is of these keys, in one statement. */
+const loadKeys = async (
+  connection: SqliteConnection,
+  keys: readonly ObjectKey[],
+  requests: readonly RequestKey[],
+): Promise<Loaded> => {
+  const uids: string[] = [];
+  const names: string[][] = [];
+  for (const key of keys) {
+    if ('uid' in key) uids.push(key.uid);
+    else names.push([key.kind, key.bayUid, key.project, key.namespace, key.name]);
+  }
+  const rows = await connection.all<{ attributes: string; body: Uint8Array | null }>(selectKeys, [
+    JSON.stringify(uids),
+    JSON.stringify(names),
+    JSON.stringify(requests.map((request) => [request.project, request.requestId])),
+  ]);
+  const objects = new Map<string, StoredObject>();
+  const found: Loaded['requests'][number][] = [];
+  for (const { attributes, body } of rows) {
+    if (body === null) found.push(toRequest(attributes));
+    else {
+      const object = toObject({ attributes, body });
+      objects.set(object.uid, object);
+    }
+  }
+  return { objects: [...objects.values()], requests: found };
+};
+
+interface Get {
+  readonly key: ObjectKey;
+  readonly resolve: (object: StoredObject | undefined) => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface SqliteStoreParts {
+  readonly options: SqliteStoreOptions;
+  readonly disk: SqliteDisk;
+  readonly readers: SqliteReaders;
+  readonly revision: number;
+  readonly chainHeads: Map<string, number>;
+  /** Everything to close, in this order. */
+  readonly opened: readonly { close(): Promise<void> }[];
+}
+
+class SqliteStore implements Store {
+  readonly #parts: SqliteStoreParts;
+  readonly #feed: ChangeFeed;
+  readonly #commits: GroupCommit;
+  #revision: number;
+  #gets: Get[] = [];
+  #getting = false;
+  #closing: Promise<void> | undefined;
+
+  constructor(parts: SqliteStoreParts) {
+    this.#parts = parts;
+    this.#revision = parts.revision;
+    const { clock, log, metrics, maxWaiting } = parts.options;
+    this.#feed = new ChangeFeed((error) => log.error({ err: error }, 'a listener of the store failed'));
+    this.#commits = new GroupCommit({
+      target: parts.disk,
+      clock,
+      metrics,
+      maxWaiting,
+      revision: parts.revision,
+      chainHeads: parts.chainHeads,
+      onCommit: (changes, revision) => {
+        this.#revision = revision;
+        this.#feed.publish(changes);
+      },
+      onFailure: (error) => log.error({ err: error }, 'store commit failed'),
+    });
+  }
+
+  get revision(): number {
+    return this.#revision;
+  }
+
+  write<T>(write: Write<T>): Promise<T> {
+    return this.#commits.write(write);
+  }
+
+  subscribe(listener: (changes: readonly Change[]) => void, only?: ChangeFilter): () => void {
+    return this.#feed.subscribe(listener, only);
+  }
+
+  get(key: ObjectKey): Promise<StoredObject | undefined> {
+    return new Promise((resolve, reject) => {
+      if (!Object.values(key).every(isStorable)) return resolve(undefined);
+      this.#gets.push({ key, resolve, reject });
+      if (!this.#getting) void this.#answerGets();
+    });
+  }
+
+  /** Gets that come while one is under way are answered together by the next: a call costs much more than a row. */
+  async #answerGets(): Promise<void> {
+    this.#getting = true;
+    while (this.#gets.length > 0) {
+      const gets = this.#gets.splice(0, getsTogether);
+      try {
+        const keys = new Map(gets.map(({ key }) => [keyText(key), key]));
+        const { objects } = await this.#parts.readers.read((reader) => loadKeys(reader, [...keys.values()], []));
+        const found = new Map<string, StoredObject>();
+        for (const object of objects) {
+          found.set(object.uid, object);
+          found.set(nameText(object), object);
+        }
+        for (const { key, resolve } of gets) resolve(found.get(keyText(key)));
+      } catch (error) {
+        for (const { reject } of gets) reject(error);
+      }
+    }
+    this.#getting = false;
+  }
+
+  async list(query: ListQuery): Promise<ListPage> {
+    const { sql, parameters } = selectPage(query);
+    const rows = await this.#read<{ revision: number } & Partial<Nullable<ObjectRow>>>(sql, parameters);
+    const objects = rows.filter(hasObject).map(toObject);
+    const more = objects.length > query.limit;
+    if (more) objects.length = query.limit;
+    return { objects, revision: rows[0]?.revision ?? 0, more };
+  }
+
+  async countInBay(bayUid: string): Promise<number> {
+    const [row] = await this.#read<{ count: number }>(countInBay, [bayUid]);
+    return row?.count ?? 0;
+  }
+
+  async assigned(nodeUid: string): Promise<AssignedSet> {
+    const rows = await this.#read<{ head: number } & Partial<Nullable<ObjectRow>>>(selectAssigned, [nodeUid]);
+    return { objects: rows.filter(hasObject).map(toObject), head: rows[0]?.head ?? 0 };
+  }
+
+  async chainSince(nodeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined> {
+    const rows = await this.#read<{ head: number; gap: number | null } & Partial<Nullable<ChangeRow>>>(selectChain, [
+      nodeUid,
+      revision,
+      limit + 1,
+    ]);
+    const first = rows[0];
+    if (!first) return undefined;
+    // Complete when the first link kept follows on one that the asker has: it does not matter then what else is forgotten.
+    const complete = first.gap === null ? first.head <= revision : first.gap <= revision;
+    const changes = rows.filter(hasChange).map(toChange);
+    return complete && changes.length <= limit ? { changes, head: first.head } : undefined;
+  }
+
+  async changesSince(revision: number, limit: number, only?: ChangeFilter): Promise<readonly Change[]> {
+    const rows = await this.#read<{ oldest: number } & Partial<Nullable<ChangeRow>>>(selectChanges, [
+      revision,
+      limit,
+      only?.kind ?? null,
+      only?.project ?? null,
+      only?.bayUid ?? null,
+    ]);
+    const oldest = (rows[0]?.oldest ?? 1) - 1;
+    if (revision < oldest) throw new CompactedError(revision, oldest);
+    return rows.filter(hasChange).map(toChange);
+  }
+
+  async compact(revision: number, requestsBeforeMs: number): Promise<void> {
+    // In slices, between which writes have their turn.
+    while (await this.#commits.alone(() => this.#parts.disk.compact(revision, requestsBeforeMs)));
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
+    await this.#commits.close();
+    await this.#parts.disk.settle();
+    for (const part of this.#parts.opened) await part.close();
+    this.#parts.options.log.info({ revision: this.#revision }, 'store closed');
+  }
+
+  #read<Row>(sql: string, parameters: readonly SqliteValue[]): Promise<readonly Row[]> {
+    return this.#parts.readers.read((reader) => reader.all<Row>(sql, parameters));
+  }
+}
+
+type Nullable<T> = { readonly [K in keyof T]: T[K] | null };
+
+const hasObject = <T extends Partial<Nullable<ObjectRow>>>(row: T): row is T & ObjectRow =>
+  row.attributes != null && row.body != null;
+
+const hasChange = <T extends Partial<Nullable<ChangeRow>>>(row: T): row is T & ChangeRow =>
+  row.link != null && row.body != null;
