@@ -1,0 +1,185 @@
+import { existsSync, globSync, readFileSync } from 'node:fs';
+import { isBuiltin } from 'node:module';
+import path from 'node:path';
+import test from 'ava';
+
+/**
+ * The directions of imports (DESIGN.md, Layout): main → adapters → ports → domain → proto. The three programs never import each other, a
+ * vendor's SDK stays inside one adapter, and nothing but tests imports test/.
+ */
+
+const root = path.resolve(import.meta.dirname, '..');
+const programs = ['control-plane', 'agent', 'cli'] as const;
+
+interface Import {
+  /** Importing file, from the root. */
+  readonly from: string;
+  /** Imported file, from the root; or the name of a package. */
+  readonly to: string;
+  readonly isPackage: boolean;
+}
+
+const files = globSync('{proto,control-plane,agent,cli,deploy,test}/**/*.{ts,mjs}', { cwd: root }).filter(
+  (file) => !file.startsWith('proto/gen/') && !file.includes('node_modules'),
+);
+const imports = files.flatMap(importsOf);
+/** Of the programs themselves: a test beside the code may use what it likes. */
+const ofCode = imports.filter(({ from }) => !isTest(from));
+
+test('every relative import leads to a file of the checkout', (t) => {
+  t.true(files.length > 20);
+  const lost = imports.filter(({ to, isPackage }) => !isPackage && !existsSync(path.join(root, to)));
+  t.deepEqual(lost, []);
+});
+
+test('every package that is imported is in package.json, and what a program needs is no development dependency', (t) => {
+  const manifest: Manifest = JSON.parse(readFileSync(path.join(root, 'package.json'), 'utf8'));
+  const runtime = Object.keys(manifest.dependencies);
+  const known = new Set([...runtime, ...Object.keys(manifest.devDependencies)]);
+  const packages = imports.filter(({ isPackage }) => isPackage);
+  t.deepEqual(
+    packages.filter(({ to }) => !known.has(to)),
+    [],
+  );
+  // What a program needs to run may not be a development dependency alone.
+  const dependencies = new Set(runtime);
+  const developmentOnly = packages.filter(({ to, from }) => isProgram(from) && !isTest(from) && !dependencies.has(to));
+  t.deepEqual(developmentOnly, []);
+});
+
+test('the contract imports nothing of ours but itself', (t) => {
+  t.deepEqual(
+    ofCode.filter(({ from, to, isPackage }) => from.startsWith('proto/') && !isPackage && !to.startsWith('proto/')),
+    [],
+  );
+});
+
+test('the three programs never import each other, nor what sets them up', (t) => {
+  const wrong = ofCode.filter(({ from, to, isPackage }) => {
+    const program = programs.find((name) => from.startsWith(`${name}/`));
+    return program && !isPackage && !to.startsWith(`${program}/`) && !to.startsWith('proto/');
+  });
+  t.deepEqual(wrong, []);
+});
+
+test('nothing but tests imports test/', (t) => {
+  t.deepEqual(
+    ofCode.filter(({ from, to, isPackage }) => !isPackage && !from.startsWith('test/') && to.startsWith('test/')),
+    [],
+  );
+  t.deepEqual(
+    ofCode.filter(({ from, to }) => !from.startsWith('test/') && isTest(to)),
+    [],
+  );
+});
+
+test('what sets the machine up and supervises imports none of the programs', (t) => {
+  t.deepEqual(
+    ofCode.filter(({ from, to, isPackage }) => from.startsWith('deploy/') && (isPackage || !to.startsWith('deploy/'))),
+    [],
+  );
+});
+
+test('pure rules import pure rules and the contract only', (t) => {
+  const wrong = ofCode.filter(
+    ({ from, to, isPackage }) => layerOf(from) === 'domain' && !isPackage && !['domain', 'proto'].includes(layerOf(to)),
+  );
+  t.deepEqual(wrong, []);
+  const effects = /^node:(fs|net|http|https|http2|child_process|dgram|tls|worker_threads|dns|timers)/;
+  t.deepEqual(
+    rawImports('control-plane/domain').filter(({ specifier }) => effects.test(specifier)),
+    [],
+  );
+});
+
+test('ports import ports, pure rules and the contract only', (t) => {
+  const wrong = ofCode.filter(
+    ({ from, to, isPackage }) =>
+      layerOf(from) === 'port' && !isPackage && !['port', 'domain', 'proto'].includes(layerOf(to)),
+  );
+  t.deepEqual(wrong, []);
+});
+
+test('adapters know each other through ports only', (t) => {
+  const wrong = ofCode.filter(({ from, to, isPackage }) => {
+    const [folder, target] = [adapterOf(from), adapterOf(to)];
+    return !isPackage && folder && target && folder !== target && layerOf(to) !== 'port';
+  });
+  t.deepEqual(wrong, []);
+});
+
+test('main and config of the control plane are imported by main alone', (t) => {
+  const wrong = ofCode.filter(
+    ({ from, to }) => adapterOf(from) && /^control-plane\/(main|config|server)\.ts$/.test(to),
+  );
+  t.deepEqual(wrong, []);
+});
+
+test("a vendor's SDK stays inside one adapter of a program", (t) => {
+  const places: Record<string, readonly RegExp[]> = {
+    nats: [/^control-plane\/broker\//, /^agent\/link\.ts$/],
+    'nats-jwt': [/^control-plane\/broker\//],
+    sqlite3: [/^control-plane\/store\/sqlite[^/]*\.ts$/],
+    pg: [/^control-plane\/store\/postgres[^/]*\.ts$/],
+    dockerode: [/^agent\/drivers\/docker[^/]*\.ts$/, /^agent\/drivers\/docker\//],
+    '@kubernetes/client-node': [/^agent\/drivers\/kubernetes/],
+    '@grpc/reflection': [/^control-plane\/api\//],
+    commander: [/^cli\//, /^agent\/(main|config)\.ts$/, /^control-plane\/(main|config)\.ts$/],
+  };
+  const wrong = ofCode.filter(
+    ({ from, to }) => isProgram(from) && places[to] && !places[to].some((place) => place.test(from)),
+  );
+  t.deepEqual(wrong, []);
+});
+
+interface Manifest {
+  readonly dependencies: Record<string, string>;
+  readonly devDependencies: Record<string, string>;
+}
+
+function isTest(file: string): boolean {
+  return file.endsWith('.test.ts');
+}
+
+function isProgram(file: string): boolean {
+  return programs.some((name) => file.startsWith(`${name}/`));
+}
+
+/** Where a file stands in the order of imports. */
+function layerOf(file: string): 'proto' | 'domain' | 'port' | 'adapter' | 'other' {
+  if (file.startsWith('proto/')) return 'proto';
+  if (file.startsWith('control-plane/domain/')) return 'domain';
+  if (/^control-plane\/[^/]+\/port\.ts$/.test(file) || file === 'agent/ports.ts') return 'port';
+  return adapterOf(file) ? 'adapter' : 'other';
+}
+
+/** The folder of the control plane that a file belongs to, other than its pure rules. */
+function adapterOf(file: string): string | undefined {
+  const folder = /^control-plane\/([^/]+)\//.exec(file)?.[1];
+  return folder === 'domain' ? undefined : folder;
+}
+
+function importsOf(file: string): Import[] {
+  return specifiersOf(file)
+    .filter((specifier) => !isBuiltin(specifier))
+    .map((specifier) => {
+      if (specifier.startsWith('.')) {
+        return { from: file, to: path.join(path.dirname(file), specifier), isPackage: false };
+      }
+      const parts = specifier.split('/');
+      return { from: file, to: parts.slice(0, specifier.startsWith('@') ? 2 : 1).join('/'), isPackage: true };
+    });
+}
+
+function rawImports(folder: string): { from: string; specifier: string }[] {
+  const code = files.filter((file) => file.startsWith(`${folder}/`) && !isTest(file));
+  return code.flatMap((from) => specifiersOf(from).map((specifier) => ({ from, specifier })));
+}
+
+/** What the file imports and re-exports, dynamic imports included. Comments and strings that merely look like code are left out. */
+function specifiersOf(file: string): string[] {
+  const text = readFileSync(path.join(root, file), 'utf8').replaceAll(/\/\*[\s\S]*?\*\//g, '');
+  const statements = /^(?:import|export)\s(?:[^'"`;]*?\sfrom\s)?\s*['"]([^'"]+)['"]/gm;
+  const dynamic = /\bimport\(\s*['"]([^'"]+)['"]/g;
+  return [statements, dynamic].flatMap((pattern) => [...text.matchAll(pattern)].map((match) => match[1] ?? ''));
+}
