@@ -1,0 +1,433 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import test, { type ExecutionContext } from 'ava';
+import fc from 'fast-check';
+import { pino } from 'pino';
+import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { BaySchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
+import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { NodePhase, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { upSubject } from '../../proto/subjects.ts';
+import type { Access, ConnectionEvent } from '../broker/port.ts';
+import { deleteObject, newObject } from '../domain/lifecycle.ts';
+import { decode, encode } from '../domain/record.ts';
+import type { Store } from '../store/port.ts';
+import { openSqliteStore } from '../store/sqlite.ts';
+import { startReconciler } from './reconciler.ts';
+import { LocalBus, ScriptedAgent } from './scripted_agent.ts';
+
+const log = pino({ level: 'silent' });
+const bayUid = '00000000-0000-7000-8000-00000000000b';
+const nodeUid = '00000000-0000-7000-8000-00000000000a';
+
+async function until(t: ExecutionContext, what: string, condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 2000; i += 1) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+  t.fail(`did not come true: ${what}`);
+}
+
+async function fixture(t: ExecutionContext) {
+  const dir = await mkdtemp(join(tmpdir(), 'reconciler-'));
+  const clock = { offsetMs: 0, now: () => Date.now() + clock.offsetMs };
+  const store = await openSqliteStore({ file: join(dir, 'store.db'), clock, log });
+  const bus = new LocalBus();
+  const listeners = new Set<(event: ConnectionEvent) => void>();
+  const revoked: string[] = [];
+  const access: Access = {
+    urls: ['nats://127.0.0.1:1'],
+    issue: async () => ({ userJwt: 'jwt', issueTimeMs: 0, expireTimeMs: 1 }),
+    revoke: async (keys) => {
+      revoked.push(...keys);
+    },
+    onConnection: (listener) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+  const start = () => startReconciler({ store, bus, access, clock, log, heartbeatMs: 200 });
+  const self = {
+    t,
+    clock,
+    store,
+    bus,
+    revoked,
+    reconciler: await start(),
+    restart: async () => {
+      await self.reconciler.close();
+      self.reconciler = await start();
+    },
+    connection: (connected: boolean, connectionId: string) => {
+      for (const listener of listeners) listener({ publicKey: 'UNODE', connected, connectionId, timeMs: clock.now() });
+    },
+  };
+  t.teardown(async () => {
+    await self.reconciler.close();
+    await store.close();
+    await rm(dir, { recursive: true });
+  });
+  await store.write({
+    reads: [{ uid: bayUid }, { uid: nodeUid }, ...names('Bay', 'b', ''), ...names('Node', 'n', bayUid)],
+    apply: (view) => {
+      const made = { project: 'default', bay: '', nowMs: clock.now() };
+      const bay = newObject('Bay', create(BaySchema, { metadata: { name: 'b' }, spec: {} }), { ...made, uid: bayUid });
+      view.put(encode('Bay', bay, { bayUid: '', nodeUid: '', epoch: 0, sequence: 0 }), '');
+      const input = create(NodeSchema, { metadata: { name: 'n', bay: 'b' }, spec: { publicKey: 'UNODE' } });
+      const node = newObject('Node', input, { ...made, bay: 'b', uid: nodeUid });
+      view.put(encode('Node', node, { bayUid, nodeUid: '', epoch: 0, sequence: 0 }), '');
+    },
+  });
+  return self;
+}
+
+const names = (kind: string, name: string, bay: string, namespace = '') => [
+  { kind, project: 'default', bayUid: bay, namespace, name },
+];
+const uidOf = (index: number) => `00000000-0000-7000-8000-${String(index).padStart(12, '0')}`;
+
+/** Makes, or changes, container `index`. */
+async function put(store: Store, index: number, node = nodeUid, generation = 1): Promise<void> {
+  const uid = uidOf(index);
+  await store.write({
+    reads: [{ uid }, ...names('Container', `c${index}`, bayUid, 'default')],
+    apply: (view) => {
+      const stored = view.get({ uid });
+      if (stored?.deleting) return;
+      const container = stored
+        ? decode('Container', stored)
+        : newObject(
+            'Container',
+            create(ContainerSchema, { metadata: { name: `c${index}`, bay: 'b' }, spec: { image: 'i' } }),
+            {
+              uid,
+              project: 'default',
+              bay: 'b',
+              nowMs: Date.now(),
+            },
+          );
+      if (container.metadata) container.metadata.generation = BigInt(stored ? stored.generation + 1 : generation);
+      view.put(
+        encode('Container', container, stored ?? { bayUid, nodeUid: node, epoch: 0, sequence: 0 }),
+        stored?.nodeUid ?? node,
+      );
+    },
+  });
+}
+
+async function remove(store: Store, index: number): Promise<void> {
+  const uid = uidOf(index);
+  await store.write({
+    reads: [{ uid }],
+    apply: (view) => {
+      const stored = view.get({ uid });
+      if (!stored || stored.deleting) return;
+      const { object } = deleteObject('Container', decode('Container', stored), {
+        etag: '',
+        force: false,
+        assigned: true,
+        nowMs: Date.now(),
+      });
+      view.put(encode('Container', object, stored), stored.nodeUid);
+    },
+  });
+}
+
+/** What the agent has against what the store says it should have. */
+async function agrees(store: Store, agent: ScriptedAgent): Promise<boolean> {
+  const set = await store.assigned(nodeUid);
+  return (
+    agent.revision === set.head &&
+    agent.objects.size === set.objects.length &&
+    set.objects.every(({ uid, generation }) => Number(agent.objects.get(uid)?.generation) === generation)
+  );
+}
+
+async function joined(f: Awaited<ReturnType<typeof fixture>>): Promise<ScriptedAgent> {
+  const agent = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+  await agent.hello();
+  await agent.sync();
+  agent.heartbeat();
+  await until(f.t, 'fresh', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+  return agent;
+}
+
+const containerOf = async (store: Store, index: number) => {
+  const stored = await store.get({ uid: uidOf(index) });
+  return stored && decode('Container', stored);
+};
+
+test('each commit reaches the agent as a delta on the one before', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  for (let i = 0; i < 20; i += 1) await put(f.store, i);
+  await remove(f.store, 3);
+  await until(t, 'agent has all', () => agrees(f.store, agent));
+  t.is(agent.snapshots, 1, 'the empty one at the start');
+  t.false(agent.lost);
+  await agent.obey();
+  await until(
+    t,
+    'the deleted one is gone on both sides',
+    async () => agent.objects.size === 19 && (await agrees(f.store, agent)),
+  );
+});
+
+test('an agent that was away gets what it missed as a delta', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  f.bus.lose = () => true;
+  for (let i = 2; i < 10; i += 1) await put(f.store, i);
+  await remove(f.store, 1);
+  f.bus.lose = () => false;
+  await agent.hello();
+  await agent.sync();
+  t.true(await agrees(f.store, agent));
+  t.is(agent.snapshots, 1);
+});
+
+test('one that is behind what the feed keeps, or ahead of a restored store, gets everything', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  f.bus.lose = () => true;
+  for (let i = 1; i < 10; i += 1) await put(f.store, i);
+  await f.store.compact(f.store.revision, 0);
+  f.bus.lose = () => false;
+  agent.revision = 1;
+  await agent.sync();
+  t.true(await agrees(f.store, agent));
+  agent.revision += 1000;
+  agent.objects.clear();
+  await agent.sync();
+  t.true(await agrees(f.store, agent));
+});
+
+test('a snapshot larger than a message comes in pieces', async (t) => {
+  const f = await fixture(t);
+  f.bus.maxPayloadBytes = 8192;
+  for (let i = 0; i < 200; i += 1) await put(f.store, i);
+  const agent = await joined(f);
+  t.true(await agrees(f.store, agent));
+});
+
+test('a delta larger than a message comes in pieces that chain', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  f.bus.lose = () => true;
+  for (let i = 0; i < 200; i += 1) await put(f.store, i);
+  f.bus.lose = () => false;
+  f.bus.maxPayloadBytes = 8192;
+  agent.revision = Math.max(agent.revision, 0);
+  await put(f.store, 1);
+  agent.lost = false;
+  await agent.sync();
+  t.true(await agrees(f.store, agent));
+});
+
+test('whatever is lost, and whoever restarts, heartbeats bring both sides together', async (t) => {
+  const f = await fixture(t);
+  let agent = await joined(f);
+  const step = fc.oneof(
+    { weight: 6, arbitrary: fc.record({ do: fc.constant('put' as const), index: fc.nat(8) }) },
+    { weight: 3, arbitrary: fc.record({ do: fc.constant('remove' as const), index: fc.nat(8) }) },
+    { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('lose' as const, 'obey' as const), index: fc.nat(8) }) },
+    {
+      weight: 1,
+      arbitrary: fc.record({
+        do: fc.constantFrom('restart' as const, 'wipe' as const, 'hello' as const),
+        index: fc.nat(8),
+      }),
+    },
+  );
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { maxLength: 30 }), async (steps) => {
+      for (const { do: what, index } of steps) {
+        if (what === 'put') await put(f.store, index);
+        if (what === 'remove') await remove(f.store, index);
+        if (what === 'lose') f.bus.lose = f.bus.lose('') ? () => false : () => true;
+        if (what === 'obey') await agent.obey();
+        if (what === 'restart') await f.restart();
+        if (what === 'hello') await agent.hello();
+        if (what === 'wipe') {
+          agent.close();
+          agent = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+          await agent.hello();
+          await agent.sync();
+        }
+      }
+      f.bus.lose = () => false;
+      await until(t, 'both agree', async () => {
+        agent.heartbeat();
+        return agrees(f.store, agent);
+      });
+      return true;
+    }),
+    { numRuns: 25 },
+  );
+  t.pass();
+});
+
+test('a report of an older session or sequence changes nothing', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  const say = (exitCode: number, fence: { epoch?: bigint; sequence?: bigint } = {}) =>
+    agent.report(
+      [{ uid: uidOf(1), status: { case: 'container', value: { phase: ContainerPhase.RUNNING, exitCode } } }],
+      fence,
+    );
+  await say(1, { sequence: 10n });
+  await say(2, { sequence: 9n });
+  await say(3, { sequence: 10n });
+  t.is((await containerOf(f.store, 1))?.status?.exitCode, 1);
+  const old = agent.epoch;
+  await agent.hello();
+  t.is((await say(4, { epoch: old, sequence: 11n })).error?.reason, ErrorReason.FENCED);
+  t.is((await containerOf(f.store, 1))?.status?.exitCode, 1);
+  await say(5);
+  t.is((await containerOf(f.store, 1))?.status?.exitCode, 5);
+});
+
+test('a report that says nothing new is not written', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  await agent.obey();
+  const { revision } = f.store;
+  await agent.obey();
+  t.is(f.store.revision, revision);
+});
+
+test('an object is ended only by a report on one whose end was asked for', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  await agent.report([{ uid: uidOf(1), removed: true }]);
+  t.truthy(await containerOf(f.store, 1));
+  await remove(f.store, 1);
+  await agent.report([{ uid: uidOf(1), removed: true }]);
+  t.is(await containerOf(f.store, 1), undefined);
+});
+
+test('nobody reports on what is not theirs', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1, uidOf(98));
+  const running = { case: 'container' as const, value: { phase: ContainerPhase.RUNNING } };
+  const reply = await agent.report([
+    { uid: uidOf(1), status: running },
+    { uid: uidOf(77), removed: true },
+  ]);
+  t.deepEqual(reply.unknownUids, [uidOf(1), uidOf(77)]);
+  t.is((await containerOf(f.store, 1))?.status?.phase, ContainerPhase.PENDING);
+});
+
+test('a second agent with the same identity is turned away while the first is at work', async (t) => {
+  const f = await fixture(t);
+  f.connection(true, '1');
+  const first = await joined(f);
+  const second = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+  f.connection(true, '2');
+  t.is((await second.hello()).error?.reason, ErrorReason.RETRY);
+  await until(t, 'turned away', async () => {
+    first.heartbeat();
+    return (await second.hello()).error?.reason === ErrorReason.DUPLICATE;
+  });
+  const node = await f.store.get({ uid: nodeUid });
+  t.true(node && decode('Node', node).status?.conditions.some((c) => c.type === 'DuplicateIdentity'));
+  // The first has gone: the other may have the node.
+  f.connection(false, '1');
+  t.is((await second.hello()).error, undefined);
+});
+
+test('a restarted agent gets its node at once, and one whose predecessor hangs, after a while', async (t) => {
+  const f = await fixture(t);
+  f.connection(true, '1');
+  await joined(f);
+  f.connection(false, '1');
+  f.connection(true, '2');
+  const second = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+  t.is((await second.hello()).error, undefined);
+  f.connection(true, '3');
+  const third = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+  t.is((await third.hello()).error?.reason, ErrorReason.RETRY);
+  f.clock.offsetMs += 301;
+  t.is((await third.hello()).error, undefined);
+});
+
+test('sessions go on when the control plane restarts', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await f.restart();
+  t.is(f.reconciler.liveness.node(nodeUid), undefined);
+  agent.heartbeat();
+  await until(t, 'fresh again', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+  await put(f.store, 1);
+  await until(t, 'delta arrives', () => agrees(f.store, agent));
+});
+
+test('a dropped connection is written once, as is the return', async (t) => {
+  const f = await fixture(t);
+  f.connection(true, '1');
+  const agent = await joined(f);
+  const phase = async () => {
+    const node = await f.store.get({ uid: nodeUid });
+    return node && decode('Node', node).status?.phase;
+  };
+  await until(t, 'ready', async () => (await phase()) === NodePhase.READY);
+  const { revision } = f.store;
+  f.connection(false, '1');
+  f.clock.offsetMs += 2_001;
+  await until(t, 'unknown', async () => (await phase()) === NodePhase.UNKNOWN);
+  t.is(f.store.revision, revision + 1);
+  agent.heartbeat();
+  await until(t, 'ready again', async () => (await phase()) === NodePhase.READY);
+  t.is(f.store.revision, revision + 2);
+});
+
+test('what waits for a node is placed when one can take it', async (t) => {
+  const f = await fixture(t);
+  await put(f.store, 1, '');
+  await until(t, 'placed on the only node', async () => (await f.store.get({ uid: uidOf(1) }))?.nodeUid === nodeUid);
+  const agent = await joined(f);
+  t.true(agent.objects.has(uidOf(1)));
+});
+
+test('a bay whose end is asked for goes when all in it has gone, and its keys are cut off', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  await f.store.write({
+    reads: [{ uid: bayUid }],
+    apply: (view) => {
+      const stored = view.get({ uid: bayUid });
+      if (!stored) return;
+      const request = { etag: '', force: false, assigned: true, nowMs: Date.now() };
+      view.put(encode('Bay', deleteObject('Bay', decode('Bay', stored), request).object, stored), '');
+    },
+  });
+  await until(t, 'its container is to go', async () => (await f.store.get({ uid: uidOf(1) }))?.deleting === true);
+  t.truthy(await f.store.get({ uid: bayUid }));
+  await agent.obey();
+  await until(t, 'gone', async () => (await f.store.get({ uid: bayUid })) === undefined);
+  t.is(await f.store.get({ uid: nodeUid }), undefined);
+  t.deepEqual(f.revoked, ['UNODE']);
+  t.is((await agent.hello()).error?.reason, ErrorReason.REVOKED);
+});
+
+test('rubbish on every subject is answered or dropped, and ends nothing', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  const rubbish = new Uint8Array([255, 1, 2, 3, 255, 255, 255, 255, 255]);
+  for (const verb of ['hello', 'sync', 'report', 'renew'] as const) {
+    t.true((await f.bus.request(upSubject(agent.address, verb), rubbish)).byteLength > 0);
+  }
+  f.bus.publish(upSubject(agent.address, 'heartbeat'), rubbish);
+  const stranger = new ScriptedAgent(f.bus, { bayUid, nodeUid: uidOf(99) });
+  t.is((await stranger.hello()).error?.reason, ErrorReason.REVOKED);
+  await put(f.store, 1);
+  await until(t, 'it still works', () => agrees(f.store, agent));
+});
