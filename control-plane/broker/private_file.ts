@@ -1,0 +1,79 @@
+import { randomBytes } from 'node:crypto';
+import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
+import { BrokerError, messageOf, systemErrorCode } from './broker_error.ts';
+
+/** Files of the data folder that nobody but the control plane may read. */
+
+/** Makes a folder of mode 0700, and those above it. Rejects with BrokerError naming it. */
+export async function makePrivateFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path, { recursive: true, mode: 0o700 });
+  } catch (cause) {
+    throw new BrokerError(`cannot make the folder ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Replaces a file whole, on disk before it resolves, mode 0600: a reader, or a start after a crash, sees the old or the new. */
+export async function writePrivateFile(path: string, data: string): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    const file = await open(temporary, 'wx', 0o600);
+    try {
+      await file.writeFile(data);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await rename(temporary, path);
+    await syncFolder(dirname(path));
+  } catch (cause) {
+    await rm(temporary, { force: true });
+    throw new BrokerError(`cannot write ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Makes a rename in a folder durable. */
+export async function syncFolder(path: string): Promise<void> {
+  const folder: FileHandle = await open(path, 'r');
+  try {
+    await folder.sync();
+  } finally {
+    await folder.close();
+  }
+}
+
+/** A small file as text; undefined when there is none. Rejects with BrokerError naming the file. */
+export async function readSmallFile(path: string, maxBytes: number): Promise<string | undefined> {
+  try {
+    const info = await stat(path);
+    if (!info.isFile()) throw new BrokerError(`${path} is not a file: move it away`);
+    if (info.size > maxBytes)
+      throw new BrokerError(`${path} is ${info.size} bytes long, more than the ${maxBytes} it may be`);
+    const file = await open(path, 'r');
+    try {
+      return await file.readFile('utf8');
+    } finally {
+      await file.close();
+    }
+  } catch (cause) {
+    if (cause instanceof BrokerError) throw cause;
+    if (systemErrorCode(cause) === 'ENOENT') return undefined;
+    throw new BrokerError(`cannot read ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Rejects with BrokerError when others than the owner may read or write the file or folder. */
+export async function checkPrivate(path: string, mode: '0600' | '0700'): Promise<void> {
+  let found: number;
+  try {
+    found = (await stat(path)).mode & 0o777;
+  } catch (cause) {
+    throw new BrokerError(`cannot read ${path}: ${messageOf(cause)}`, { cause });
+  }
+  if ((found & 0o077) === 0) return;
+  const has = `0${found.toString(8)}`;
+  throw new BrokerError(
+    `${path} has mode ${has}, so others can reach the keys in it: replace the keys if anybody may have, then run chmod ${mode} ${path}`,
+  );
+}
