@@ -1,0 +1,176 @@
+import { randomUUID } from 'node:crypto';
+import { join } from 'node:path';
+import type { Credentials } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import type { Clock } from './clock.ts';
+import type { Identity } from './identity.ts';
+import { createLink } from './link.ts';
+import type { Log } from './log.ts';
+import type { Desired, Reports, Workloads } from './ports.ts';
+import { Renewal } from './renewal.ts';
+import { Reporter } from './report.ts';
+import { Session } from './session.ts';
+import { DesiredStore } from './state.ts';
+import { Streams } from './streams.ts';
+
+/** What the half that talks to the engine is made from. */
+export interface WorkloadsContext {
+  readonly desired: Desired;
+  readonly reports: Reports;
+  readonly bayUid: string;
+  readonly nodeUid: string;
+  readonly nodeName: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Path of a file of its own. */
+  readonly memoryFile: string;
+}
+
+/** The half that talks to the engine. */
+export interface RunningWorkloads extends Workloads {
+  /** Begins to make things so. Never rejects: an engine that is away is a condition. */
+  start(): Promise<void> | void;
+  /** Ends its work; what runs on the engine stays. */
+  stop(): Promise<void> | void;
+}
+
+export interface AgentOptions {
+  readonly dataDir: string;
+  /** Has enrolled: `node` is known. */
+  readonly identity: Identity;
+  readonly createWorkloads: (context: WorkloadsContext) => RunningWorkloads;
+  /** New credentials for a proof of the key. Rejects with EnrollError. */
+  readonly prove: () => Promise<Credentials>;
+  readonly agentVersion: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** In [0, 1). Default `Math.random`. */
+  readonly random?: () => number;
+  /** Of the connection to the broker. Default 5 s. */
+  readonly pingIntervalMs?: number;
+}
+
+export interface Agent {
+  readonly session: Session;
+  readonly store: DesiredStore;
+  readonly streams: Streams;
+  /** Ends everything but what runs on the engine. */
+  stop(): Promise<void>;
+}
+
+/** How long a slow start of the engine's half may hold up the contact with the control plane. */
+const startPatienceMs = 5_000;
+
+/** Thrown when the agent has nothing to run with. */
+export class NotJoinedError extends Error {
+  override readonly name = 'NotJoinedError';
+}
+
+/**
+ * Puts the agent together and starts it: first the engine's half, with the last state that was verified, then the connection to the
+ * control plane. The data folder must be locked by the caller. Rejects with NotJoinedError.
+ */
+export async function startAgent(options: AgentOptions): Promise<Agent> {
+  const { dataDir, identity, clock, random } = options;
+  const { node } = identity;
+  if (!node) throw new NotJoinedError('this machine has not joined a bay: bayctl bay join-command prints how');
+  const address = { bayUid: node.bayUid, nodeUid: node.nodeUid };
+  const log = options.log.child({ bay: node.bay, node: node.node });
+  const store = await DesiredStore.open({ ...address, path: join(dataDir, 'state.bin'), clock, log, random });
+
+  // The session is made from what reports through it.
+  const late: { session?: Session } = {};
+  const session = () => {
+    if (!late.session) throw new Error('the session does not exist yet');
+    return late.session;
+  };
+  const reports = new Reporter({
+    send: (report) => session().report(report),
+    onRefused: (error) => session().refused(error),
+    clock,
+    log,
+    random,
+  });
+  const unlisten = store.subscribe((changed) => {
+    const unsupported = store.unsupported();
+    if (unsupported.length === 0) return;
+    const now = new Set(changed);
+    for (const report of unsupported) if (now.has(report.uid)) reports.put(report);
+  });
+
+  const workloads = options.createWorkloads({
+    desired: store,
+    reports,
+    ...address,
+    nodeName: node.node,
+    clock,
+    log,
+    memoryFile: join(dataDir, 'memory.json'),
+  });
+  await started(workloads, clock, log);
+
+  const link = createLink({
+    nodeUid: node.nodeUid,
+    credentials: () => identity.credentials,
+    seed: identity.seed,
+    clock,
+    log,
+    random,
+    pingIntervalMs: options.pingIntervalMs,
+  });
+  late.session = new Session({
+    address,
+    link,
+    store,
+    reports,
+    workloads,
+    instanceId: randomUUID(),
+    agentVersion: options.agentVersion,
+    clock,
+    log,
+    random,
+  });
+  const streams = new Streams({ address, link, workloads, clock, log });
+  const renewal = new Renewal({
+    address,
+    identity,
+    link,
+    session: late.session,
+    prove: options.prove,
+    clock,
+    log,
+    random,
+  });
+  late.session.onOpen((open) => {
+    if (open) streams.serve();
+    else streams.closeAll('the agent lost its session');
+  });
+  streams.start();
+  late.session.start();
+  renewal.start();
+  link.start();
+
+  return {
+    session: late.session,
+    store,
+    streams,
+    async stop() {
+      renewal.stop();
+      streams.closeAll('the agent is stopping');
+      session().stop();
+      await link.close();
+      await workloads.stop();
+      unlisten();
+      await store.close();
+    },
+  };
+}
+
+async function started(workloads: RunningWorkloads, clock: Clock, log: Log): Promise<void> {
+  const late = Promise.withResolvers<void>();
+  const cancel = clock.after(startPatienceMs, late.resolve);
+  const start = Promise.resolve(workloads.start()).catch((error) => {
+    log.error({ error: (error as Error).message }, 'the workloads could not be started');
+  });
+  await Promise.race([start, late.promise]);
+  cancel();
+}

@@ -1,0 +1,162 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { ErrorReason, RenewReplySchema, RenewRequestSchema } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { Credentials } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { type NodeAddress, upSubject } from '../proto/subjects.ts';
+import { Backoff } from './backoff.ts';
+import type { Clock } from './clock.ts';
+import { expireTimeMs, type Identity, renewTimeMs } from './identity.ts';
+import type { Link } from './link.ts';
+import type { Log } from './log.ts';
+import type { SessionState } from './session.ts';
+
+export interface RenewalOptions {
+  readonly address: NodeAddress;
+  readonly identity: Pick<Identity, 'credentials' | 'take'>;
+  readonly link: Pick<Link, 'connected' | 'request' | 'onRefused' | 'wake' | 'rest'>;
+  readonly session: { readonly state: SessionState };
+  /** Credentials for nothing but a proof of the key, from the control plane itself. Rejects with EnrollError. */
+  readonly prove: () => Promise<Credentials>;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly random?: () => number;
+}
+
+const requestTimeoutMs = 10_000;
+const minuteMs = 60_000;
+
+/**
+ * Keeps the credentials good: renews them over the bus at two thirds of their life, and by proving the key when they have run out or
+ * the broker does not take them. A node that was revoked is told so, and asks again only now and then.
+ */
+export class Renewal {
+  readonly #options: RenewalOptions;
+  readonly #busBackoff: Backoff;
+  readonly #proofBackoff: Backoff;
+  #stopped = false;
+  #renewing = false;
+  #cancel: (() => void) | undefined;
+  #unlisten: (() => void) | undefined;
+
+  constructor(options: RenewalOptions) {
+    this.#options = options;
+    const { random } = options;
+    this.#busBackoff = new Backoff({ baseMs: 5_000, minMs: 500, maxMs: 5 * minuteMs, random });
+    this.#proofBackoff = new Backoff({ baseMs: 1_000, minMs: 100, maxMs: minuteMs, random });
+  }
+
+  start(): void {
+    this.#unlisten = this.#options.link.onRefused((userJwt) => this.#refused(userJwt));
+    this.#schedule();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    this.#unlisten?.();
+    this.#cancel?.();
+  }
+
+  #schedule(): void {
+    const { identity, clock, random = Math.random } = this.#options;
+    const { credentials } = identity;
+    if (!credentials) {
+      this.#after(0);
+      return;
+    }
+    const lifeMs = Math.max(0, expireTimeMs(credentials) - clock.now());
+    // Agents that were enrolled together need not renew together.
+    this.#after(Math.max(0, renewTimeMs(credentials) - clock.now()) + random() * Math.min(lifeMs / 20, 5 * minuteMs));
+  }
+
+  #after(ms: number): void {
+    this.#cancel?.();
+    this.#cancel = this.#options.clock.after(ms, () => void this.#renew());
+  }
+
+  /** The broker did not take these credentials. When there are newer ones by now, it is to be shown those. */
+  #refused(userJwt: string): void {
+    const { identity, link } = this.#options;
+    if (this.#stopped || this.#renewing) return;
+    if (identity.credentials && identity.credentials.userJwt !== userJwt) {
+      link.wake();
+      return;
+    }
+    // The first refusal is answered at once; what follows is spaced by the link's and our own back-off.
+    if (this.#proofBackoff.failures === 0) void this.#renew(true);
+  }
+
+  async #renew(proof = false): Promise<void> {
+    const { identity, clock, session } = this.#options;
+    if (this.#stopped || this.#renewing) return;
+    // The timer may be shorter than the time that it is for.
+    if (!proof && identity.credentials && clock.now() < renewTimeMs(identity.credentials)) {
+      this.#schedule();
+      return;
+    }
+    this.#renewing = true;
+    this.#cancel?.();
+    const expired = !identity.credentials || clock.now() >= expireTimeMs(identity.credentials);
+    let waitMs: number | undefined;
+    try {
+      if (!proof && session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
+      else if (proof || expired || this.#proofBackoff.failures > 0) waitMs = await this.#byProof();
+      // Offline, and the credentials are still good: the connection may be back in time.
+      else waitMs = Math.min(minuteMs, expireTimeMs(identity.credentials as Credentials) - clock.now());
+    } finally {
+      this.#renewing = false;
+    }
+    if (this.#stopped) return;
+    if (waitMs === undefined) this.#schedule();
+    else this.#after(Math.max(0, waitMs));
+  }
+
+  /** Undefined: done. Else how long to wait. */
+  async #overBus(epoch: bigint): Promise<number | undefined> {
+    const { link, address, identity, log } = this.#options;
+    try {
+      const request = toBinary(RenewRequestSchema, create(RenewRequestSchema, { epoch }));
+      const answer = await link.request(upSubject(address, 'renew'), request, requestTimeoutMs);
+      const { error, credentials } = fromBinary(RenewReplySchema, answer);
+      if (error?.reason === ErrorReason.REVOKED) {
+        log.error({ message: error.message }, 'this node was revoked: its credentials are not renewed');
+        return 15 * minuteMs;
+      }
+      if (error || !credentials) throw new Error(error?.message ?? 'an answer without credentials');
+      await identity.take(credentials);
+      this.#busBackoff.reset();
+      this.#proofBackoff.reset();
+      log.info({ expires: new Date(expireTimeMs(credentials)).toISOString() }, 'credentials renewed');
+      return undefined;
+    } catch (error) {
+      const waitMs = this.#busBackoff.nextMs();
+      log.warn({ error: (error as Error).message, waitMs }, 'credentials not renewed over the bus');
+      return waitMs;
+    }
+  }
+
+  /** Undefined: done. Else how long to wait. */
+  async #byProof(): Promise<number | undefined> {
+    const { prove, identity, link, log, random = Math.random } = this.#options;
+    try {
+      const credentials = await prove();
+      await identity.take(credentials);
+      this.#proofBackoff.reset();
+      log.info(
+        { expires: new Date(expireTimeMs(credentials)).toISOString() },
+        'credentials renewed by proving the key',
+      );
+      link.wake();
+      return undefined;
+    } catch (error) {
+      const backoffMs = this.#proofBackoff.nextMs();
+      const kind = (error as { kind?: unknown }).kind;
+      if (kind === 'denied' || kind === 'invalid') {
+        const waitMs = (15 + 15 * random()) * minuteMs;
+        log.error({ error: (error as Error).message, waitMs }, 'no new credentials: what runs is left as it is');
+        link.rest(waitMs);
+        return waitMs;
+      }
+      log.warn({ error: (error as Error).message, waitMs: backoffMs }, 'credentials not renewed by proving the key');
+      return backoffMs;
+    }
+  }
+}
