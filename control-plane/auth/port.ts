@@ -1,0 +1,21 @@
+import type { Principal } from '../domain/principal.ts';
+
+/** Finds out who is calling. Admin tokens now; Keystone and OIDC are others behind the same interface. */
+export interface Authenticator {
+  /** Undefined: these credentials are not of a kind that it knows, or not valid. Never throws for what a caller sends. */
+  authenticate(credentials: Credentials): Principal | undefined | Promise<Principal | undefined>;
+}
+
+/** What a caller sends to prove who it is. */
+export interface Credentials {
+  /** Of `Authorization: Bearer`, or of `X-Auth-Token` as OpenStack's clients send it. */
+  readonly token: string;
+}
+
+/** Challenges for nodes to prove that they have the private part of a key. Nothing is kept of a challenge. */
+export interface NodeProofs {
+  /** Good for a minute and for this key only. */
+  challenge(publicKey: string): Uint8Array;
+  /** Throws DeniedError when the proof does not hold. */
+  verify(proof: { readonly publicKey: string; readonly challenge: Uint8Array; readonly signature: Uint8Array }): void;
+}

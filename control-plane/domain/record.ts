@@ -1,0 +1,78 @@
+import { fromBinary, toBinary } from '@bufbuild/protobuf';
+import { type KindName, type Kinds, kinds } from './kinds.ts';
+import type { ObjectMessage } from './object.ts';
+
+/** An object as the store keeps it, as far as the rules need it: `StoredObject` of store/port.ts is one. */
+export interface StoredRecord {
+  readonly uid: string;
+  readonly kind: string;
+  readonly project: string;
+  readonly bayUid: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly nodeUid: string;
+  readonly generation: number;
+  readonly deleting: boolean;
+  readonly revision: number;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly createTimeMs: number;
+  readonly body: Uint8Array;
+}
+
+/** What a stored object has beside its message. */
+export interface RecordFields {
+  readonly bayUid: string;
+  readonly nodeUid: string;
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+/** Fields of an object that has just been made. */
+export const newRecord = (bayUid: string, nodeUid: string): RecordFields => ({
+  bayUid,
+  nodeUid,
+  epoch: 0,
+  sequence: 0,
+});
+
+/** The message of a stored object. Its revision is that of the record, whoever wrote it. */
+export function decode<K extends KindName>(kind: K, stored: Pick<StoredRecord, 'body' | 'revision'>): Kinds[K] {
+  const object = fromBinary(kinds[kind].schema, stored.body) as ObjectMessage;
+  if (object.metadata) object.metadata.revision = BigInt(stored.revision);
+  return object as Kinds[K];
+}
+
+/**
+ * What `WriteView.put` takes to store this message. The record's fields come out of the message's metadata, so that the two never disagree. The
+ * message has its new revision afterwards.
+ */
+export function encode(
+  kind: KindName,
+  object: ObjectMessage,
+  fields: RecordFields,
+): (revision: number) => StoredRecord {
+  return (revision) => {
+    const { metadata } = object;
+    if (!metadata) throw new Error(`a ${kind} without metadata cannot be stored`);
+    metadata.revision = BigInt(revision);
+    return {
+      uid: metadata.uid,
+      kind,
+      project: metadata.project,
+      bayUid: fields.bayUid,
+      namespace: metadata.namespace,
+      name: metadata.name,
+      nodeUid: fields.nodeUid,
+      generation: Number(metadata.generation),
+      deleting: metadata.deleteTime !== undefined,
+      revision,
+      epoch: fields.epoch,
+      sequence: fields.sequence,
+      createTimeMs: metadata.createTime
+        ? Number(metadata.createTime.seconds) * 1000 + Math.floor(metadata.createTime.nanos / 1e6)
+        : 0,
+      body: toBinary(kinds[kind].schema, object),
+    };
+  };
+}
