@@ -116,12 +116,12 @@ export class Overlay {
         checkObject(object, revision);
         const name = nameText(object);
         const previous = this.#objects.get(object.uid);
-        if (previous === undefined || nameText(previous) !== name) {
+        if (previous === undefined) {
           if (!this.#names.has(name)) throw new Error('a write put an object under a name that is not among its reads');
-          const holder = this.#names.get(name);
-          if (holder !== undefined && holder !== object.uid) throw nameTaken(object);
-          if (previous !== undefined) set(this.#names, nameText(previous), undefined);
+          if (this.#names.get(name) !== undefined) throw nameTaken(object);
           set(this.#names, name, object.uid);
+        } else if (nameText(previous) !== name) {
+          throw new TypeError('a write gave an object another name');
         }
         set(this.#objects, object.uid, object);
         allowed.add(object.uid).add(name);

@@ -112,7 +112,8 @@ export interface WriteView {
   readonly remembered: RememberedRequest | undefined;
   /**
    * Creates or replaces. `make` gets the revision that this change will have and returns the object with it. Each put of a write
-   * takes one revision. Throws AlreadyExistsError when another object has its name.
+   * takes one revision. Throws AlreadyExistsError when another object has its name. What an object is named by (kind, project, bay,
+   * namespace, name) never changes.
    *
    * `chain`: the node in whose delta chain this change is a link; empty: in none (a change of status, say).
    */
