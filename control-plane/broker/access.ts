@@ -1,6 +1,6 @@
 import type { Logger } from 'pino';
 import type { NodeAddress } from '../../proto/subjects.ts';
-import { DeniedError, InvalidError, UnavailableError } from '../domain/errors.ts';
+import { DeniedError, InvalidError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { fullJitterMs, pause } from './backoff.ts';
 import { messageOf } from './broker_error.ts';
 import { agentUserJwt, isUserKey, type Revocations, revocationsOf, type UserSigner } from './claims.ts';
@@ -70,13 +70,10 @@ export class NatsAccess implements Access {
   async start(): Promise<void> {
     this.#known = new Set(this.#valid(await this.#options.revokedKeys()));
     const { system } = this.#options;
-    const refresh = () => {
-      this.#refreshing = this.#refreshing.then(() => this.#refresh());
-    };
     system.onConnected((connected) => {
-      if (connected) refresh();
+      if (connected) this.#beginRefresh();
     });
-    if (system.connected) refresh();
+    if (system.connected) this.#beginRefresh();
   }
 
   /** Ends what it does in the background. */
@@ -101,13 +98,18 @@ export class NatsAccess implements Access {
     });
   }
 
-  /** When it rejects (UnavailableError), it is pushed as soon as the broker is back, by itself. */
+  /** When it rejects with UnavailableError, it is tried again by itself until the broker has taken it. */
   async revoke(publicKeys: readonly string[]): Promise<void> {
     const keys = this.#valid(publicKeys);
     if (keys.length === 0) return;
     const now = this.#options.clock.now();
     for (const key of keys) this.#revoked.set(key, now);
-    await this.#pushAccount();
+    try {
+      await this.#pushAccount();
+    } catch (error) {
+      if (!(error instanceof PreconditionError)) this.#beginRefresh();
+      throw error;
+    }
     this.#log.info({ keys: keys.length }, 'revoked');
   }
 
@@ -133,15 +135,24 @@ export class NatsAccess implements Access {
     return revocationsOf([...this.#known, ...this.#revoked.keys()]);
   }
 
-  /** The broker is (back) up, perhaps with nothing in its head. */
+  #beginRefresh(): void {
+    this.#refreshing = this.#refreshing.then(() => this.#refresh());
+  }
+
+  /** Tells the broker all that is revoked: it may be back with nothing in its head. */
   async #refresh(): Promise<void> {
     const { signal } = this.#closing;
     for (let failures = 0; !signal.aborted && this.#options.system.connected; failures += 1) {
       try {
         this.#known = new Set(this.#valid(await this.#options.revokedKeys()));
         if (this.#known.size > 0 || this.#revoked.size > 0) await this.#pushAccount();
-        return;
+        return this.#announce();
       } catch (error) {
+        if (error instanceof PreconditionError) {
+          const keys = this.#known.size + this.#revoked.size;
+          this.#log.error({ reason: messageOf(error), keys }, 'revoked keys may still be let in');
+          return this.#announce();
+        }
         this.#log.warn(
           { reason: messageOf(error), failures },
           'the broker could not be told who is revoked: it is tried again',

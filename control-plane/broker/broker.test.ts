@@ -37,7 +37,7 @@ async function start(t: ExecutionContext, options: Partial<BrokerOptions> = {}):
 
 /** Resolves when the broker knows of the subscriptions that were made before. */
 async function subscribed(broker: Broker): Promise<void> {
-  await broker.bus.request('nobody.listens', bytes(''), 5000).catch(() => undefined);
+  await broker.bus.request('nobody.listens', bytes(''), 500).catch(() => undefined);
 }
 
 interface Agent {

@@ -9,6 +9,7 @@ import { type BrokerIdentity, type ExternalBrokerOptions, externalIdentity, ownC
 import { type BrokerKeys, loadOrCreateKeys } from './keys.ts';
 import { type NatsServer, type NatsServerOptions, superviseNatsServer } from './nats_server.ts';
 import type { Access, Bus } from './port.ts';
+import { removeLeftovers } from './private_file.ts';
 
 export interface BrokerOptions {
   /** An absolute path. The broker's files are in `dataDir/broker`. */
@@ -28,6 +29,8 @@ export interface BrokerOptions {
    */
   readonly revokedKeys?: () => Promise<readonly string[]>;
   readonly clock?: { now(): number };
+  /** How long the start waits for the broker to let the control plane in. Default 10 s. */
+  readonly connectTimeoutMs?: number;
 }
 
 export interface Broker {
@@ -38,8 +41,6 @@ export interface Broker {
   /** Ends the connections, and the nats-server. Safe to repeat. */
   close(): Promise<void>;
 }
-
-const connectTimeoutMs = 10_000;
 
 /**
  * Starts the broker, or connects to the one that is given. With a nats-server of its own it resolves when that is up and connected; an
@@ -74,6 +75,7 @@ class Closer {
 
 async function startOwn(options: BrokerOptions): Promise<Broker> {
   const { dataDir, natsServer = {}, log, clock = Date, revokedKeys } = options;
+  await removeLeftovers(join(dataDir, 'broker'));
   const keys = await loadOrCreateKeys(join(dataDir, 'broker', 'keys'));
   // What is revoked goes into the configuration that the server starts with: there is no moment in which it does not know.
   const revocations = revocationsOf(revokedKeys ? await revokedKeys() : []);
@@ -123,7 +125,7 @@ async function connectTo(
   closer: Closer,
 ): Promise<Broker> {
   const { log, clock = Date, advertiseUrls = urls, credentialTtlMs = 24 * 3600 * 1000 } = options;
-  const { revokedKeys = () => Promise.resolve([]) } = options;
+  const { revokedKeys = () => Promise.resolve([]), connectTimeoutMs = 10_000 } = options;
   try {
     // A server of our own is back within moments, and it is only us who hammer at it.
     const shared = { urls, log, clock, backoff: { baseMs: 50, maxMs: server ? 1000 : 5000 } };
@@ -132,10 +134,11 @@ async function connectTo(
       name: 'control-plane-system',
       credentials: identity.systemCredentials,
     });
-    closer.add(() => system.close());
     const { authority } = identity;
     const access = new NatsAccess({ urls: advertiseUrls, authority, system, credentialTtlMs, revokedKeys, log, clock });
     closer.add(() => access.close());
+    // Ended before it, so that it waits for no answer any more.
+    closer.add(() => system.close());
     await access.start();
     const connection = new BrokerConnection({ ...shared, name: 'control-plane', credentials: identity.busCredentials });
     closer.add(() => connection.close());

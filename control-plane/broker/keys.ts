@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { createAccount, createOperator, createUser, fromSeed, type KeyPair } from 'nkeys.js';
 import { BrokerError, messageOf } from './broker_error.ts';
 import { checkPrivate, makePrivateFolder, readSmallFile, syncFolder, writePrivateFile } from './private_file.ts';
+import { SigningKey } from './signing_key.ts';
 
 /** The keys of a broker that the control plane runs itself. */
 export interface BrokerKeys {
@@ -67,7 +68,7 @@ export async function readSeedFile(path: string, kind: KeyKind): Promise<KeyPair
   try {
     const pair = fromSeed(new TextEncoder().encode(text.trim()));
     if (!pair.getPublicKey().startsWith(letter)) throw new Error('it is a key of another kind');
-    return pair;
+    return new SigningKey(pair);
   } catch {
     // The cause is not passed on: it may quote the seed.
     throw new BrokerError(

@@ -18,12 +18,14 @@ export interface NatsProcess {
 
 const watchIntervalMs = 300;
 
+/** Where a system's package puts a server, on the PATH of root only. */
+const serverFolders = ['/usr/local/sbin', '/usr/sbin', '/sbin'];
+
 /** The program to run, as an absolute path. Rejects with BrokerError when there is none. */
 export async function findBinary(binary: string): Promise<string> {
   const candidates = binary.includes('/')
     ? [binary]
-    : (process.env.PATH ?? '')
-        .split(delimiter)
+    : [...(process.env.PATH ?? '').split(delimiter), ...serverFolders]
         .filter((folder) => folder !== '')
         .map((folder) => join(folder, binary));
   for (const candidate of candidates) {

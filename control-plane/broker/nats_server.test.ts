@@ -159,7 +159,10 @@ test('what can be made anew in the data folder is healed when it is broken', asy
   await writeFile(join(folder, 'accounts', 'x.jwt'), 'garbage');
   for (const name of ['nats-server.log', 'port']) await writeFile(join(folder, name), '\0garbage\n'.repeat(100));
 
+  for (const name of ['port', 'keys']) await writeFile(join(folder, `${name}.0123456789ab.tmp`), 'left over');
+
   const second = await start(t, { dataDir });
+  t.false((await readdir(folder)).some((name) => name.endsWith('.tmp')));
   t.deepEqual(second.access.urls, [url], 'the port is known from the configuration');
   await second.close();
   await writeFile(join(folder, 'nats-server.conf'), '{ garbage');

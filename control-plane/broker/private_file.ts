@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
-import { type FileHandle, mkdir, open, rename, rm, stat } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { type FileHandle, mkdir, open, readdir, rename, rm, stat } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { BrokerError, messageOf, systemErrorCode } from './broker_error.ts';
 
 /** Files of the data folder that nobody but the control plane may read. */
@@ -30,6 +30,18 @@ export async function writePrivateFile(path: string, data: string): Promise<void
   } catch (cause) {
     await rm(temporary, { force: true });
     throw new BrokerError(`cannot write ${path}: ${messageOf(cause)}`, { cause });
+  }
+}
+
+/** Removes what a write, or the making of the keys, has left in a folder when it was cut off. */
+export async function removeLeftovers(folder: string): Promise<void> {
+  try {
+    for (const name of await readdir(folder)) {
+      if (/\.[0-9a-f]{12}\.tmp$/.test(name)) await rm(join(folder, name), { recursive: true, force: true });
+    }
+  } catch (cause) {
+    if (systemErrorCode(cause) === 'ENOENT') return;
+    throw new BrokerError(`cannot clear the folder ${folder}: ${messageOf(cause)}`, { cause });
   }
 }
 
