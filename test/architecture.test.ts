@@ -137,8 +137,9 @@ interface Manifest {
   readonly devDependencies: Record<string, string>;
 }
 
+/** Tests, and the contract suites that tests call. */
 function isTest(file: string): boolean {
-  return file.endsWith('.test.ts');
+  return file.endsWith('.test.ts') || /\/contract(_[^/]*)?\.ts$/.test(file);
 }
 
 function isProgram(file: string): boolean {

@@ -2,6 +2,7 @@ import type { TestFn } from 'ava';
 import fc from 'fast-check';
 import { AlreadyExistsError, CompactedError, NotFoundError, PreconditionError } from '../domain/errors.ts';
 import type { StoreBed } from './contract.ts';
+import { lateStore } from './contract_late_store.ts';
 import { makeObject, nameKey } from './contract_objects.ts';
 import type { Change, Store, StoredObject, Write, WriteView } from './port.ts';
 import { openWatch } from './watch.ts';
@@ -220,6 +221,9 @@ class Follower {
         const { op, object, revision } = item.change;
         const last = this.#changes.at(-1)?.revision ?? 0;
         if (revision <= last) throw new Error(`change ${revision} came after ${last}`);
+        const held = this.#objects.get(object.uid);
+        if (held && held.revision >= revision) throw new Error(`change ${revision} is older than ${essence(held)}`);
+        if (op === 'remove' && !held && this.#since === undefined) throw new Error(`${object.uid} was not there`);
         this.#changes.push(item.change);
         if (op === 'put') this.#objects.set(object.uid, object);
         else this.#objects.delete(object.uid);
@@ -287,20 +291,26 @@ export const propertyContract = (test: TestFn, open: () => Promise<StoreBed>): v
     });
     const rounds = fc.array(round, { minLength: 3, maxLength: 8 });
     await fc.assert(
-      fc.asyncProperty(rounds, fc.array(watch, { minLength: 1, maxLength: 4 }), async (all, watches) => {
-        const bed = await open();
-        try {
-          const model = new Model();
-          const followers: Follower[] = [];
-          for (const [i, r] of all.entries()) {
-            for (const w of watches) if (w.startRound === i) followers.push(new Follower(bed.store, w));
-            await runRound(bed.store, model, r);
+      fc.asyncProperty(
+        rounds,
+        fc.array(watch, { minLength: 1, maxLength: 4 }),
+        fc.boolean(),
+        async (all, watches, late) => {
+          const bed = await open();
+          try {
+            const model = new Model();
+            const followers: Follower[] = [];
+            const watched = late ? lateStore(bed.store, 3) : bed.store;
+            for (const [i, r] of all.entries()) {
+              for (const w of watches) if (w.startRound === i) followers.push(new Follower(watched, w));
+              await runRound(bed.store, model, r);
+            }
+            await Promise.all(followers.map((follower) => follower.verify(model)));
+          } finally {
+            await bed.dispose();
           }
-          await Promise.all(followers.map((follower) => follower.verify(model)));
-        } finally {
-          await bed.dispose();
-        }
-      }),
+        },
+      ),
       { numRuns: 60 },
     );
     t.pass();

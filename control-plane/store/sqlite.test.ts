@@ -69,9 +69,11 @@ test('a second opening of a store is refused until the first is closed', async (
   const store = await openFile(file);
   const error = await t.throwsAsync(openFile(file), { instanceOf: UnavailableError });
   t.regex(error?.message ?? '', /in use by another control plane/);
-  const script = `import('${new URL('sqlite.ts', import.meta.url)}').then(({ openSqliteStore }) =>
-    openSqliteStore({ file: process.argv[1], clock: Date, log: console })).then(() => process.exit(3), (e) => console.log(e.message))`;
-  const { stdout } = await promisify(execFile)(process.execPath, ['-e', script, file]);
+  const script = `
+    import { openSqliteStore } from ${JSON.stringify(import.meta.resolve('./sqlite.ts'))};
+    const log = { info() {}, warn() {}, error() {} };
+    await openSqliteStore({ file: process.argv[1], clock: Date, log }).then(() => process.exit(3), (e) => console.log(e.message));`;
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', script, file]);
   t.regex(stdout, /in use by another control plane/);
   await store.write(put(makeObject({ name: 'a' })));
   await store.close();
