@@ -76,6 +76,13 @@ export class NatsAccess implements Access {
     if (system.connected) this.#beginRefresh();
   }
 
+  /** Resolves when a broker that is up has been told of the revocations, or after `timeoutMs`. */
+  async waitUntilTold(timeoutMs: number): Promise<void> {
+    const waiting = new AbortController();
+    await Promise.race([this.#refreshing, pause(timeoutMs, waiting.signal)]);
+    waiting.abort();
+  }
+
   /** Ends what it does in the background. */
   async close(): Promise<void> {
     this.#closing.abort();

@@ -148,6 +148,8 @@ async function connectTo(
         throw new BrokerError(`nats-server is up on ${server.url}, but does not let the control plane in: see its log`);
       log.warn({ urls }, 'the broker cannot be reached: it is tried until it can');
     }
+    // One that was taken over may know of no revocation yet.
+    await access.waitUntilTold(connectTimeoutMs);
     return { bus: new NatsBus({ connection, log, clock }), access, server, close: () => closer.close() };
   } catch (error) {
     await closer.close();

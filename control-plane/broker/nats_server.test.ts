@@ -125,6 +125,23 @@ test('who is connected is told when a nats-server is taken over', async (t) => {
   t.is(events.at(-1)?.connectionId, events[0]?.connectionId);
 });
 
+test('a nats-server that is taken over has been told who is revoked before the start is done', async (t) => {
+  const dataDir = await dataFolder(t);
+  const key = createAgentKey();
+  const first = await start(t, { dataDir });
+  const { userJwt } = await first.access.issue({ ...alice, publicKey: key.publicKey, name: 'a' });
+  const options = { url: first.access.urls[0] ?? '', userJwt, seed: key.seed, address: alice };
+  await first.close();
+  const other = await otherControlPlane(t, dataDir);
+  const client = await connectAgentClient(options);
+  t.teardown(() => client.close());
+  await kill(other.process);
+  const broker = await start(t, { dataDir, revokedKeys: async () => [key.publicKey] });
+  t.true(broker.server?.adopted);
+  await t.throwsAsync(connectAgentClient(options), { message: /authoriz/i });
+  await client.closed();
+});
+
 test('a nats-server that was left behind and does not fit is replaced', async (t) => {
   const dataDir = await dataFolder(t);
   const other = await otherControlPlane(t, dataDir);

@@ -136,7 +136,7 @@ class Supervisor implements NatsServer {
       this.#process = running;
       await this.#writeConfig();
       this.#natsLog = followNatsLog(this.#logPath, await this.#logSize(), this.#log);
-      this.#log.info({ pid: running.pid, url: this.url }, 'took over the nats-server that was left running');
+      this.#log.info({ natsPid: running.pid, url: this.url }, 'took over the nats-server that was left running');
     } else {
       this.#natsLog = followNatsLog(this.#logPath, await this.#logSize(), this.#log);
       this.#process = await this.#launchFirst();
@@ -193,7 +193,7 @@ class Supervisor implements NatsServer {
       }
       await pause(20);
     }
-    this.#log.info({ pid: started.pid, url: this.url }, 'nats-server is ready');
+    this.#log.info({ natsPid: started.pid, url: this.url }, 'nats-server is ready');
     return started;
   }
 
@@ -212,7 +212,7 @@ class Supervisor implements NatsServer {
         this.#process = undefined;
         failures = Date.now() - since > steadyMs ? 0 : failures + 1;
         await this.#natsLog?.drain();
-        this.#log.error({ pid: running.pid, how, failures }, 'nats-server died: it is started again');
+        this.#log.error({ natsPid: running.pid, how, failures }, 'nats-server died: it is started again');
       }
       await pause(fullJitterMs(this.#backoff, failures), signal);
       if (signal.aborted) return;
@@ -239,7 +239,7 @@ class Supervisor implements NatsServer {
         kept = left;
         continue;
       }
-      this.#log.warn({ pid }, 'a nats-server was left running that does not fit: it is replaced');
+      this.#log.warn({ natsPid: pid }, 'a nats-server was left running that does not fit: it is replaced');
       await endNatsServer(left, this.#configPath, this.#options.stopTimeoutMs ?? 5000);
     }
     return kept;

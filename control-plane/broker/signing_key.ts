@@ -13,6 +13,7 @@ export class SigningKey implements KeyPair {
   readonly #pair: KeyPair;
   readonly #publicKey: string;
   readonly #privateKey: KeyObject;
+  #encodedPrivateKey: Uint8Array | undefined;
 
   /** Throws when the pair has no seed. */
   constructor(pair: KeyPair) {
@@ -28,7 +29,9 @@ export class SigningKey implements KeyPair {
   }
 
   getPrivateKey(): Uint8Array {
-    return this.#pair.getPrivateKey();
+    // Asked for at each signature, only to see that there is one.
+    this.#encodedPrivateKey ??= this.#pair.getPrivateKey();
+    return this.#encodedPrivateKey;
   }
 
   getSeed(): Uint8Array {
@@ -52,6 +55,7 @@ export class SigningKey implements KeyPair {
   }
 
   clear(): void {
+    this.#encodedPrivateKey?.fill(0);
     this.#pair.clear();
   }
 }
