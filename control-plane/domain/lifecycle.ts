@@ -62,7 +62,7 @@ export function newObject<T extends ObjectMessage>(kind: KindName, input: T, mad
   const object = create(kinds[kind].schema, {
     metadata,
     spec: input.spec,
-    status: firstStatus[kind](),
+    status: firstStatus(kind),
   }) as ObjectMessage as T;
   applyDefaults(kind, object);
   checkSpec(kind, object);
@@ -77,7 +77,7 @@ export function namespaceOf(kind: KindName, given: { readonly namespace: string 
   return '';
 }
 
-const firstStatus: Readonly<Record<KindName, () => Message>> = {
+const firstStatuses: Readonly<Record<KindName, () => Message>> = {
   BayModel: () => create(BayModelStatusSchema),
   Bay: () => create(BayStatusSchema),
   Node: () => create(NodeStatusSchema, { phase: NodePhase.PENDING }),
@@ -86,6 +86,9 @@ const firstStatus: Readonly<Record<KindName, () => Message>> = {
   ReplicationController: () => create(ReplicationControllerStatusSchema, { phase: ReplicationControllerPhase.PENDING }),
   Container: () => create(ContainerStatusSchema, { phase: ContainerPhase.PENDING }),
 };
+
+/** The status of an object that nobody has reported on. */
+export const firstStatus = (kind: KindName): Message => firstStatuses[kind]();
 
 /** Says in the object's status which node it was given to, or that none can take it. `wanted`: the only node allowed, or empty. */
 export function place(

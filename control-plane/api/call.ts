@@ -1,0 +1,15 @@
+import { createContextKey, type HandlerContext } from '@connectrpc/connect';
+import { UnauthenticatedError } from '../domain/errors.ts';
+import type { Principal } from '../domain/principal.ts';
+
+/** Who is calling; set by the identity interceptor. */
+export const principalKey = createContextKey<Principal | undefined>(undefined, { description: 'principal' });
+/** The caller's network address; set by the server. Empty: not known. */
+export const peerKey = createContextKey<string>('', { description: 'peer' });
+
+/** Who is calling. Throws UnauthenticatedError when nobody has been let in: a method that needs nobody does not ask. */
+export function principalOf(context: Pick<HandlerContext, 'values'>): Principal {
+  const principal = context.values.get(principalKey);
+  if (!principal) throw new UnauthenticatedError('the caller is not known');
+  return principal;
+}

@@ -1,0 +1,62 @@
+import { Code, ConnectError } from '@connectrpc/connect';
+import {
+  AlreadyExistsError,
+  CompactedError,
+  ConflictError,
+  DeniedError,
+  DomainError,
+  ExhaustedError,
+  InvalidError,
+  NotFoundError,
+  PreconditionError,
+  UnauthenticatedError,
+  UnavailableError,
+  UnimplementedError,
+} from '../domain/errors.ts';
+import { badRequestDetail, errorInfoDetail } from './error_details.ts';
+import { RulesError } from './message_rules.ts';
+
+type ErrorClass = abstract new (...args: never[]) => DomainError;
+
+/** Which code each error of the rules has: the one place where that is said. */
+const codes: readonly (readonly [ErrorClass, Code])[] = [
+  [InvalidError, Code.InvalidArgument],
+  [NotFoundError, Code.NotFound],
+  [AlreadyExistsError, Code.AlreadyExists],
+  [PreconditionError, Code.FailedPrecondition],
+  [ConflictError, Code.Aborted],
+  [ExhaustedError, Code.ResourceExhausted],
+  [UnimplementedError, Code.Unimplemented],
+  [UnauthenticatedError, Code.Unauthenticated],
+  [DeniedError, Code.PermissionDenied],
+  [UnavailableError, Code.Unavailable],
+  [CompactedError, Code.OutOfRange],
+];
+
+/**
+ * The error as the caller gets it. What is not an error of the rules is INTERNAL: it goes to `onUnexpected`, and the caller learns nothing of
+ * it but `requestId`.
+ */
+export function toConnectError(error: unknown, onUnexpected: (error: unknown) => void, requestId = ''): ConnectError {
+  if (error instanceof ConnectError) return error;
+  if (error instanceof DomainError) {
+    const code = codes.find(([type]) => error instanceof type)?.[1] ?? Code.Unknown;
+    const converted = new ConnectError(error.message, code, undefined, undefined, error);
+    if (error instanceof InvalidError) converted.details.push(badRequestDetail(violationsOf(error)));
+    if (error instanceof CompactedError) {
+      converted.details.push(errorInfoDetail('REVISION_COMPACTED', { oldest_revision: String(error.oldestRevision) }));
+    }
+    return converted;
+  }
+  onUnexpected(error);
+  const reference = requestId ? ` (request ${requestId})` : '';
+  return new ConnectError(
+    `something went wrong that should not; the server's log says more${reference}`,
+    Code.Internal,
+  );
+}
+
+function violationsOf(error: InvalidError): readonly { readonly field: string; readonly message: string }[] {
+  if (error instanceof RulesError) return error.violations;
+  return [{ field: error.field, message: error.message.replace(`${error.field}: `, '') }];
+}

@@ -1,0 +1,173 @@
+import { randomUUID } from 'node:crypto';
+import type { DescService } from '@bufbuild/protobuf';
+import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { v7 as uuidv7 } from 'uuid';
+import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
+import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { Health } from '../../proto/gen/health/v1/health_pb.js';
+import type { Authenticator, NodeProofs } from '../auth/port.ts';
+import type { Access, Bus } from '../broker/port.ts';
+import type { Surroundings } from '../domain/present.ts';
+import type { Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
+import type { Store } from '../store/port.ts';
+import { BayDirectory } from './bay_directory.ts';
+import { containerMethods } from './containers.ts';
+import { enrollmentMethods } from './enrollment.ts';
+import { explainMethods } from './explain.ts';
+import { type Dependencies, healthMethods } from './health.ts';
+import { deadlinesInterceptor } from './interceptors/deadlines.ts';
+import { identityInterceptor } from './interceptors/identity.ts';
+import { requestsInterceptor } from './interceptors/requests.ts';
+import { validationInterceptor } from './interceptors/validation.ts';
+import { joinTokenMethods } from './join_tokens.ts';
+import { type KindServiceOptions, kindMethods, kindServices, serveKind } from './kind_services.ts';
+import { manifestMethods } from './manifests.ts';
+import { createMessageRules } from './message_rules.ts';
+import { createApiMetrics } from './metrics.ts';
+import { NodeDirectory } from './node_directory.ts';
+import { nodeMethods, refuseCreateNode } from './nodes.ts';
+import { Objects } from './objects.ts';
+import { reflectionServices, serveReflection } from './reflection.ts';
+import { Removal } from './removal.ts';
+import { systemMethods } from './system.ts';
+import type { RateLimit } from './token_bucket.ts';
+import type { OpenWatch } from './watch_objects.ts';
+
+/** Options of {@link createApi}. */
+export interface ApiOptions {
+  readonly store: Store;
+  /** Of store/watch.ts. */
+  readonly openWatch: OpenWatch;
+  readonly access: Access;
+  readonly bus: Pick<Bus, 'connected'>;
+  readonly liveness: Liveness;
+  readonly placement: Placement;
+  readonly publications: Publications;
+  readonly streams: Streams;
+  readonly authenticator: Authenticator;
+  readonly proofs: NodeProofs;
+  readonly clock: { now(): number };
+  readonly log: Logger;
+  readonly registry: Registry;
+  readonly version: string;
+  /** Name of the store, for callers. Default `sqlite`. */
+  readonly storeName?: string;
+  /** What a node runs to join, up to its options: `node /opt/baykeeper/agent/main.ts join`. */
+  readonly joinCommandPrefix: string;
+  /** Where nodes reach this server. Asked at each call. */
+  readonly serverUrl: () => string;
+  /** Default: `store` (always there while it is open) and `broker`. */
+  readonly dependencies?: Dependencies;
+  /** Default 20,000 a second for one subject: a guard against loops, not a quota. */
+  readonly callerLimit?: RateLimit;
+  /** Of calls without identity, from one address. Default 50 a second, 200 at once: a site's nodes may share one. */
+  readonly peerLimit?: RateLimit;
+  /** Default 30 s. */
+  readonly unaryTimeoutMs?: number;
+  /** A new UUIDv7. */
+  readonly newUid?: () => string;
+}
+
+/** The API, ready to be served. */
+export interface Api {
+  readonly routes: (router: ConnectRouter) => void;
+  readonly interceptors: Interceptor[];
+  readonly dependencies: Dependencies;
+  /** Stops following the change feed. */
+  close(): void;
+}
+
+/** Puts the services together. Rejects when the store cannot be read. */
+export async function createApi(options: ApiOptions): Promise<Api> {
+  const { store, access, bus, liveness, placement, clock, log, authenticator } = options;
+  const newUid = options.newUid ?? uuidv7;
+  const bays = new BayDirectory(store);
+  const nodes = await NodeDirectory.open(store);
+  const around: Surroundings = {
+    liveness: (nodeUid) => liveness.node(nodeUid),
+    nodesOf: (bayUid) => nodes.nodesOf(bayUid),
+  };
+  const metrics = createApiMetrics(options.registry);
+  const checkMessage = createMessageRules();
+  const objects = new Objects({ store, bays, placement, around, clock, newUid });
+  const removal = new Removal({ store, objects, nodes, access, liveness, around, clock });
+  const dependencies = options.dependencies ?? { store: () => true, broker: () => bus.connected };
+  const onUnexpected = (error: unknown): void => log.error({ err: error }, 'manifest failed unexpectedly');
+  const shared: KindServiceOptions = {
+    store,
+    openWatch: options.openWatch,
+    liveness,
+    nodes,
+    around,
+    objects,
+    watching: metrics.watching,
+  };
+  const services: readonly DescService[] = [
+    ...Object.values(kindServices),
+    ManifestService,
+    JoinTokenService,
+    EnrollmentService,
+    ExplainService,
+    SystemService,
+    Health,
+  ];
+
+  return {
+    dependencies,
+    routes(router) {
+      serveKind(router, 'BayModel', kindMethods('BayModel', shared));
+      serveKind(
+        router,
+        'Bay',
+        kindMethods('Bay', shared, { delete: (principal, ref, how) => removal.deleteBay(principal, ref, how) }),
+      );
+      serveKind(router, 'Node', {
+        ...kindMethods('Node', shared, {
+          create: refuseCreateNode,
+          delete: (principal, ref, how) => removal.deleteNode(principal, ref, how),
+        }),
+        ...nodeMethods({ objects, access }),
+      });
+      serveKind(router, 'Pod', kindMethods('Pod', shared));
+      serveKind(router, 'Service', kindMethods('Service', shared));
+      serveKind(router, 'ReplicationController', kindMethods('ReplicationController', shared));
+      serveKind(router, 'Container', {
+        ...kindMethods('Container', shared),
+        ...containerMethods({ objects, liveness, streams: options.streams }),
+      });
+      router.service(ManifestService, manifestMethods({ objects, checkMessage, onUnexpected }));
+      router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
+      router.service(
+        EnrollmentService,
+        enrollmentMethods({ store, nodes, access, proofs: options.proofs, clock, newUid }),
+      );
+      router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
+      const { version, storeName = 'sqlite' } = options;
+      router.service(SystemService, systemMethods({ store, bus, version, storeName }));
+      router.service(Health, healthMethods({ dependencies, services: services.map((service) => service.typeName) }));
+      serveReflection(router, services);
+    },
+    // The first is the outermost: whatever goes wrong in the others is turned into an answer, counted and logged.
+    interceptors: [
+      requestsInterceptor({ log, metrics, newRequestId: randomUUID }),
+      deadlinesInterceptor(options.unaryTimeoutMs ?? 30_000),
+      identityInterceptor({
+        authenticator,
+        openServices: new Set([Health.typeName, EnrollmentService.typeName, ...reflectionServices]),
+        callerLimit: options.callerLimit ?? { perSecond: 20_000, burst: 40_000 },
+        peerLimit: options.peerLimit ?? { perSecond: 50, burst: 200 },
+        clock,
+      }),
+      validationInterceptor(checkMessage),
+    ],
+    close() {
+      bays.close();
+      nodes.close();
+    },
+  };
+}

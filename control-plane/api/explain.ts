@@ -1,0 +1,60 @@
+import type { ServiceImpl } from '@connectrpc/connect';
+import { type ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import type { Bus } from '../broker/port.ts';
+import { InvalidError } from '../domain/errors.ts';
+import type { KindName } from '../domain/kinds.ts';
+import { decode } from '../domain/record.ts';
+import { explainAssigned, explainBay, explainBayModel, explainNode } from '../domain/why.ts';
+import type { Liveness, Publications } from '../reconcile/port.ts';
+import { principalOf } from './call.ts';
+import { refOf } from './kind_services.ts';
+import type { Objects } from './objects.ts';
+
+/** What explaining needs. */
+export interface ExplainOptions {
+  readonly objects: Objects;
+  readonly liveness: Liveness;
+  readonly publications: Publications;
+  readonly bus: Pick<Bus, 'connected'>;
+}
+
+const kindOf: Readonly<Partial<Record<Kind, KindName>>> = {
+  [Kind.BAY_MODEL]: 'BayModel',
+  [Kind.BAY]: 'Bay',
+  [Kind.NODE]: 'Node',
+  [Kind.POD]: 'Pod',
+  [Kind.SERVICE]: 'Service',
+  [Kind.REPLICATION_CONTROLLER]: 'ReplicationController',
+  [Kind.CONTAINER]: 'Container',
+};
+
+/** Why an object is as it is. */
+export function explainMethods(options: ExplainOptions): ServiceImpl<typeof ExplainService> {
+  const { objects, liveness, publications, bus } = options;
+  return {
+    async why(request, context) {
+      const principal = principalOf(context);
+      const kind = kindOf[request.kind];
+      if (!kind) throw new InvalidError('kind', 'is required');
+      const stored = await objects.find(principal, kind, refOf(request));
+      switch (kind) {
+        case 'BayModel':
+          return explainBayModel(objects.present(kind, stored));
+        case 'Bay':
+          return explainBay(objects.present(kind, stored));
+        case 'Node':
+          return explainNode(objects.present(kind, stored));
+        default:
+          return explainAssigned({
+            kind,
+            object: decode(kind, stored),
+            nodeUid: stored.nodeUid,
+            live: stored.nodeUid ? liveness.node(stored.nodeUid) : undefined,
+            publishTimeMs: publications.publishTimeMs(stored.uid, stored.generation),
+            brokerConnected: bus.connected,
+            engine: 'docker',
+          });
+      }
+    },
+  };
+}

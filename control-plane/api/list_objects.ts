@@ -1,0 +1,103 @@
+import { setImmediate } from 'node:timers/promises';
+import { ExhaustedError } from '../domain/errors.ts';
+import { compileFilter, type Filter } from '../domain/filter.ts';
+import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
+import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf, parseOrderBy } from '../domain/page.ts';
+import { present, type Surroundings } from '../domain/present.ts';
+import type { Principal } from '../domain/principal.ts';
+import type { Store, StoredObject } from '../store/port.ts';
+import type { BayRef } from './bay_directory.ts';
+
+/** A list, as requests ask for one. */
+export interface ListRequest {
+  /** Empty: every namespace. */
+  readonly namespace: string;
+  readonly pageSize: number;
+  readonly pageToken: string;
+  readonly filter: string;
+  readonly orderBy: string;
+}
+
+export interface ListAnswer<T> {
+  readonly objects: T[];
+  readonly nextPageToken: string;
+  readonly revision: bigint;
+}
+
+/** How long one call may spend on evaluating its filter. */
+const filterBudgetMs = 2_000;
+/** How long it may do so without letting others have their turn. */
+const sliceMs = 20;
+
+/** One page. Rejects with InvalidError, and with ExhaustedError when the filter takes too long. */
+export async function listObjects<K extends KindName>(
+  options: { readonly store: Store; readonly around: Surroundings },
+  principal: Principal,
+  kind: K,
+  bay: BayRef | undefined,
+  request: ListRequest,
+): Promise<ListAnswer<Kinds[K]>> {
+  const { store, around } = options;
+  const pageSize = pageSizeOf(request.pageSize);
+  const order = parseOrderBy(request.orderBy);
+  const namespace = kinds[kind].scope === 'namespace' ? request.namespace : '';
+  const bayUid = bay?.uid ?? '';
+  const query = {
+    kind,
+    project: principal.project,
+    bayUid,
+    namespace,
+    filter: request.filter,
+    orderBy: request.orderBy,
+  };
+  const cursor = decodePageToken(query, request.pageToken);
+  const filter = compileFilter(kind, request.filter);
+  const matches = filter && budgeted(filter);
+
+  const objects: Kinds[K][] = [];
+  let after = cursor?.after as StoredObject | undefined;
+  let revision = cursor?.revision;
+  let sliceEndMs = performance.now() + sliceMs;
+  for (;;) {
+    const page = await store.list({
+      kind,
+      project: principal.project,
+      bayUid: bay?.uid,
+      namespace: namespace || undefined,
+      ...order,
+      after,
+      limit: filter ? maxPageSize : pageSize,
+    });
+    revision ??= page.revision;
+    for (const [i, stored] of page.objects.entries()) {
+      const object = present(kind, stored, around);
+      if (!matches || matches(object)) objects.push(object);
+      after = stored;
+      if (objects.length === pageSize) {
+        const more = page.more || i < page.objects.length - 1;
+        return {
+          objects,
+          nextPageToken: more ? encodePageToken(query, { after, revision }) : '',
+          revision: BigInt(revision),
+        };
+      }
+      if (performance.now() > sliceEndMs) {
+        await setImmediate();
+        sliceEndMs = performance.now() + sliceMs;
+      }
+    }
+    if (!page.more || page.objects.length === 0) return { objects, nextPageToken: '', revision: BigInt(revision) };
+  }
+}
+
+/** Counts the time that a filter takes, so that no expression holds up the server. */
+function budgeted(filter: Filter): Filter {
+  let spentMs = 0;
+  return (object) => {
+    const startMs = performance.now();
+    const matches = filter(object);
+    spentMs += performance.now() - startMs;
+    if (spentMs > filterBudgetMs) throw new ExhaustedError('the filter takes too long: make it simpler');
+    return matches;
+  };
+}

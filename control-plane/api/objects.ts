@@ -1,0 +1,480 @@
+import { create } from '@bufbuild/protobuf';
+import type { FieldMask } from '@bufbuild/protobuf/wkt';
+import type { BayModel } from '../../proto/gen/baykeeper/v1/bay_model_pb.js';
+import { type Bay, BaySpecSchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
+import { ContainerEngine, Provisioner } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import type { ContainerSpec } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { defaultNamespace } from '../domain/defaults.ts';
+import {
+  AlreadyExistsError,
+  ConflictError,
+  InvalidError,
+  NotFoundError,
+  PreconditionError,
+  UnimplementedError,
+} from '../domain/errors.ts';
+import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
+import {
+  type Changed,
+  changeSpec,
+  deleteObject,
+  namespaceOf,
+  newObject,
+  place,
+  updateObject,
+} from '../domain/lifecycle.ts';
+import { type AssignedStatus, describe, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
+import { presentMessage, type Surroundings } from '../domain/present.ts';
+import type { Principal } from '../domain/principal.ts';
+import { decode, encode, newRecord } from '../domain/record.ts';
+import type { Placement } from '../reconcile/port.ts';
+import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
+import type { BayDirectory, BayRef } from './bay_directory.ts';
+import { checkSupported } from './kind_support.ts';
+
+/** What the objects' operations need. */
+export interface ObjectsOptions {
+  readonly store: Store;
+  readonly bays: BayDirectory;
+  readonly placement: Placement;
+  readonly around: Surroundings;
+  readonly clock: { now(): number };
+  /** A new UUIDv7. */
+  readonly newUid: () => string;
+}
+
+/** How a request names one object. */
+export interface ObjectRef {
+  /** Name of the bay; empty for kinds that are not in one. */
+  readonly bay: string;
+  /** Empty: the default one. */
+  readonly namespace: string;
+  /** Name or uid, one of them. */
+  readonly name: string;
+  readonly uid: string;
+}
+
+/** How a write is repeated safely: the same id means the same request. */
+export interface RequestId {
+  /** Empty: none. */
+  readonly id: string;
+  /** Digest of what is asked for; made only when there is an id. */
+  fingerprint(): string;
+}
+export const noRequestId: RequestId = { id: '', fingerprint: () => '' };
+
+export type Outcome = 'created' | 'configured' | 'unchanged';
+
+/** Where an object is looked for: its key, and the bay that it has to be in. */
+interface Located {
+  readonly key: ObjectKey;
+  readonly bay: BayRef | undefined;
+}
+
+type Written<T> =
+  | { readonly replayed: string }
+  | { readonly object: T; readonly stored: StoredObject; readonly outcome: Outcome };
+
+/** Create, get, update and delete, for every kind. Lists and watches are in files of their own. */
+export class Objects {
+  readonly #options: ObjectsOptions;
+
+  constructor(options: ObjectsOptions) {
+    this.#options = options;
+  }
+
+  /** Makes a new object. `input` is the caller's to give away. */
+  async create<K extends KindName>(
+    principal: Principal,
+    kind: K,
+    input: Kinds[K],
+    request: RequestId,
+    validateOnly: boolean,
+  ): Promise<Kinds[K]> {
+    const { object, bay } = await this.#prepare(principal, kind, input);
+    const model = modelKey(kind, principal, object);
+    if (validateOnly) {
+      const { store } = this.#options;
+      completeBay(kind, object, model && (await store.get(model)));
+      if (await store.get(keyOf(kind, principal, bay, object))) throw exists(kind, object);
+      this.#place(kind, object, bay);
+      return presentMessage(kind, object, unstored(object), this.#options.around);
+    }
+    const node = this.#place(kind, object, bay);
+    const reads: ObjectKey[] = [];
+    if (bay) reads.push({ uid: bay.uid });
+    if (node) reads.push({ uid: node.uid });
+    if (model) reads.push(model);
+    const written = await this.#write(
+      kind,
+      principal,
+      request,
+      reads,
+      (view) => ({
+        object,
+        stored: this.#insert(view, kind, object, bay, node, model),
+        outcome: 'created',
+      }),
+      object,
+    );
+    return this.#answer(kind, principal, written);
+  }
+
+  /** Rejects with NotFoundError. */
+  async get<K extends KindName>(principal: Principal, kind: K, ref: ObjectRef): Promise<Kinds[K]> {
+    const stored = await this.find(principal, kind, ref);
+    return presentMessage(kind, decode(kind, stored), stored, this.#options.around);
+  }
+
+  /** As it lies in the store. Rejects with NotFoundError. */
+  async find(principal: Principal, kind: KindName, ref: ObjectRef): Promise<StoredObject> {
+    const at = await this.locate(principal, kind, ref);
+    const stored = await this.#options.store.get(at.key);
+    if (!stored || !isAt(stored, principal, kind, at.bay)) throw notFound(kind, ref);
+    return stored;
+  }
+
+  /** Changes an object, or makes it where there is none and `allowMissing` is set. `input` is the caller's to give away. */
+  async update<K extends KindName>(
+    principal: Principal,
+    kind: K,
+    input: Kinds[K],
+    how: {
+      readonly mask?: FieldMask;
+      readonly allowMissing: boolean;
+      readonly validateOnly: boolean;
+      readonly request: RequestId;
+    },
+  ): Promise<{ readonly object: Kinds[K]; readonly outcome: Outcome }> {
+    const { store } = this.#options;
+    const given = metadataOf(kind, input as ObjectMessage);
+    const ref = {
+      bay: given.bay,
+      namespace: namespaceOf(kind, given),
+      name: given.uid ? '' : given.name,
+      uid: given.uid,
+    };
+    const at = await this.locate(principal, kind, ref);
+    // With a uid, one object and no other is meant: none is made in its place.
+    const mayCreate = how.allowMissing && !given.uid;
+    const model = mayCreate ? modelKey(kind, principal, input) : undefined;
+
+    // Made once, though a write may run twice: the uid stays the same.
+    let fresh: Kinds[K] | undefined;
+    const makeFresh = (): Kinds[K] => {
+      if (given.etag) throw new ConflictError(`${describe(kind, given)} is gone since it was read`);
+      fresh ??= this.#make(principal, kind, input, at.bay);
+      return fresh;
+    };
+    const change = (stored: StoredObject): Changed<Kinds[K]> => {
+      if (given.uid && given.name && stored.name !== given.name) {
+        throw new InvalidError(fieldOf(kind, 'metadata.name'), `cannot change: it is "${stored.name}"`);
+      }
+      return updateObject<Kinds[K] & ObjectMessage>(
+        kind,
+        decode(kind, stored),
+        input,
+        how.mask,
+        this.#options.clock.now(),
+      );
+    };
+
+    if (how.validateOnly) {
+      const stored = await store.get(at.key);
+      if (!stored || !isAt(stored, principal, kind, at.bay)) {
+        if (!mayCreate) throw notFound(kind, ref);
+        const object = makeFresh();
+        this.#place(kind, object, at.bay);
+        completeBay(kind, object, model && (await store.get(model)));
+        return { object: presentMessage(kind, object, unstored(object), this.#options.around), outcome: 'created' };
+      }
+      const { object, changed } = change(stored);
+      return {
+        object: presentMessage(kind, object, stored, this.#options.around),
+        outcome: changed ? 'configured' : 'unchanged',
+      };
+    }
+
+    // The node is chosen before the write, for it has to be among its reads; what is there already has one.
+    const chosen = mayCreate ? this.#choose(kind, input, at.bay) : undefined;
+    const reads: ObjectKey[] = [at.key];
+    if (mayCreate && at.bay) reads.push({ uid: at.bay.uid });
+    if (chosen) reads.push({ uid: chosen.uid });
+    if (model) reads.push(model);
+    const written = await this.#write<Kinds[K]>(kind, principal, how.request, reads, (view) => {
+      const stored = view.get(at.key);
+      if (!stored || !isAt(stored, principal, kind, at.bay)) {
+        if (!mayCreate) throw notFound(kind, ref);
+        const object = makeFresh();
+        return { object, stored: this.#insert(view, kind, object, at.bay, chosen, model), outcome: 'created' };
+      }
+      return putChanged(view, kind, stored, change(stored));
+    });
+    const outcome = 'replayed' in written ? 'unchanged' : written.outcome;
+    return { object: await this.#answer(kind, principal, written), outcome };
+  }
+
+  /** Changes the spec of one object by a function. Rejects with NotFoundError and with what `change` throws. */
+  async change<K extends KindName>(
+    principal: Principal,
+    kind: K,
+    ref: ObjectRef,
+    etag: string,
+    change: (spec: NonNullable<Kinds[K]['spec']>, object: Kinds[K]) => void,
+  ): Promise<Kinds[K]> {
+    const at = await this.locate(principal, kind, ref);
+    const written = await this.#write<Kinds[K]>(kind, principal, noRequestId, [at.key], (view) => {
+      const stored = view.get(at.key);
+      if (!stored || !isAt(stored, principal, kind, at.bay)) throw notFound(kind, ref);
+      const current = decode(kind, stored);
+      const changed = changeSpec<Kinds[K] & ObjectMessage>(kind, current, etag, this.#options.clock.now(), (spec) => {
+        change(spec as NonNullable<Kinds[K]['spec']>, current);
+      });
+      return putChanged(view, kind, stored, changed);
+    });
+    return this.#answer(kind, principal, written);
+  }
+
+  /** Asks for an object's end. Undefined when there was none and `allowMissing` is set. */
+  async delete<K extends KindName>(
+    principal: Principal,
+    kind: K,
+    ref: ObjectRef,
+    how: {
+      readonly etag: string;
+      readonly allowMissing: boolean;
+      readonly force: boolean;
+      readonly validateOnly: boolean;
+    },
+  ): Promise<Kinds[K] | undefined> {
+    const { store, clock, around } = this.#options;
+    const at = await this.locate(principal, kind, ref);
+    const end = (stored: StoredObject) => {
+      const assigned = kinds[kind].assigned && stored.nodeUid !== '';
+      const request = { etag: how.etag, force: how.force, assigned, nowMs: clock.now() };
+      return deleteObject<Kinds[K] & ObjectMessage>(kind, decode(kind, stored), request);
+    };
+    if (how.validateOnly) {
+      const stored = await store.get(at.key);
+      if (stored && isAt(stored, principal, kind, at.bay)) {
+        return presentMessage(kind, end(stored).object, { ...stored, deleting: true }, around);
+      }
+      if (how.allowMissing) return undefined;
+      throw notFound(kind, ref);
+    }
+    const done = await store.write({
+      reads: [at.key],
+      apply: (view) => {
+        const stored = view.get(at.key);
+        if (!stored || !isAt(stored, principal, kind, at.bay)) {
+          if (how.allowMissing) return undefined;
+          throw notFound(kind, ref);
+        }
+        const { object, changed, remove } = end(stored);
+        if (remove) view.remove(stored.uid, stored.nodeUid);
+        else if (changed) view.put(encode(kind, object, stored), stored.nodeUid);
+        return { object, stored };
+      },
+    });
+    return done && presentMessage(kind, done.object, { ...done.stored, deleting: true }, around);
+  }
+
+  /** Finds out where an object would be. Rejects with NotFoundError for the bay, UnimplementedError for its engine, InvalidError. */
+  async locate(principal: Principal, kind: KindName, ref: ObjectRef): Promise<Located> {
+    const bay = await this.bayOf(principal, kind, ref.bay);
+    if (ref.uid && ref.name) throw new InvalidError('uid', 'and name cannot both be given');
+    if (ref.uid) return { bay, key: { uid: ref.uid } };
+    if (!ref.name) throw new InvalidError('name', 'or uid is required');
+    const namespace = kinds[kind].scope === 'namespace' ? ref.namespace || defaultNamespace : '';
+    return { bay, key: { kind, project: principal.project, bayUid: bay?.uid ?? '', namespace, name: ref.name } };
+  }
+
+  /** The bay that a request names; undefined for kinds that are not in one. */
+  async bayOf(principal: Principal, kind: KindName, name: string): Promise<BayRef | undefined> {
+    if (kinds[kind].scope === 'project') {
+      if (name) throw new InvalidError(fieldOf(kind, 'metadata.bay'), `a ${kinds[kind].singular} is in no bay`);
+      return undefined;
+    }
+    if (!name) throw new InvalidError('bay', 'is required: the name of the bay');
+    const bay = await this.#options.bays.find(principal.project, name);
+    checkSupported(bay, kind);
+    return bay;
+  }
+
+  /** As it is shown. */
+  present<K extends KindName>(kind: K, stored: StoredObject): Kinds[K] {
+    return presentMessage(kind, decode(kind, stored), stored, this.#options.around);
+  }
+
+  async #prepare<K extends KindName>(
+    principal: Principal,
+    kind: K,
+    input: Kinds[K],
+  ): Promise<{ readonly object: Kinds[K]; readonly bay: BayRef | undefined }> {
+    const { bay: name } = metadataOf(kind, input as ObjectMessage);
+    const bay = await this.bayOf(principal, kind, name);
+    return { object: this.#make(principal, kind, input, bay), bay };
+  }
+
+  #make<K extends KindName>(principal: Principal, kind: K, input: Kinds[K], bay: BayRef | undefined): Kinds[K] {
+    const { newUid, clock } = this.#options;
+    const made = { uid: newUid(), project: principal.project, bay: bay?.name ?? '', nowMs: clock.now() };
+    return newObject<Kinds[K] & ObjectMessage>(kind, input, made);
+  }
+
+  #choose(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
+    if (!kinds[kind].assigned || !bay) return undefined;
+    return this.#options.placement.choose(bay.uid, wantedNode(object));
+  }
+
+  /** Chooses a node for a new object, and says in its status which, or why none. */
+  #place(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
+    if (!kinds[kind].assigned || !bay) return undefined;
+    const node = this.#choose(kind, object, bay);
+    place(object.status as AssignedStatus, node, bay.name, wantedNode(object));
+    return node;
+  }
+
+  /** Within a write: stores a new object, in its bay and on its node if those are still there. */
+  #insert(
+    view: WriteView,
+    kind: KindName,
+    object: ObjectMessage,
+    bay: BayRef | undefined,
+    node: NodeChoice | undefined,
+    model: ObjectKey | undefined,
+  ): StoredObject {
+    if (bay) this.#options.bays.check(view, bay);
+    completeBay(kind, object, model && view.get(model));
+    const there = node && view.get({ uid: node.uid });
+    const nodeUid = there && !there.deleting ? there.uid : '';
+    if (bay && kinds[kind].assigned) {
+      place(object.status as AssignedStatus, nodeUid ? node : undefined, bay.name, wantedNode(object));
+    }
+    return view.put(encode(kind, object, newRecord(bay?.uid ?? '', nodeUid)), nodeUid);
+  }
+
+  /** One write, or the answer of the one before with the same request id. */
+  async #write<T extends ObjectMessage>(
+    kind: KindName,
+    principal: Principal,
+    request: RequestId,
+    reads: readonly ObjectKey[],
+    apply: (view: WriteView) => Exclude<Written<T>, { readonly replayed: string }>,
+    creating?: ObjectMessage,
+  ): Promise<Written<T>> {
+    const fingerprint = request.id ? request.fingerprint() : '';
+    try {
+      return await this.#options.store.write<Written<T>>({
+        reads,
+        request: request.id ? { project: principal.project, requestId: request.id } : undefined,
+        apply(view) {
+          if (request.id && view.remembered) {
+            if (view.remembered.fingerprint === fingerprint) return { replayed: view.remembered.uid };
+            throw new InvalidError('request_id', 'was used before, for another request');
+          }
+          const written = apply(view);
+          if (request.id) view.remember(written.stored.uid, fingerprint);
+          return written;
+        },
+      });
+    } catch (error) {
+      if (creating && error instanceof AlreadyExistsError) throw exists(kind, creating, error);
+      throw error;
+    }
+  }
+
+  async #answer<K extends KindName>(kind: K, principal: Principal, written: Written<Kinds[K]>): Promise<Kinds[K]> {
+    if (!('replayed' in written)) {
+      return presentMessage(kind, written.object, written.stored, this.#options.around);
+    }
+    const stored = await this.#options.store.get({ uid: written.replayed });
+    if (!stored || stored.kind !== kind || stored.project !== principal.project) {
+      throw new NotFoundError(`the ${kinds[kind].singular} that this request made has been deleted since`);
+    }
+    return this.present(kind, stored);
+  }
+}
+
+interface NodeChoice {
+  readonly uid: string;
+  readonly name: string;
+}
+
+/** Within a write: stores what a change has made of an object. The node's agent is told of a new spec, and of nothing else. */
+function putChanged<T extends ObjectMessage>(
+  view: WriteView,
+  kind: KindName,
+  stored: StoredObject,
+  { object, changed, specChanged }: Changed<T>,
+): { object: T; stored: StoredObject; outcome: Outcome } {
+  if (!changed) return { object, stored, outcome: 'unchanged' };
+  return {
+    object,
+    stored: view.put(encode(kind, object, stored), specChanged ? stored.nodeUid : ''),
+    outcome: 'configured',
+  };
+}
+
+function isAt(stored: StoredObject, principal: Principal, kind: KindName, bay: BayRef | undefined): boolean {
+  return stored.kind === kind && stored.project === principal.project && stored.bayUid === (bay?.uid ?? '');
+}
+
+/** That there is no such object. */
+export function notFound(kind: KindName, ref: ObjectRef): NotFoundError {
+  if (ref.uid)
+    return new NotFoundError(
+      `there is no ${kinds[kind].singular} with uid "${ref.uid}"${ref.bay && ` in bay "${ref.bay}"`}`,
+    );
+  return new NotFoundError(`there is no ${describe(kind, { ...ref, namespace: ref.namespace || defaultNamespace })}`);
+}
+
+function exists(kind: KindName, object: ObjectMessage, cause?: unknown): AlreadyExistsError {
+  return new AlreadyExistsError(`there is a ${describe(kind, metadataOf(kind, object))} already`, { cause });
+}
+
+function keyOf(kind: KindName, principal: Principal, bay: BayRef | undefined, object: ObjectMessage): ObjectKey {
+  const { namespace, name } = metadataOf(kind, object);
+  return { kind, project: principal.project, bayUid: bay?.uid ?? '', namespace, name };
+}
+
+const unstored = (object: ObjectMessage) => ({
+  uid: object.metadata?.uid ?? '',
+  nodeUid: '',
+  epoch: 0,
+  deleting: false,
+});
+
+const wantedNode = (object: ObjectMessage): string => (object.spec as Partial<ContainerSpec> | undefined)?.node ?? '';
+
+/** The BayModel that a new bay is made from. */
+function modelKey(kind: KindName, principal: Principal, object: ObjectMessage): ObjectKey | undefined {
+  const name = kind === 'Bay' ? (object as Bay).spec?.bayModel : '';
+  return name ? { kind: 'BayModel', project: principal.project, bayUid: '', namespace: '', name } : undefined;
+}
+
+/** Gives a new bay what its BayModel says. */
+function completeBay(kind: KindName, object: ObjectMessage, stored: StoredObject | undefined): void {
+  if (kind !== 'Bay') return;
+  const bay = object as Bay;
+  bay.spec ??= create(BaySpecSchema);
+  const { spec } = bay;
+  if (spec.bayModel && !stored) {
+    throw new InvalidError('bay.spec.bay_model', `there is no baymodel "${spec.bayModel}"`);
+  }
+  if (stored?.deleting) throw new PreconditionError(`baymodel "${spec.bayModel}" is being deleted`);
+  const model: BayModel['spec'] = stored && decode('BayModel', stored).spec;
+  const engine = model?.containerEngine ?? ContainerEngine.DOCKER;
+  const provisioner = model?.provisioner ?? Provisioner.ENROLL;
+  const source = 'is taken from the BayModel: leave it out, or name a BayModel that says so';
+  if (spec.containerEngine && spec.containerEngine !== engine)
+    throw new InvalidError('bay.spec.container_engine', source);
+  if (spec.provisioner && spec.provisioner !== provisioner) throw new InvalidError('bay.spec.provisioner', source);
+  if (provisioner === Provisioner.HEAT) {
+    throw new UnimplementedError(
+      `baymodel "${spec.bayModel}" has its nodes made by OpenStack Heat, which is not built yet: use ENROLL`,
+    );
+  }
+  spec.containerEngine = engine;
+  spec.provisioner = provisioner;
+}

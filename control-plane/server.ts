@@ -1,0 +1,278 @@
+import { createServer as createHttpServer, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from 'node:http2';
+import { BlockList, isIP, type Socket } from 'node:net';
+import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
+import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
+import type { Logger } from 'pino';
+import type { Registry } from 'prom-client';
+import { peerKey } from './api/call.ts';
+import type { Api } from './api/create_api.ts';
+
+/** The server cannot listen where it was told to. The message says why, and what to do. */
+export class ListenError extends Error {
+  override readonly name = 'ListenError';
+}
+
+/** Options of {@link startServer}. */
+export interface ServerOptions {
+  /** An address of this machine itself: a name or address that is not loopback is refused until there is TLS. */
+  readonly host: string;
+  /** 0: one that is free. */
+  readonly port: number;
+  readonly api: Api;
+  readonly registry: Registry;
+  readonly log: Logger;
+  /** Largest message taken. Default 4 MiB. */
+  readonly readMaxBytes?: number;
+  /** Largest message sent. Default 64 MiB. */
+  readonly writeMaxBytes?: number;
+  /** Calls at a time on one HTTP/2 connection. Default 1000. */
+  readonly maxConcurrentStreams?: number;
+  /** A connection that does not answer a ping so often is dropped. Default 30 s. */
+  readonly pingIntervalMs?: number;
+  /** A connection on which nothing is asked for so long is closed. Default 5 min. */
+  readonly idleTimeoutMs?: number;
+}
+
+/** A server that listens. */
+export interface RunningServer {
+  /** `http://127.0.0.1:7480`. */
+  readonly url: string;
+  readonly port: number;
+  /** Takes nothing new, ends streams with UNAVAILABLE, lets the rest finish for `graceMs`, and then cuts what is left. Safe to repeat. */
+  close(options: { readonly graceMs: number }): Promise<void>;
+}
+
+type NodeHandlerFn = ReturnType<typeof connectNodeAdapter>;
+type Request = Parameters<NodeHandlerFn>[0];
+type Response = Parameters<NodeHandlerFn>[1];
+
+const maxHeaderBytes = 32 * 1024;
+/** How long a new connection may say nothing. */
+const firstByteTimeoutMs = 10_000;
+/** What every HTTP/2 connection begins with, as far as it takes to tell it from HTTP/1.1: `PRI * HTTP/2.0`. */
+const http2Preface = Buffer.from('PRI');
+
+/** Serves Connect, gRPC and gRPC-Web, over HTTP/1.1 and HTTP/2 without TLS, on one port. Rejects with ListenError. */
+export async function startServer(options: ServerOptions): Promise<RunningServer> {
+  const { host, port, log } = options;
+  checkLoopback(host);
+  const shutdown = new AbortController();
+  const handler = createHandler(options, shutdown.signal);
+  const sessions = new Set<ServerHttp2Session>();
+  const http2 = createSessions(options, handler, sessions);
+  const http1 = createHttpServer(
+    { maxHeaderSize: maxHeaderBytes, requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 65_000 },
+    handler,
+  );
+  // A stream may be silent for long; what is dead shows by the connection.
+  http1.timeout = 0;
+  const sockets = shareConnections(http1, http2);
+  await listen(http1, host, port);
+  const address = http1.address();
+  const actualPort = typeof address === 'object' && address ? address.port : port;
+  const url = `http://${isIP(host) === 6 ? `[${host}]` : host}:${actualPort}`;
+  log.info({ url }, 'listening');
+
+  let closing: Promise<void> | undefined;
+  const close = async (graceMs: number): Promise<void> => {
+    const closed = new Promise<void>((resolve) => {
+      http1.close(() => resolve());
+    });
+    shutdown.abort(new ConnectError('the server is shutting down: try again in a moment', Code.Unavailable));
+    for (const session of sessions) session.close();
+    http1.closeIdleConnections();
+    // Connections that have not said yet what they are.
+    for (const socket of sockets.undecided) socket.destroy();
+    const timer = setTimeout(() => {
+      log.warn({ connections: sockets.all.size }, 'connections are cut that did not end in time');
+      for (const session of sessions) session.destroy();
+      for (const socket of sockets.all) socket.destroy();
+    }, graceMs);
+    await closed;
+    clearTimeout(timer);
+    http2.close();
+  };
+  return {
+    url,
+    port: actualPort,
+    close: ({ graceMs }) => {
+      closing ??= close(graceMs);
+      return closing;
+    },
+  };
+}
+
+/** Throws ListenError for an address that others could reach. */
+function checkLoopback(host: string): void {
+  const loopback = new BlockList();
+  loopback.addSubnet('127.0.0.0', 8, 'ipv4');
+  loopback.addAddress('::1', 'ipv6');
+  const version = isIP(host);
+  if (host === 'localhost' || (version !== 0 && loopback.check(host, version === 4 ? 'ipv4' : 'ipv6'))) return;
+  throw new ListenError(
+    `cannot listen on ${host}: tokens would cross the network in the clear, as there is no TLS yet. Use 127.0.0.1, ::1 or localhost`,
+  );
+}
+
+function listen(server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const fail = (error: NodeJS.ErrnoException): void => {
+      const reason =
+        error.code === 'EADDRINUSE'
+          ? 'the port is in use: stop what uses it, or choose another'
+          : error.code === 'EACCES'
+            ? 'the port needs rights that this user has not: choose one above 1023'
+            : error.message;
+      reject(new ListenError(`cannot listen on ${host}:${port}: ${reason}`, { cause: error }));
+    };
+    server.once('error', fail);
+    server.listen({ host, port, backlog: 1024 }, () => {
+      server.off('error', fail);
+      resolve();
+    });
+  });
+}
+
+/** One port for both: each connection goes to the server that its first bytes are for. */
+function shareConnections(
+  http1: Server,
+  http2: Http2Server,
+): { readonly all: Set<Socket>; readonly undecided: Set<Socket> } {
+  const all = new Set<Socket>();
+  const undecided = new Set<Socket>();
+  // HTTP/1.1 listens, so that its own time-outs and its list of idle connections work; only who gets a connection is decided here.
+  const take = http1.listeners('connection') as ((socket: Socket) => void)[];
+  http1.removeAllListeners('connection');
+  http1.on('connection', (socket: Socket) => {
+    all.add(socket);
+    undecided.add(socket);
+    socket.once('close', () => {
+      all.delete(socket);
+      undecided.delete(socket);
+    });
+    socket.setNoDelay(true);
+    socket.setTimeout(firstByteTimeoutMs, () => {
+      if (undecided.has(socket)) socket.destroy();
+    });
+    // A connection that breaks before it has an owner is nobody's trouble.
+    const ignore = (): void => undefined;
+    socket.on('error', ignore);
+    const peek = (): void => {
+      const head = socket.read() as Buffer | null;
+      if (head === null) return;
+      socket.unshift(head);
+      const length = Math.min(head.length, http2Preface.length);
+      const isHttp2 = head.subarray(0, length).equals(http2Preface.subarray(0, length));
+      if (isHttp2 && length < http2Preface.length) return;
+      undecided.delete(socket);
+      socket.off('readable', peek);
+      socket.setTimeout(0);
+      if (isHttp2) http2.emit('connection', socket);
+      else for (const listener of take) listener.call(http1, socket);
+      socket.off('error', ignore);
+    };
+    socket.on('readable', peek);
+  });
+  return { all, undecided };
+}
+
+function createSessions(
+  options: ServerOptions,
+  handler: (request: Request, response: Response) => void,
+  sessions: Set<ServerHttp2Session>,
+): Http2Server {
+  const server = createHttp2Server(
+    {
+      settings: {
+        maxConcurrentStreams: options.maxConcurrentStreams ?? 1000,
+        maxHeaderListSize: maxHeaderBytes,
+        initialWindowSize: 1024 * 1024,
+      },
+      maxSessionMemory: 64,
+    },
+    handler,
+  );
+  const pingIntervalMs = options.pingIntervalMs ?? 30_000;
+  server.on('session', (session) => {
+    sessions.add(session);
+    // The window of the connection, like that of a stream: with the usual 64 KiB, large messages wait for each other.
+    session.setLocalWindowSize(4 * 1024 * 1024);
+    let answered = true;
+    const pings = setInterval(() => {
+      if (!answered || session.destroyed) {
+        session.destroy();
+        return;
+      }
+      answered = false;
+      session.ping((error) => {
+        answered = error === null;
+      });
+    }, pingIntervalMs);
+    pings.unref();
+    session.setTimeout(options.idleTimeoutMs ?? 300_000, () => session.close());
+    session.once('close', () => {
+      sessions.delete(session);
+      clearInterval(pings);
+    });
+  });
+  // What a peer does wrong ends its own session, and nothing else.
+  server.on('sessionError', (error) => options.log.debug({ err: error }, 'HTTP/2 session failed'));
+  return server;
+}
+
+function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
+  const { api, registry, log } = options;
+  const pages: Readonly<Record<string, () => Page | Promise<Page>>> = {
+    '/healthz': () => ({ status: 200, type: 'text/plain', body: 'ok\n' }),
+    '/readyz': () => {
+      const down = Object.entries(api.dependencies).filter(([, isUp]) => !isUp());
+      if (shutdownSignal.aborted) return { status: 503, type: 'text/plain', body: 'shutting down\n' };
+      if (down.length === 0) return { status: 200, type: 'text/plain', body: 'ready\n' };
+      return { status: 503, type: 'text/plain', body: `not ready: ${down.map(([name]) => name).join(', ')}\n` };
+    },
+    '/metrics': async () => ({ status: 200, type: registry.contentType, body: await registry.metrics() }),
+  };
+  const fallback = (request: Request, response: Response): void => {
+    const path = (request.url ?? '').split('?', 1)[0] ?? '';
+    const page = Object.hasOwn(pages, path) ? pages[path] : undefined;
+    if (!page) {
+      send(response, { status: 404, type: 'text/plain', body: 'not found\n' });
+      return;
+    }
+    Promise.resolve(page()).then(
+      (answer) => send(response, answer),
+      (error: unknown) => {
+        log.error({ err: error, path }, 'page failed');
+        send(response, { status: 500, type: 'text/plain', body: 'failed\n' });
+      },
+    );
+  };
+  return connectNodeAdapter({
+    routes: api.routes,
+    interceptors: api.interceptors,
+    contextValues: (request) => createContextValues().set(peerKey, request.socket.remoteAddress ?? ''),
+    fallback,
+    shutdownSignal,
+    readMaxBytes: options.readMaxBytes ?? 4 * 1024 * 1024,
+    writeMaxBytes: options.writeMaxBytes ?? 64 * 1024 * 1024,
+    acceptCompression: [compressionGzip],
+    // Below this, packing costs more time than sending saves.
+    compressMinBytes: 256 * 1024,
+    // A misspelt field is told, not dropped.
+    jsonOptions: { ignoreUnknownFields: false },
+  });
+}
+
+interface Page {
+  readonly status: number;
+  readonly type: string;
+  readonly body: string;
+}
+
+function send(response: Response, { status, type, body }: Page): void {
+  // The two kinds of response take the same arguments here, which their types cannot say at once.
+  const target = response as ServerResponse;
+  target.writeHead(status, { 'content-type': type });
+  target.end(body);
+}
