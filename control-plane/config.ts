@@ -31,6 +31,8 @@ export type BrokerConfig =
       readonly urls: readonly string[];
       readonly accountSeedFile: string;
       readonly systemCredentialsFile: string;
+      /** Without it no agent can be cut off. */
+      readonly operatorSeedFile: string | undefined;
     };
 
 /** The version that is told to clients and agents. */
@@ -135,6 +137,12 @@ export function readConfig(argv: readonly string[]): Config {
         'BAYKEEPER_NATS_SYSTEM_CREDS',
       ),
     )
+    .addOption(
+      new Option(
+        '--nats-operator-seed <file>',
+        "with --nats-url: the operator's seed, to cut agents off with; without it none can be",
+      ).env('BAYKEEPER_NATS_OPERATOR_SEED'),
+    )
     .allowExcessArguments(false)
     .showHelpAfterError('(--help says what can be set)')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) });
@@ -173,5 +181,6 @@ function brokerConfig(command: Command, options: Record<string, unknown>): Broke
     urls: list,
     accountSeedFile: String(accountSeedFile),
     systemCredentialsFile: String(systemCredentialsFile),
+    operatorSeedFile: typeof options.natsOperatorSeed === 'string' ? options.natsOperatorSeed : undefined,
   };
 }
