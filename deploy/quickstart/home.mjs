@@ -75,15 +75,13 @@ export function homePaths(home) {
 /** Makes the state folder where there is none. Throws SetupError when it cannot be one. */
 export function openHome(home) {
   try {
-    mkdirSync(home, { recursive: true, mode: 0o700 });
+    makeFolder(home);
   } catch (error) {
     throw new SetupError(
       `The state folder ${home} cannot be made: ${reason(error)}. Name another with --home or BAYKEEPER_HOME.`,
     );
   }
   const paths = homePaths(realpathSync(home));
-  if (!statSync(paths.home).isDirectory())
-    throw new SetupError(`The state folder ${home} is not a folder. Name another with --home or BAYKEEPER_HOME.`);
   try {
     accessSync(paths.home, constants.R_OK | constants.W_OK | constants.X_OK);
     for (const folder of [paths.logs, paths.controlPlane, paths.agent])
@@ -94,6 +92,16 @@ export function openHome(home) {
     throw new SetupError(`The state folder ${home} cannot be written to: ${reason(error)}.`);
   }
   return paths;
+}
+
+/** With the folders above it. Node's own way never ends on file systems in which nothing can be made, such as /proc. */
+function makeFolder(folder) {
+  if (existsSync(folder)) {
+    if (!statSync(folder).isDirectory()) throw Object.assign(new Error('not a folder'), { code: 'EEXIST' });
+    return;
+  }
+  if (!existsSync(path.dirname(folder))) makeFolder(path.dirname(folder));
+  mkdirSync(folder, { mode: 0o700 });
 }
 
 /** What an earlier start was told, so that a later one need not be told again. Throws SetupError when the file is not what this wrote. */
@@ -159,6 +167,7 @@ const reasons = {
   EPERM: 'you have no right to do that',
   ENOSPC: 'the disk is full',
   EROFS: 'the file system is read-only',
+  ENOENT: 'nothing can be made there',
   ENOTDIR: 'a part of the path is a file',
   EEXIST: 'there is a file of that name',
 };

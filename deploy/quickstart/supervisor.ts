@@ -43,11 +43,7 @@ const nodeFile = path.join(home, 'node');
 const readyTimeoutMs = 60_000;
 const maxLogBytes = 20 * 1024 * 1024;
 
-const program = (file: string, ...args: string[]) => [
-  '--disable-warning=ExperimentalWarning',
-  path.join(root, file),
-  ...args,
-];
+const program = (file: string, ...args: string[]) => [path.join(root, file), ...args];
 const controlPlane = new Child({
   name: 'control plane',
   command: process.execPath,
@@ -73,11 +69,13 @@ process.on('disconnect', () => undefined);
 
 try {
   await bringUp();
-  tell({ kind: 'ready' });
-  process.channel?.unref();
-  void controlPlane.keepRunning(readyTimeoutMs);
-  void agent.keepRunning(readyTimeoutMs);
-  void guardLogs();
+  if (!stopping.signal.aborted) {
+    tell({ kind: 'ready' });
+    process.channel?.unref();
+    void controlPlane.keepRunning(readyTimeoutMs);
+    void agent.keepRunning(readyTimeoutMs);
+    void guardLogs();
+  }
 } catch (error) {
   if (!stopping.signal.aborted) {
     const reason = error instanceof Error ? error.message : String(error);
