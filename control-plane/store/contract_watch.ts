@@ -1,7 +1,8 @@
 import type { ExecutionContext } from 'ava';
 import { CompactedError, ExhaustedError } from '../domain/errors.ts';
 import type { ContractTest } from './contract.ts';
-import { makeObject, put, remove } from './contract_objects.ts';
+import { lateStore } from './contract_late_store.ts';
+import { makeObject, put, remove, together } from './contract_objects.ts';
 import type { Store } from './port.ts';
 import { openWatch, type WatchItem, type WatchOptions } from './watch.ts';
 
@@ -137,6 +138,19 @@ export const watchContract = (check: ContractTest): void => {
       t.deepEqual(await late.take(1), [`synced @${start + 19}`]);
       late.abort();
     }
+  });
+
+  check('a watch goes on from a revision that its listeners have yet to hear of', async (t, store) => {
+    const a = makeObject({ name: 'a' });
+    const late = lateStore(store, 300);
+    await store.write(together(put(a), put({ ...a, generation: 2 })));
+    const watch = startWatch(late, { sinceRevision: 2 });
+    const first = watch.take(1);
+    t.true(late.revision < 2);
+    t.deepEqual(await first, ['synced @2']);
+    await store.write(put({ ...a, generation: 3 }));
+    t.deepEqual(await watch.take(1), ['put a@3']);
+    watch.abort();
   });
 
   check('a watch cannot go on from what is forgotten, or has never been', async (t, store) => {
