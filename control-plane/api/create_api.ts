@@ -94,7 +94,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   };
   const metrics = createApiMetrics(options.registry);
   const checkMessage = createMessageRules();
-  const objects = new Objects({ store, bays, placement, around, clock, newUid });
+  const objects = new Objects({ store, bays, placement, around, clock, newUid, checkMessage });
   const removal = new Removal({ store, objects, nodes, access, liveness, around, clock });
   const dependencies = options.dependencies ?? { store: () => true, broker: () => bus.connected };
   const onUnexpected = (error: unknown): void => log.error({ err: error }, 'manifest failed unexpectedly');

@@ -75,7 +75,8 @@ async function enroll(options: EnrollmentOptions, request: EnrollRequest, public
   const { store, nodes } = options;
   // Read ahead of the write: a write has to say beforehand what it reads. None of this changes but for the token's uses.
   const peeked = await store.get({ uid: parsed.id });
-  const bayUid = peeked?.kind === joinTokenKind ? decodeJoinToken(peeked).bayUid : '';
+  if (peeked?.kind !== joinTokenKind) throw unknownToken();
+  const { bayUid, project } = decodeJoinToken(peeked);
   const key = await store.get(nodeKeyKey(publicKey));
   const nodeUid = key ? decodeNodeKey(key).nodeUid : options.newUid();
   const taken = new Set(nodes.nodesOf(bayUid).map(({ name }) => name));
@@ -85,7 +86,13 @@ async function enroll(options: EnrollmentOptions, request: EnrollRequest, public
     if (!key && taken.has(name)) continue;
     try {
       return await store.write({
-        reads: [{ uid: parsed.id }, { uid: bayUid }, { uid: nodeUid }, nodeKeyKey(publicKey)],
+        reads: [
+          { uid: parsed.id },
+          { uid: bayUid },
+          { uid: nodeUid },
+          { kind: 'Node', project, bayUid, namespace: '', name },
+          nodeKeyKey(publicKey),
+        ],
         apply: (view) => join(options, view, request, { ...parsed, publicKey, nodeUid, name }),
       });
     } catch (error) {

@@ -7,6 +7,7 @@ import {
   encodeJoinToken,
   hashSecret,
   type JoinTokenRecord,
+  joinTokenKey,
   joinTokenKind,
   joinTokenMessage,
 } from '../domain/join_token.ts';
@@ -54,7 +55,7 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
         uses: 0,
       };
       await store.write({
-        reads: [{ uid: bay.uid }],
+        reads: [{ uid: bay.uid }, joinTokenKey(record)],
         apply: (view) => {
           bays.check(view, bay);
           view.put(encodeJoinToken(record), '');

@@ -23,7 +23,7 @@ import {
   place,
   updateObject,
 } from '../domain/lifecycle.ts';
-import { type AssignedStatus, describe, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
+import { type AssignedStatus, describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
 import type { Principal } from '../domain/principal.ts';
 import { decode, encode, newRecord } from '../domain/record.ts';
@@ -31,6 +31,7 @@ import type { Placement } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import type { BayDirectory, BayRef } from './bay_directory.ts';
 import { checkSupported } from './kind_support.ts';
+import type { CheckMessage } from './message_rules.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -39,6 +40,7 @@ export interface ObjectsOptions {
   readonly placement: Placement;
   readonly around: Surroundings;
   readonly clock: { now(): number };
+  readonly checkMessage: CheckMessage;
   /** A new UUIDv7. */
   readonly newUid: () => string;
 }
@@ -101,7 +103,7 @@ export class Objects {
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
     const node = this.#place(kind, object, bay);
-    const reads: ObjectKey[] = [];
+    const reads: ObjectKey[] = [keyOf(kind, principal, bay, object)];
     if (bay) reads.push({ uid: bay.uid });
     if (node) reads.push({ uid: node.uid });
     if (model) reads.push(model);
@@ -163,6 +165,7 @@ export class Objects {
     let fresh: Kinds[K] | undefined;
     const makeFresh = (): Kinds[K] => {
       if (given.etag) throw new ConflictError(`${describe(kind, given)} is gone since it was read`);
+      if (how.mask?.paths.length) this.#options.checkMessage(kinds[kind].schema, input, fieldName[kind]);
       fresh ??= this.#make(principal, kind, input, at.bay);
       return fresh;
     };
@@ -170,13 +173,16 @@ export class Objects {
       if (given.uid && given.name && stored.name !== given.name) {
         throw new InvalidError(fieldOf(kind, 'metadata.name'), `cannot change: it is "${stored.name}"`);
       }
-      return updateObject<Kinds[K] & ObjectMessage>(
+      const changed = updateObject<Kinds[K] & ObjectMessage>(
         kind,
         decode(kind, stored),
         input,
         how.mask,
         this.#options.clock.now(),
       );
+      // What was sent was only a part; the whole has to follow the rules.
+      if (how.mask?.paths.length) this.#options.checkMessage(kinds[kind].schema, changed.object, fieldName[kind]);
+      return changed;
     };
 
     if (how.validateOnly) {

@@ -25,6 +25,15 @@ export interface JoinTokenRecord {
   readonly uses: number;
 }
 
+/** Where a token is found by its name, which is its id. */
+export const joinTokenKey = ({ project, id }: Pick<JoinTokenRecord, 'project' | 'id'>) => ({
+  kind: joinTokenKind,
+  project,
+  bayUid: '',
+  namespace: '',
+  name: id,
+});
+
 export const hashSecret = (secret: string): string => createHash('sha256').update(secret).digest('hex');
 
 /**

@@ -44,14 +44,13 @@ export interface NewObject {
  */
 export function newObject<T extends ObjectMessage>(kind: KindName, input: T, made: NewObject): T {
   const given = metadataOf(kind, input);
-  if (!given.name) throw new InvalidError(fieldOf(kind, 'metadata.name'), 'is required');
   const time = timestampFromMs(made.nowMs);
   const metadata = create(MetadataSchema, {
     uid: made.uid,
     project: made.project,
     bay: made.bay,
     namespace: namespaceOf(kind, given),
-    name: given.name,
+    name: given.name || `${kinds[kind].singular}-${made.uid.replaceAll('-', '').slice(-12)}`,
     labels: given.labels,
     annotations: given.annotations,
     generation: 1n,

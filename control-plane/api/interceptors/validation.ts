@@ -1,4 +1,5 @@
 import type { DescMessage, Message } from '@bufbuild/protobuf';
+import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { Interceptor } from '@connectrpc/connect';
 import { type ApplyRequest, ApplyRequestSchema } from '../../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { InvalidError } from '../../domain/errors.ts';
@@ -10,7 +11,7 @@ const maxManifests = 1000;
 export function validationInterceptor(checkMessage: CheckMessage): Interceptor {
   const check = (schema: DescMessage, message: Message): void => {
     if (schema.typeName === ApplyRequestSchema.typeName) checkApply(message as ApplyRequest);
-    else checkMessage(schema, message);
+    else checkMessage(schema, isMasked(message) ? withoutSpec(schema, message) : message);
   };
   return (next) => (request) => {
     const { input } = request.method;
@@ -24,6 +25,21 @@ export function validationInterceptor(checkMessage: CheckMessage): Interceptor {
     }
     return next({ ...request, message: checked(request.message, (message) => check(input, message)) });
   };
+}
+
+const isMasked = (message: Message & { updateMask?: FieldMask }): boolean =>
+  (message.updateMask?.paths.length ?? 0) > 0;
+
+/** Of a spec that is sent in part, the rest is not missing: the whole is held against the rules once it is put together. */
+function withoutSpec(schema: DescMessage, message: Message): Message {
+  const copy = { ...message } as Message & Record<string, unknown>;
+  for (const field of schema.fields) {
+    const object = copy[field.localName];
+    if (field.fieldKind === 'message' && field.message.field.spec && object) {
+      copy[field.localName] = { ...(object as Message), spec: undefined };
+    }
+  }
+  return copy;
 }
 
 /** Each manifest stands for itself: its own rules are looked at when it is applied, so that one that breaks them does not hold up the others. */
