@@ -102,11 +102,13 @@ export class Child {
     await this.#end(timeoutMs);
   }
 
-  /** Why it ended, in its own words: the last error in what it logged since it was started. Empty when it logged none. */
+  /** Why it ended, in its own words: the sentence it ended with, or the last error that it logged since it was started. Empty: neither. */
   lastReason(): string {
-    const text = readFileSync(this.#options.logFile).subarray(this.#logStart).toString('utf8');
-    const lines = text.trimEnd().split('\n');
-    return lines.map(reasonOf).findLast((reason) => reason !== '') ?? lines.at(-1)?.slice(0, 300) ?? '';
+    const text = readFileSync(this.#options.logFile).subarray(this.#logStart).toString('utf8').trimEnd();
+    const lines = text.split('\n').filter((line) => line !== '');
+    const last = lines.at(-1) ?? '';
+    if (!last.startsWith('{')) return last.replace(/^Error: /, '').slice(0, 500);
+    return lines.map(reasonOf).findLast((reason) => reason !== '') ?? '';
   }
 
   async #end(timeoutMs: number): Promise<void> {

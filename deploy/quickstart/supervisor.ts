@@ -129,7 +129,13 @@ async function join(api: ControlPlaneApi): Promise<void> {
     child.once('error', reject);
     child.once('close', resolve);
   });
-  if (code !== 0) throw new Error(`this machine could not join: ${output.trim() || `the agent ended with ${code}`}`);
+  if (code !== 0) {
+    const sentence = output
+      .split('\n')
+      .find((line) => line.startsWith('Error: '))
+      ?.slice('Error: '.length);
+    throw new Error(`this machine could not join: ${sentence ?? (output.trim() || `the agent ended with ${code}`)}`);
+  }
   await writeFile(nodeFile, `${name}\n`, { mode: 0o600 });
 }
 

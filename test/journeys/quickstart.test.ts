@@ -1,0 +1,233 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
+import { createServer } from 'node:net';
+import path from 'node:path';
+import test from 'ava';
+import { bayctlPath } from '../harness/bayctl.ts';
+import { startDockerd, type TestDockerd } from '../harness/dockerd.ts';
+import { freePort } from '../harness/free_port.ts';
+import { type Outcome, Program, root, run } from '../harness/program.ts';
+import { type TemporaryFolder, temporaryFolder } from '../harness/temporary_folder.ts';
+import { until } from '../harness/until.ts';
+
+/** What the README tells a new user to do, typed as it stands there, on a private engine. */
+
+test.serial('a machine goes from npm start to a container, through stop and start, and past a kill -9', async (t) => {
+  t.timeout(240_000);
+  await using place = await startPlace();
+  await place.engine.importBusybox('busybox:test');
+  const { home, port, npm, bayctl, engine } = place;
+
+  // The first start: enrols this machine.
+  const first = await npm('start', '--detach', ...place.ports);
+  t.is(first.code, 0, first.stdout + first.stderr);
+  t.true(first.stdout.includes(`Baykeeper is ready on http://127.0.0.1:${port}`), first.stdout);
+  t.true(first.stdout.includes(bayctlPath), 'says what to type next, with the path of bayctl');
+  t.is((await stat(home)).mode & 0o777, 0o700);
+  t.is((await stat(path.join(home, 'control-plane', 'admin.token'))).mode & 0o777, 0o600);
+  t.regex((await bayctl('get', 'nodes', '-b', 'local')).stdout, /\bready\b/i);
+
+  const command = ['sh', '-c', 'while true; do echo hello; sleep 1; done'];
+  const ran = await bayctl('run', 'web', '-b', 'local', '--image', 'busybox:test', '--', ...command);
+  t.is(ran.code, 0, ran.stderr);
+  const containerId = await until('the container runs', () => runningId(engine, 'web'));
+
+  const again = await npm('start');
+  t.is(again.code, 0, again.stderr);
+  t.regex(again.stdout, /already runs/);
+
+  // Stop leaves the container alone, and a second start finds everything again, its ports too.
+  const stopped = await npm('stop');
+  t.is(stopped.code, 0, stopped.stderr);
+  t.deepEqual(processesOf(home), []);
+  t.is(await runningId(engine, 'web'), containerId);
+  t.regex((await npm('stop')).stdout, /Nothing runs/);
+
+  const startMs = performance.now();
+  const second = await npm('start', '--detach');
+  t.is(second.code, 0, second.stdout + second.stderr);
+  t.log(`second start: ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+  t.notRegex(second.stdout, /Joining/);
+  await until('bayctl shows it running', async () => {
+    const { status } = JSON.parse((await bayctl('get', 'container', 'web', '-b', 'local', '-o', 'json')).stdout);
+    return /RUNNING$/.test(status.phase);
+  });
+  t.is(await runningId(engine, 'web'), containerId);
+
+  // The supervisor dies without a word: what it ran is found, by a start and by a stop.
+  process.kill(supervisorOf(home), 'SIGKILL');
+  const third = await npm('start', '--detach');
+  t.is(third.code, 0, third.stdout + third.stderr);
+  t.regex(third.stdout, /left behind/);
+  process.kill(supervisorOf(home), 'SIGKILL');
+  t.is((await npm('stop')).code, 0);
+  t.deepEqual(processesOf(home), []);
+
+  // In the foreground, ended as by Ctrl-C or by a service manager; meanwhile a part that dies comes back.
+  await using foreground = new Program({
+    command: ['npm', '--silent', 'start'],
+    cwd: root,
+    env: place.env,
+    readyLine: /To stop it: Ctrl-C/,
+    readyTimeoutMs: 90_000,
+  });
+  await foreground.start();
+  const [agent] = processesOf(home).filter(({ args }) => args.includes('/agent/main.ts'));
+  process.kill(agent?.pid ?? 0, 'SIGKILL');
+  await until('the agent runs again', () => foreground.output.includes('The agent runs again.'));
+  t.deepEqual(await foreground.stop(), { code: 0, signal: null });
+  t.regex(foreground.output, /Stopped\./);
+  t.deepEqual(processesOf(home), []);
+  t.is(await runningId(engine, 'web'), containerId, 'the container outlived all of that');
+
+  t.is((await npm('start', '--detach')).code, 0);
+  t.is((await bayctl('delete', 'container', 'web', '-b', 'local')).code, 0);
+  await until('the container is gone', async () => (await runningId(engine, 'web')) === undefined);
+});
+
+test.serial('what is in the way is said in one sentence', async (t) => {
+  await using folder = await temporaryFolder('quickstart');
+  const socket = path.join(folder.path, 'docker.sock');
+  // Only asked whether it answers: these starts come no further.
+  await using _engine = await fakeEngine(socket);
+  const env = { BAYKEEPER_HOME: path.join(folder.path, 'home'), DOCKER_HOST: `unix://${socket}` };
+  const refused = async (sentence: RegExp, args: readonly string[], extra: Record<string, string> = {}) => {
+    const outcome = await run(['npm', '--silent', 'start', '--', ...args], { cwd: root, env: { ...env, ...extra } });
+    t.is(outcome.code, 1, outcome.stdout);
+    t.regex(outcome.stderr, sentence);
+    t.is(outcome.stderr.trimEnd().split('\n').length, 1, outcome.stderr);
+  };
+
+  const taken = createServer().listen(0, '127.0.0.1');
+  const port = await until('a port is taken', () => {
+    const address = taken.address();
+    return address && typeof address === 'object' ? address.port : undefined;
+  });
+  const free = await freePort();
+  await refused(new RegExp(`^Port ${port} is in use`), [
+    '--detach',
+    '--port',
+    String(port),
+    '--nats-port',
+    String(free),
+  ]);
+  await refused(new RegExp(`^Port ${port} is in use`), [
+    '--detach',
+    '--port',
+    String(free),
+    '--nats-port',
+    String(port),
+  ]);
+  taken.close();
+  await refused(/must differ/, ['--port', String(free), '--nats-port', String(free)]);
+  await refused(/expected a port from 1 to 65535, not 70000/, ['--port', '70000']);
+  await refused(/There is no option --bogus/, ['--bogus']);
+
+  const file = path.join(folder.path, 'file');
+  await writeFile(file, '');
+  await refused(/state folder .*there is a file of that name/, ['--home', file]);
+  await refused(/state folder .*nothing can be made there/, ['--home', '/proc/baykeeper']);
+  const broken = path.join(folder.path, 'broken');
+  await mkdir(broken);
+  await writeFile(path.join(broken, 'quickstart.json'), '{"port":');
+  await refused(/state folder is broken/, ['--home', broken]);
+
+  await refused(/DOCKER_HOST is tcp:/, [], { DOCKER_HOST: 'tcp://127.0.0.1:2375' });
+  await refused(/no Docker engine answers there/, [], { DOCKER_HOST: `unix://${folder.path}/none.sock` });
+});
+
+test.serial('a store that is broken is named, and nothing is left running', async (t) => {
+  await using folder = await temporaryFolder('quickstart');
+  const socket = path.join(folder.path, 'docker.sock');
+  await using _engine = await fakeEngine(socket);
+  const home = path.join(folder.path, 'home');
+  await mkdir(path.join(home, 'control-plane'), { recursive: true });
+  await writeFile(path.join(home, 'control-plane', 'store.db'), 'this is no database '.repeat(1_000));
+  const ports = ['--port', String(await freePort()), '--nats-port', String(await freePort())];
+  const outcome = await run(['npm', '--silent', 'start', '--', '--detach', '--home', home, ...ports], {
+    cwd: root,
+    env: { DOCKER_HOST: `unix://${socket}` },
+  });
+  t.is(outcome.code, 1, outcome.stdout);
+  t.regex(outcome.stderr, /^Baykeeper could not start: .*store\.db/);
+  t.deepEqual(processesOf(home), []);
+});
+
+interface Place extends AsyncDisposable {
+  readonly home: string;
+  readonly port: number;
+  /** Options for the first start. */
+  readonly ports: readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  readonly engine: TestDockerd;
+  npm(script: 'start' | 'stop', ...args: string[]): Promise<Outcome>;
+  bayctl(...args: string[]): Promise<Outcome>;
+}
+
+/** A state folder, ports and an engine of one's own. */
+async function startPlace(): Promise<Place> {
+  const folder: TemporaryFolder = await temporaryFolder('quickstart');
+  const engine = await startDockerd();
+  const home = path.join(folder.path, 'home');
+  const [port, natsPort] = [await freePort(), await freePort()];
+  const env = {
+    BAYKEEPER_HOME: home,
+    DOCKER_HOST: `unix://${engine.socketPath}`,
+    BAYCTL_CONFIG: path.join(folder.path, 'none.yaml'),
+    NO_COLOR: '1',
+  };
+  const npm: Place['npm'] = (script, ...args) =>
+    run(['npm', '--silent', script, ...(args.length > 0 ? ['--', ...args] : [])], {
+      cwd: root,
+      env,
+      timeoutMs: 120_000,
+    });
+  return {
+    home,
+    port,
+    ports: ['--port', String(port), '--nats-port', String(natsPort)],
+    env,
+    engine,
+    npm,
+    bayctl: (...args) => run([bayctlPath, ...args], { env }),
+    async [Symbol.asyncDispose]() {
+      await npm('stop');
+      await engine[Symbol.asyncDispose]();
+      await folder[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Id of the running container of this name. */
+async function runningId(engine: TestDockerd, name: string): Promise<string | undefined> {
+  const found = await engine.docker.listContainers({ filters: { name: [name] } });
+  return found.find(({ Names }) => Names.includes(`/${name}`))?.Id;
+}
+
+/** Answers every question as an engine answers a ping. */
+async function fakeEngine(socket: string): Promise<AsyncDisposable> {
+  const server = createHttpServer((_request, response) => response.end('OK'));
+  await new Promise<void>((resolve) => server.listen(socket, resolve));
+  return { [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) };
+}
+
+/** Everything that runs with this state folder among its arguments. */
+function processesOf(home: string): { pid: number; args: string }[] {
+  return readdirSync('/proc')
+    .filter((entry) => /^\d+$/.test(entry))
+    .map((entry) => {
+      try {
+        return { pid: Number(entry), args: readFileSync(`/proc/${entry}/cmdline`, 'utf8').replaceAll('\0', ' ') };
+      } catch {
+        return { pid: 0, args: '' };
+      }
+    })
+    .filter(({ pid, args }) => pid !== process.pid && args.includes(home));
+}
+
+function supervisorOf(home: string): number {
+  const found = processesOf(home).find(({ args }) => args.includes('supervisor.ts'));
+  if (!found) throw new Error('there is no supervisor');
+  return found.pid;
+}
