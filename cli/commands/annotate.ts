@@ -1,0 +1,8 @@
+import type { Command } from 'commander';
+import { registerMetadataCommand } from '../metadata_change.ts';
+import type { Environment } from '../session.ts';
+
+/** `bayctl annotate`. */
+export function register(parent: Command, environment: Environment): void {
+  registerMetadataCommand(parent, environment, { command: 'annotate', field: 'annotations' });
+}

@@ -1,0 +1,575 @@
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createServer as createHttpServer } from 'node:http';
+import { type AddressInfo, createServer } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { create } from '@bufbuild/protobuf';
+import { Code, ConnectError } from '@connectrpc/connect';
+import test from 'ava';
+import { BayPhase, BaySchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
+import {
+  type Container,
+  ContainerPhase,
+  PortProtocol,
+  RestartPolicy,
+} from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { type ControlPlaneFixture, readyNode, startFixture } from '../control_plane_fixture.ts';
+import { bayctl } from '../run_fixture.ts';
+
+async function folder(): Promise<AsyncDisposable & { path: string }> {
+  const path = await mkdtemp(join(tmpdir(), 'bayctl-test-'));
+  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
+}
+
+/** What the last call was given. */
+function lastInput<T>(plane: ControlPlaneFixture): T {
+  return plane.calls.at(-1)?.input as T;
+}
+
+test('get nodes shows a table that lines up', async (t) => {
+  await using plane = await startFixture();
+  plane.nodes.set('node-1', readyNode('node-1'));
+  const { stdout, status } = await bayctl(plane, ['get', 'nodes', '-b', 'local']);
+  t.is(status, 0);
+  t.is(
+    stdout,
+    'NAME     STATUS   CONTAINERS   VERSION   ENGINE         AGE   REASON\nnode-1   READY           1/2   0.1.0     docker 20.10   60m\n',
+  );
+});
+
+test('get reads every page, and takes kinds by short name, plural, KIND/NAME and flags before the command', async (t) => {
+  await using plane = await startFixture();
+  for (let index = 0; index < 8; index++) plane.put(`c${index}`);
+  for (const kind of ['c', 'ctr', 'container', 'containers', 'Containers']) {
+    const { stdout } = await bayctl(plane, ['get', kind, '-b', 'local', '-o', 'name']);
+    t.is(stdout.trim().split('\n').length, 8, kind);
+  }
+  t.is((await bayctl(plane, ['-b', 'local', 'get', 'container/c3', '-o', 'name'])).stdout, 'container/c3\n');
+  t.is((await bayctl(plane, ['get', 'c', '-b', 'local', '--limit', '4', '-o', 'name'])).stdout.split('\n').length, 5);
+  const both = await bayctl(plane, ['get', 'container', 'c1', 'missing', '-b', 'local', '-o', 'name']);
+  t.is(both.stdout, 'container/c1\n');
+  t.regex(both.stderr, /Error: there is no container "missing"/);
+  t.is(both.status, 4);
+});
+
+test('get -o json of one is the object with everything in it, of many a list; enums are names, 64-bit numbers strings', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  const one = JSON.parse((await bayctl(plane, ['get', 'container', 'web', '-b', 'local', '-o', 'json'])).stdout);
+  t.is(one.kind, 'Container');
+  t.is(one.metadata.name, 'web');
+  t.is(one.metadata.generation, '1');
+  t.is(one.status.phase, 'CONTAINER_PHASE_RUNNING');
+  t.is(one.status.restarts, 0);
+  t.deepEqual(one.spec.args, []);
+  const many = JSON.parse((await bayctl(plane, ['get', 'containers', '-b', 'local', '-o', 'json'])).stdout);
+  t.is(many.items.length, 1);
+});
+
+test('what get -o yaml shows, apply takes back as unchanged', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web', (container) => {
+    if (container.metadata) container.metadata.annotations = { note: 'two\nlines: "quoted"\u001b[31m' };
+  });
+  const { stdout } = await bayctl(plane, ['get', 'container', 'web', '-b', 'local', '-o', 'yaml']);
+  t.false(stdout.includes('\u001b'));
+  const {
+    stdout: applied,
+    stderr,
+    status,
+  } = await bayctl(plane, ['apply', '-f', '-', '-b', 'local'], { stdin: stdout });
+  t.is(stderr, '');
+  t.is(applied, 'container/web unchanged\n');
+  t.is(status, 0);
+  const sent = plane.calls.find((call) => call.method === 'apply')?.input as {
+    manifests: { object: { value: Container } }[];
+  };
+  t.is(sent.manifests[0]?.object.value.metadata?.annotations.note, 'two\nlines: "quoted"\u001b[31m');
+});
+
+test('get -o jsonpath fills templates', async (t) => {
+  await using plane = await startFixture();
+  plane.put('a');
+  plane.put('b');
+  const get = async (template: string) =>
+    (await bayctl(plane, ['get', 'c', '-b', 'local', '-o', `jsonpath=${template}`])).stdout;
+  t.is(await get('{.items[*].metadata.name}'), 'a b');
+  t.is(
+    await get('{range .items[*]}{.metadata.name}{"\\t"}{.status.phase}{"\\n"}{end}'),
+    'a\tCONTAINER_PHASE_RUNNING\nb\tCONTAINER_PHASE_RUNNING\n',
+  );
+});
+
+test('get all skips kinds that are not built yet, and names objects with their kind', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  const { stdout, stderr, status } = await bayctl(plane, ['get', 'all', '-b', 'local']);
+  t.regex(stdout, /^container\/web +RUNNING/m);
+  t.is(stderr, '');
+  t.is(status, 0);
+  t.is((await bayctl(plane, ['get', 'pods', '-b', 'local'])).status, 9);
+});
+
+test('an empty list says so on stderr, and is an empty list in JSON', async (t) => {
+  await using plane = await startFixture();
+  const table = await bayctl(plane, ['get', 'containers', '-b', 'local']);
+  t.deepEqual(table, { stdout: '', stderr: 'No containers found in bay local, namespace default.\n', status: 0 });
+  t.deepEqual(JSON.parse((await bayctl(plane, ['get', 'containers', '-b', 'local', '-o', 'json'])).stdout).items, []);
+});
+
+test('label selectors become a CEL filter', async (t) => {
+  await using plane = await startFixture();
+  await bayctl(plane, [
+    'get',
+    'c',
+    '-b',
+    'local',
+    '-l',
+    'tier in (web,api),!old,env!=dev',
+    '--filter',
+    'status.phase == "FAILED"',
+  ]);
+  t.is(
+    lastInput<{ filter: string }>(plane).filter,
+    '(("tier" in labels && labels["tier"] in ["web", "api"]) && !("old" in labels) && !("env" in labels && labels["env"] == "dev")) && (status.phase == "FAILED")',
+  );
+});
+
+test('a table shortens to the terminal, and shows control characters instead of obeying them', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web', (container) => {
+    if (container.spec) container.spec.image = 'registry.example.com/a/very/long/name/of/an/image/indeed:1.2.3';
+    if (container.status)
+      Object.assign(container.status, { phase: ContainerPhase.FAILED, reason: 'Bad\u001b]0;title\u0007' });
+  });
+  const { stdout } = await bayctl(plane, ['get', 'c', '-b', 'local'], { columns: 70, env: { NO_COLOR: '1' } });
+  for (const line of stdout.trimEnd().split('\n')) t.true(line.length <= 70, line);
+  t.regex(stdout, /…/);
+  t.false(stdout.includes('\u001b') || stdout.includes('\u0007'));
+  const coloured = await bayctl(plane, ['get', 'c', '-b', 'local'], { columns: 200 });
+  t.true(coloured.stdout.includes('\u001b[31mFAILED'));
+});
+
+test('run makes the container that was meant', async (t) => {
+  await using plane = await startFixture();
+  const { stdout, stderr, status } = await bayctl(plane, [
+    ...[
+      'run',
+      'web',
+      '-b',
+      'local',
+      '--image',
+      'nginx',
+      '--env',
+      'A=B=C',
+      '--port',
+      '127.0.0.1:8080:80/udp',
+      '--volume',
+      '/srv:/data:ro',
+    ],
+    ...[
+      '--restart',
+      'on-failure',
+      '--cpu',
+      '500m',
+      '--memory',
+      '64Mi',
+      '--label',
+      'tier=web',
+      '--',
+      'CMD',
+      '-x',
+      '--',
+      'ARG',
+    ],
+  ]);
+  t.is(stderr, '');
+  t.is(stdout, 'container/web created\n');
+  t.is(status, 0);
+  const { spec, metadata } = lastInput<Container>(plane);
+  t.is(metadata?.bay, 'local');
+  t.deepEqual(metadata?.labels, { tier: 'web' });
+  t.deepEqual(spec?.args, ['CMD', '-x', '--', 'ARG']);
+  t.deepEqual(spec?.command, []);
+  t.like(spec?.env[0], { name: 'A', value: 'B=C' });
+  t.like(spec?.ports[0], { hostIp: '127.0.0.1', hostPort: 8080, containerPort: 80, protocol: PortProtocol.UDP });
+  t.like(spec?.mounts[0], { source: '/srv', target: '/data', readOnly: true });
+  t.is(spec?.restartPolicy, RestartPolicy.ON_FAILURE);
+  t.like(spec?.resources, { cpuMillis: 500n, memoryBytes: 64n * 1024n * 1024n });
+  await bayctl(plane, ['run', 'other', '-b', 'local', '--image', 'x', '--command', '--', 'sh']);
+  t.deepEqual(lastInput<Container>(plane).spec?.command, ['sh']);
+  const twice = await bayctl(plane, ['run', 'web', '-b', 'local', '--image', 'nginx']);
+  t.is(twice.status, 5);
+  t.is(twice.stderr, 'Error: there is a container "web" already\n');
+});
+
+test('run --wait ends when it runs, and fails with the reason when it cannot', async (t) => {
+  await using plane = await startFixture();
+  const waiting = bayctl(plane, ['run', 'web', '-b', 'local', '--image', 'nginx', '--wait', '--dry-run']);
+  t.is((await waiting).stdout, 'container/web created (dry run)\n');
+  t.regex((await bayctl(plane, ['run', 'web', '-b', 'local', '--image', 'nginx', '--wait'])).stdout, /is running/);
+});
+
+test('logs keep stdout and stderr apart', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  plane.logs.push(['stdout', 'out\n'], ['stderr', 'err\n']);
+  t.deepEqual(await bayctl(plane, ['logs', 'container/web', '-b', 'local', '--tail', '5', '--since', '1h']), {
+    stdout: 'out\n',
+    stderr: 'err\n',
+    status: 0,
+  });
+  t.like(lastInput(plane), { tailLines: 5n, follow: false });
+  t.is((await bayctl(plane, ['logs', 'web', '-b', 'local'])).stdout, 'out\n');
+});
+
+test('exec passes on output, input and exit status', async (t) => {
+  await using plane = await startFixture();
+  t.is(
+    (await bayctl(plane, ['exec', 'container/web', '-b', 'local', '--', 'ls', '-l'])).stdout,
+    'ran ls -l tty=false size=0x0\r\n',
+  );
+  const ended = await bayctl(plane, ['exec', 'container/web', '-b', 'local', '--', 'exit', '42']);
+  t.deepEqual(ended, { stdout: '', stderr: 'ending\n', status: 42 });
+  const fed = await bayctl(plane, ['exec', '-i', 'container/web', '-b', 'local', '--', 'cat'], { stdin: 'hello' });
+  t.is(fed.stdout, 'ran cat tty=false size=0x0\r\ngot "hello"\r\n');
+  t.is(fed.status, 0);
+});
+
+test('why shows the chain and the sentence', async (t) => {
+  await using plane = await startFixture();
+  const { stdout } = await bayctl(plane, ['why', 'container/web', '-b', 'local']);
+  t.regex(stdout, /✓ +accepted +\S+Z +90s ago +control-plane/);
+  t.regex(stdout, /✗ +applied .*refused: ImageNotFound: no such image/);
+  t.regex(stdout, /… +observed .*waiting/);
+  t.regex(stdout, /correct its name\.\n$/);
+});
+
+test('delete waits until it is gone, and says when it is not in time', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  t.deepEqual(await bayctl(plane, ['delete', 'container', 'web', '-b', 'local']), {
+    stdout: 'container/web deleted\n',
+    stderr: '',
+    status: 0,
+  });
+  t.is((await bayctl(plane, ['delete', 'container', 'web', '-b', 'local'])).status, 4);
+  t.is((await bayctl(plane, ['delete', 'container', 'web', '-b', 'local', '--ignore-not-found'])).status, 0);
+
+  plane.put('slow');
+  plane.slowDelete = true;
+  const late = await bayctl(plane, ['delete', 'container/slow', '-b', 'local', '--timeout', '300ms']);
+  t.is(late.status, 7);
+  t.regex(late.stderr, /container\/slow is not gone after 0s: RUNNING, its deletion is asked for/);
+  const watches = () => plane.calls.filter((call) => call.method === 'watchContainers').length;
+  const before = watches();
+  const waiting = bayctl(plane, ['delete', 'container/slow', '-b', 'local']);
+  while (watches() === before) await new Promise(setImmediate);
+  plane.remove('slow');
+  t.is((await waiting).stdout, 'container/slow deleted\n');
+  plane.put('unwaited');
+  t.is(
+    (await bayctl(plane, ['delete', 'c', '--all', '-b', 'local', '--wait=false'])).stdout,
+    'container/unwaited deletion asked for\n',
+  );
+});
+
+test('bay create, join-command and tokens', async (t) => {
+  await using plane = await startFixture();
+  t.is((await bayctl(plane, ['bay', 'create', 'edge-1'])).stdout, 'bay/edge-1 created\n');
+  const { stdout, stderr } = await bayctl(plane, ['bay', 'join-command', 'edge-1', '--ttl', '2h', '--uses', '3']);
+  t.is(stdout, 'baykeeper-agent join --token tok0.secret\n');
+  t.is(stderr, '');
+  t.like(lastInput(plane), { bay: 'edge-1', maxUses: 3, ttl: { seconds: 7200n } });
+  t.regex((await bayctl(plane, ['token', 'list'])).stdout, /tok0 +edge-1 +READY +0\/3/);
+  t.is((await bayctl(plane, ['token', 'revoke', 'tok0'])).stdout, 'token/tok0 revoked\n');
+  t.regex((await bayctl(plane, ['token', 'list'])).stdout, /REVOKED/);
+  t.is((await bayctl(plane, ['token', 'revoke', 'nope'])).status, 4);
+});
+
+test('container verbs, node verbs, top, describe, label, whoami, version', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  plane.nodes.set('n', readyNode('n'));
+  for (const verb of ['start', 'stop', 'pause', 'unpause', 'reboot']) {
+    t.is((await bayctl(plane, ['container', verb, 'web', '-b', 'local'])).stdout, `container/web asked to ${verb}\n`);
+  }
+  t.is((await bayctl(plane, ['node', 'cordon', 'n', '-b', 'local'])).stdout, 'node/n cordoned\n');
+  t.like(lastInput(plane), { paths: ['spec.unschedulable'] });
+  t.is((await bayctl(plane, ['node', 'revoke', 'node/n', '-b', 'local'])).stdout, 'node/n revoked\n');
+  t.regex((await bayctl(plane, ['top', 'nodes', '-b', 'local'])).stdout, /n +READY +13% +2 +2Gi +25%/);
+  t.regex((await bayctl(plane, ['describe', 'node', 'n', '-b', 'local'])).stdout, /Conditions:\n {2}TYPE +STATUS/);
+  t.regex((await bayctl(plane, ['describe', 'container/web', '-b', 'local'])).stdout, /Image: +busybox/);
+  t.is((await bayctl(plane, ['label', 'container', 'web', 'a=b', '-b', 'local'])).stdout, 'container/web labelled\n');
+  t.is((await bayctl(plane, ['label', 'container', 'web', 'a=c', '-b', 'local'])).status, 5);
+  t.is((await bayctl(plane, ['label', 'container', 'web', 'a-', '-b', 'local'])).stdout, 'container/web labelled\n');
+  t.is((await bayctl(plane, ['annotate', 'container/web', 'x=y', '-b', 'local'])).stdout, 'container/web annotated\n');
+  t.regex((await bayctl(plane, ['whoami'])).stdout, /^admin, admin in project default/);
+  t.regex((await bayctl(plane, ['version'])).stdout, /Server: 9\.9\.9/);
+  t.regex((await bayctl(undefined, ['version', '--client'])).stdout, /^Client: \d/);
+});
+
+test('wait for phase, condition, jsonpath and deletion', async (t) => {
+  await using plane = await startFixture();
+  plane.nodes.set('n', readyNode('n'));
+  plane.put('web', (container) => Object.assign(container.status ?? {}, { phase: ContainerPhase.PULLING }));
+  const waiting = bayctl(plane, ['wait', '--for=phase=RUNNING', 'container/web', '-b', 'local', '--timeout', '20s']);
+  while (!plane.calls.some((call) => call.method === 'watchContainers')) await new Promise(setImmediate);
+  plane.put('web', (container) => Object.assign(container.status ?? {}, { phase: ContainerPhase.RUNNING }));
+  t.deepEqual(await waiting, { stdout: 'container/web is in phase RUNNING\n', stderr: '', status: 0 });
+  t.is((await bayctl(plane, ['wait', '--for=condition=Ready', 'node/n', '-b', 'local'])).status, 0);
+  t.is((await bayctl(plane, ['wait', '--for=condition=Ready', 'c', 'web', '-b', 'local'])).status, 0);
+  t.is(
+    (await bayctl(plane, ['wait', '--for=jsonpath={.status.restarts}=0', 'container/web', '-b', 'local'])).status,
+    0,
+  );
+  t.is(
+    (
+      await bayctl(plane, [
+        'wait',
+        '--for=jsonpath={.status.restarts}=1',
+        'container/web',
+        '-b',
+        'local',
+        '--timeout',
+        '0',
+      ])
+    ).status,
+    7,
+  );
+  t.is((await bayctl(plane, ['wait', '--for=delete', 'container/gone', '-b', 'local'])).status, 0);
+  t.is((await bayctl(plane, ['wait', '--for=phase=RUNNING', 'container/gone', '-b', 'local'])).status, 4);
+  t.is((await bayctl(plane, ['wait', '--for=nonsense', 'container/web', '-b', 'local'])).status, 2);
+});
+
+test('apply tells what became of each, refuses on stderr, and ends with 1 when any was refused', async (t) => {
+  await using plane = await startFixture();
+  await using dir = await folder();
+  const file = join(dir.path, 'all.yaml');
+  const container = (name: string, image: string) =>
+    `apiVersion: baykeeper/v1\nkind: Container\nmetadata: {name: ${name}}\nspec: {image: ${image}, restart_policy: on-failure}\n`;
+  await writeFile(file, [container('a', 'x'), container('b', 'refused'), container('c', 'y')].join('---\n'));
+  const { stdout, stderr, status } = await bayctl(plane, ['apply', '-f', dir.path, '-b', 'local']);
+  t.is(stdout, 'container/a created\ncontainer/c created\n');
+  t.is(
+    stderr,
+    `Error: ${file}, document 2: container/b refused: spec.image: this image may not be used (INVALID_ARGUMENT)\n`,
+  );
+  t.is(status, 1);
+  t.is(
+    (await bayctl(plane, ['apply', '-f', '-', '-b', 'local', '--dry-run'], { stdin: container('a', 'z') })).stdout,
+    'container/a configured (dry run)\n',
+  );
+  t.is(
+    (await bayctl(plane, ['apply', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
+    'container/a unchanged\n',
+  );
+  t.is(
+    (await bayctl(plane, ['delete', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
+    'container/a deleted\n',
+  );
+  t.is(
+    (await bayctl(plane, ['create', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
+    'container/a created\n',
+  );
+});
+
+test('edit sends what the editor left, guarded by the etag, and comes back with the error', async (t) => {
+  await using plane = await startFixture();
+  await using dir = await folder();
+  plane.put('web');
+  const script = join(dir.path, 'editor.sh');
+  const editor = { EDITOR: `sh ${script}` };
+  await writeFile(script, 'sed -i "s/busybox/nginx/" "$1"\n');
+  t.is(
+    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).stdout,
+    'container/web edited\n',
+  );
+  t.is(plane.containers.get('default/web')?.spec?.image, 'nginx');
+  t.is(
+    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: { EDITOR: 'true' } })).stderr,
+    'Edit cancelled, nothing changed.\n',
+  );
+
+  // First a typing error; the second time the comment is there and the mistake is mended.
+  await writeFile(
+    script,
+    `if grep -q "unknown field" "$1"; then sed -i "s/imagee: nginx/image: caddy/" "$1"; else sed -i "s/image: nginx/imagee: nginx/" "$1"; fi; cp "$1" ${dir.path}/last\n`,
+  );
+  t.is(
+    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).stdout,
+    'container/web edited\n',
+  );
+  t.is(plane.containers.get('default/web')?.spec?.image, 'caddy');
+  t.regex(await readFile(join(dir.path, 'last'), 'utf8'), /# your text, document 1: spec\.imagee: unknown field/);
+
+  plane.failures.set('updateContainer', new ConnectError('it was changed by somebody else', Code.Aborted));
+  await writeFile(script, 'sed -i "s/^  image: caddy/  image: again/" "$1"\n');
+  t.is((await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).status, 0);
+  t.is(plane.containers.get('default/web')?.spec?.image, 'again');
+});
+
+test('exit status follows the code, and errors go to stderr with the request id at -v', async (t) => {
+  await using plane = await startFixture();
+  const get = ['get', 'container', 'web', '-b', 'local'];
+  for (const [code, status] of [
+    [Code.Unauthenticated, 3],
+    [Code.PermissionDenied, 3],
+    [Code.NotFound, 4],
+    [Code.FailedPrecondition, 5],
+    [Code.InvalidArgument, 8],
+    [Code.Internal, 1],
+    [Code.DeadlineExceeded, 7],
+  ] as const) {
+    plane.failures.set('getContainer', new ConnectError('so it is', code));
+    const result = await bayctl(plane, get);
+    t.is(result.status, status, Code[code]);
+    t.regex(result.stderr, /^Error: .*so it is/);
+    t.is(result.stdout, '');
+  }
+  const unknown = await bayctl(plane, [...get, '-v'], { env: { BAYKEEPER_TOKEN: 'wrong' } });
+  t.is(unknown.status, 3);
+  t.regex(unknown.stderr, /request id: r-401/);
+  t.is((await bayctl(plane, ['get', 'containers'])).status, 2);
+  t.is((await bayctl(plane, ['get', 'container', 'web', '--nonsense'])).status, 2);
+  t.is((await bayctl(plane, ['nonsense'])).status, 2);
+});
+
+test('a read is tried again while the server is unavailable, a write is not', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  plane.failures.set('getContainer', new ConnectError('starting', Code.Unavailable));
+  t.is((await bayctl(plane, ['get', 'container', 'web', '-b', 'local'])).status, 0);
+  plane.failures.set('createContainer', new ConnectError('starting', Code.Unavailable));
+  t.is((await bayctl(plane, ['run', 'x', '-b', 'local', '--image', 'y'])).status, 6);
+});
+
+test('a control plane that is not there, or does not answer, is said in one sentence and in time', async (t) => {
+  const closed = await bayctl(undefined, ['get', 'bays', '--server', 'http://127.0.0.1:1']);
+  t.is(closed.status, 6);
+  t.regex(
+    closed.stderr,
+    /^Error: no control plane answers at http:\/\/127\.0\.0\.1:1 \(connection refused\): start one with `npm start`.*\n$/,
+  );
+
+  const silent = createServer(() => {});
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+  const address = silent.address();
+  const port = typeof address === 'object' ? address?.port : 0;
+  const late = await bayctl(undefined, [
+    'get',
+    'bays',
+    '--server',
+    `http://127.0.0.1:${port}`,
+    '--request-timeout',
+    '300ms',
+  ]);
+  t.is(late.status, 7, late.stderr);
+  const watching = await bayctl(undefined, [
+    'get',
+    'bays',
+    '--watch',
+    '--server',
+    `http://127.0.0.1:${port}`,
+    '--request-timeout',
+    '300ms',
+  ]);
+  t.is(watching.status, 7, watching.stderr);
+  const http1 = createHttpServer((_request, response) => response.end('hello'));
+  await new Promise<void>((resolve) => http1.listen(0, '127.0.0.1', resolve));
+  const { port: httpPort } = http1.address() as AddressInfo;
+  const other = await bayctl(undefined, ['get', 'bays', '--server', `http://127.0.0.1:${httpPort}`]);
+  t.is(other.status, 6);
+  t.regex(other.stderr, /does not speak HTTP\/2/);
+  http1.close();
+  silent.close();
+});
+
+test('every command has help with an example', async (t) => {
+  const top = await bayctl(undefined, ['--help']);
+  t.is(top.status, 0);
+  t.regex(top.stdout, /Exit status:/);
+  const names = [...top.stdout.matchAll(/^ {2}([a-z]+) /gm)]
+    .map((match) => match[1] ?? '')
+    .filter((name) => name !== 'bayctl' && name !== 'help' && name !== 'exec');
+  t.true(names.length >= 20);
+  for (const name of new Set(names)) {
+    const help = await bayctl(undefined, [name, '--help']);
+    t.is(help.status, 0, name);
+    t.regex(help.stdout, /Examples:\n {2}\S/, name);
+    t.is((await bayctl(undefined, ['help', name])).stdout, help.stdout, name);
+  }
+  for (const words of [
+    ['bay', 'create'],
+    ['bay', 'join-command'],
+    ['container', 'pause'],
+    ['config', 'use-context'],
+    ['token', 'revoke'],
+    ['node', 'cordon'],
+    ['top', 'nodes'],
+    ['exec'],
+  ]) {
+    t.regex((await bayctl(undefined, [...words, '--help'])).stdout, /Examples:\n {2}\S/, words.join(' '));
+  }
+});
+
+test('contexts: made, used, changed and forgotten, in a file for the owner only', async (t) => {
+  await using plane = await startFixture();
+  await using dir = await folder();
+  const file = join(dir.path, 'sub', 'config.yaml');
+  const options = { env: { BAYCTL_CONFIG: file, BAYKEEPER_SERVER: '', BAYKEEPER_TOKEN: '' }, home: dir.path };
+  plane.bays.set('edge', create(BaySchema, { metadata: { name: 'edge' }, status: { phase: BayPhase.READY } }));
+  t.is(
+    (
+      await bayctl(
+        undefined,
+        ['config', 'set-context', 'work', '--server', plane.url, '--token', 'test-token', '--bay', 'local'],
+        options,
+      )
+    ).stdout,
+    'context work made\n',
+  );
+  t.is((await stat(file)).mode & 0o777, 0o600);
+  t.is((await bayctl(undefined, ['config', 'current-context'], options)).stdout, 'work\n');
+  t.is((await bayctl(undefined, ['get', 'bays', '-o', 'name'], options)).stdout, 'bay/edge\n');
+  t.notRegex((await bayctl(undefined, ['config', 'view'], options)).stdout, /test-token/);
+  await bayctl(undefined, ['config', 'set-context', 'other', '--server', 'http://127.0.0.1:1'], options);
+  t.is((await bayctl(undefined, ['get', 'bays', '--context', 'other'], options)).status, 6);
+  t.is((await bayctl(undefined, ['config', 'use-context', 'other'], options)).status, 0);
+  t.regex(
+    (await bayctl(undefined, ['config', 'get-contexts'], options)).stdout,
+    /^\* +other +http:\/\/127\.0\.0\.1:1/m,
+  );
+  t.is((await bayctl(undefined, ['config', 'delete-context', 'other'], options)).status, 0);
+  t.is((await bayctl(undefined, ['config', 'use-context', 'other'], options)).status, 2);
+  // The token of one server is not sent to another.
+  const elsewhere = await bayctl(
+    undefined,
+    ['get', 'bays', '--context', 'work', '--server', plane.url.replace('127.0.0.1', 'localhost')],
+    options,
+  );
+  t.is(elsewhere.status, 3);
+  t.regex(elsewhere.stderr, /was not sent/);
+  const clear = await bayctl(
+    undefined,
+    ['get', 'bays', '--server', 'http://192.0.2.1:1', '--token', 'secret'],
+    options,
+  );
+  t.regex(clear.stderr, /will not send a token in clear/);
+  await writeFile(file, 'contexts: [');
+  t.regex((await bayctl(undefined, ['get', 'bays'], options)).stderr, /config\.yaml is not YAML/);
+});
+
+test('the control plane of npm start is the context local', async (t) => {
+  await using plane = await startFixture();
+  await using dir = await folder();
+  const home = join(dir.path, 'home');
+  await mkdir(home);
+  await writeFile(join(home, 'admin.token'), 'test-token\n');
+  const options = { env: { BAYKEEPER_HOME: home }, home: dir.path };
+  t.regex((await bayctl(undefined, ['config', 'view'], options)).stdout, /server: http:\/\/127\.0\.0\.1:7480/);
+  await writeFile(join(home, 'bayctl.yaml'), `server: ${plane.url}\ntoken_file: admin.token\n`);
+  t.is((await bayctl(undefined, ['whoami'], options)).status, 0);
+  t.is((await bayctl(undefined, ['config', 'current-context'], options)).stdout, 'local\n');
+  t.is((await bayctl(undefined, ['get', 'containers'], options)).status, 0);
+});

@@ -1,0 +1,122 @@
+import type { Command } from 'commander';
+import { collect, parseBoolean, parsePositiveDuration } from '../args.ts';
+import { awaitObject } from '../await_object.ts';
+import { renderError, SilentExit, UsageError } from '../errors.ts';
+import { kindOf, metadataOf } from '../objects.ts';
+import { escapeLine } from '../output/escape.ts';
+import { Progress } from '../output/progress.ts';
+import { type Environment, examples, type Session, withGlobals } from '../session.ts';
+import { findTargets, type PlacedTarget, type TargetFlags } from '../targets.ts';
+import { readObjects } from './apply.ts';
+
+interface DeleteFlags extends TargetFlags {
+  readonly filename?: readonly string[];
+  readonly recursive?: boolean;
+  readonly force?: boolean;
+  readonly wait: boolean;
+  readonly timeout: number;
+  readonly ignoreNotFound?: boolean;
+  readonly dryRun?: boolean;
+}
+
+const defaultTimeoutMs = 60_000;
+
+/** `bayctl delete`. */
+export function register(parent: Command, environment: Environment): void {
+  const command = parent
+    .command('delete')
+    .description('delete objects, and wait until nothing of them runs')
+    .argument('[kind]', 'kind, or KIND/NAME')
+    .argument('[name...]', 'names or uids')
+    .option(
+      '-f, --filename <path>',
+      'what a file or folder names, or - for stdin; may be given several times',
+      collect(String),
+    )
+    .option('-R, --recursive', 'with a folder: also what is in the folders in it')
+    .option('-l, --selector <labels>', 'those with these labels')
+    .option('--filter <cel>', 'those for which this CEL expression is true')
+    .option('--all', 'all of the kind in the namespace')
+    .option('-A, --all-namespaces', 'with --selector, --filter or --all: in every namespace')
+    .option('--force', 'do not wait for the node to confirm it; of a bay: with all that is in it')
+    .option('--no-wait', 'return when the deletion is asked for')
+    .option('--wait [bool]', 'wait until it is done (default: true)', parseBoolean, true)
+    .option('--timeout <time>', 'how long to wait', parsePositiveDuration, defaultTimeoutMs)
+    .option('--ignore-not-found', 'no error where there is none of that name')
+    .option('--dry-run', 'say what would be deleted, and do nothing')
+    .action(async (kind: string | undefined, names: string[], flags: DeleteFlags, self: Command) => {
+      const session = await environment.open(self);
+      const words = kind === undefined ? [] : [kind, ...names];
+      if (flags.filename && words.length > 0) throw new UsageError('give -f or names, not both');
+      if (!flags.filename && words.length === 0) throw new UsageError('say which objects, or -f FILE');
+      const targets = flags.filename
+        ? await fromFiles(session, flags.filename, flags)
+        : await findTargets(session, words, flags);
+      if (targets.length === 0) await session.err('Nothing to delete.\n');
+      await deleteAll(session, targets, flags);
+    });
+  examples(
+    withGlobals(command),
+    'bayctl delete container web -b local',
+    'bayctl delete container/web container/db -b local --no-wait',
+    'bayctl delete containers -b local -l tier=web',
+    'bayctl delete -f web.yaml -b local',
+  );
+}
+
+async function fromFiles(session: Session, paths: readonly string[], flags: DeleteFlags): Promise<PlacedTarget[]> {
+  const sources = await readObjects(session, paths, flags.recursive === true);
+  // What is in a bay goes before the bay.
+  return sources.reverse().map(({ object }) => {
+    const { name, bay, namespace } = metadataOf(object);
+    return { kind: kindOf(object), name, place: { bay, namespace } };
+  });
+}
+
+async function deleteAll(session: Session, targets: readonly PlacedTarget[], flags: DeleteFlags): Promise<void> {
+  const pending: PlacedTarget[] = [];
+  let status = 0;
+  const failed = async (error: unknown): Promise<void> => {
+    const rendered = renderError(error, session.flags.verbose === true);
+    status ||= rendered.status;
+    await session.err(rendered.text);
+  };
+  const dryRun = flags.dryRun === true;
+  for (const target of targets) {
+    try {
+      const left = await session.objects.delete(target.kind, target.place, target.name, {
+        force: flags.force === true,
+        allowMissing: flags.ignoreNotFound === true,
+        validateOnly: dryRun,
+      });
+      if (left && metadataOf(left).deleteTime && !dryRun) {
+        if (flags.wait) pending.push({ ...target, uid: metadataOf(left).uid });
+        else await said(session, target, 'deletion asked for');
+      } else if (left || !flags.ignoreNotFound) await said(session, target, `deleted${dryRun ? ' (dry run)' : ''}`);
+    } catch (error) {
+      await failed(error);
+    }
+  }
+  const deadlineMs = session.io.nowMs() + flags.timeout;
+  for (const target of pending) {
+    const progress = new Progress(session.io);
+    try {
+      await awaitObject(
+        session,
+        target,
+        { text: 'gone', reached: (object) => object === undefined },
+        { deadlineMs, progress },
+      );
+      progress.end();
+      await said(session, target, 'deleted');
+    } catch (error) {
+      progress.end();
+      await failed(error);
+    }
+  }
+  if (status) throw new SilentExit(status);
+}
+
+async function said(session: Session, target: PlacedTarget, what: string): Promise<void> {
+  await session.out(`${escapeLine(`${target.kind.singular}/${target.name}`)} ${what}\n`);
+}
