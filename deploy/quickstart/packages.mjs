@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { findProgram, run, SetupError, step, succeeds, systemEnvironment } from './process.mjs';
@@ -9,7 +9,8 @@ export function packagePaths(root) {
   const runtime = path.join(modules, 'node', 'node_modules', `node-linux-${process.arch}`);
   return {
     modules,
-    node: path.join(modules, 'node', 'bin', 'node'),
+    node: path.join(modules, '.bin', 'node'),
+    nodeBinary: path.join(modules, 'node', 'bin', 'node'),
     runtime,
     headers: path.join(runtime, 'include', 'node', 'node_api.h'),
     sqlite: path.join(modules, 'sqlite3'),
@@ -43,7 +44,7 @@ export async function installPackages(root, missing, { say, logFile }) {
     await step(say, 'Installing the npm packages', () => installLocked(npm, { root, logFile }));
   }
   const needsHeaders = missing.sqlite && !existsSync(paths.headers) && !existsSync('/usr/include/node/node_api.h');
-  if (missing.node || needsHeaders) {
+  if (needsHeaders || (missing.node && !(await succeeds(paths.nodeBinary, ['--version'])))) {
     await step(say, `Installing Node.js ${pinnedVersion(paths)}`, () =>
       run(node, ['installArchSpecificPackage'], {
         cwd: path.join(paths.modules, 'node'),
@@ -57,6 +58,11 @@ export async function installPackages(root, missing, { say, logFile }) {
         failure: 'Node.js could not be installed from the npm registry',
       }),
     );
+  }
+  // npm links a program when it unpacks the package; this one came later.
+  if (missing.node) {
+    rmSync(paths.node, { force: true });
+    symlinkSync(path.relative(path.dirname(paths.node), paths.nodeBinary), paths.node);
   }
   if (missing.sqlite) {
     const nodedir = existsSync(paths.headers) ? paths.runtime : '/usr';
