@@ -33,7 +33,7 @@ export class Inventory implements Placement {
   readonly #nodeOfKey = new Map<string, string>();
   readonly #load = new Map<string, number>();
   readonly #nodeOfObject = new Map<string, string>();
-  readonly #unplaced = new Map<string, Unplaced>();
+  readonly #unplaced = new Map<string, Map<string, Unplaced>>();
   readonly #deletingBays = new Set<string>();
 
   constructor(liveness: Liveness) {
@@ -70,9 +70,14 @@ export class Inventory implements Placement {
     return this.#nodeOfKey.get(publicKey);
   }
 
-  /** Objects that wait for a node. */
-  unplaced(): readonly Unplaced[] {
-    return [...this.#unplaced.values()];
+  /** Objects of a bay that wait for a node. */
+  unplaced(bayUid: string): readonly Unplaced[] {
+    return [...(this.#unplaced.get(bayUid)?.values() ?? [])];
+  }
+
+  /** Bays in which something waits for a node. */
+  baysWithUnplaced(): readonly string[] {
+    return [...this.#unplaced.keys()];
   }
 
   /** Bays whose end is asked for. */
@@ -129,10 +134,12 @@ export class Inventory implements Placement {
 
   #putPlaced(object: StoredObject): void {
     this.#count(object.uid, object.nodeUid);
-    if (object.nodeUid || object.deleting) this.#unplaced.delete(object.uid);
-    else if (!this.#unplaced.has(object.uid)) {
+    if (object.nodeUid || object.deleting) this.#forgetUnplaced(object);
+    else {
+      const waiting = this.#unplaced.get(object.bayUid) ?? new Map<string, Unplaced>();
+      if (waiting.has(object.uid)) return;
       const node = decode('Container', object).spec?.node ?? '';
-      this.#unplaced.set(object.uid, { uid: object.uid, bayUid: object.bayUid, node });
+      this.#unplaced.set(object.bayUid, waiting.set(object.uid, { uid: object.uid, bayUid: object.bayUid, node }));
     }
   }
 
@@ -147,8 +154,14 @@ export class Inventory implements Placement {
     } else if (object.kind === 'Bay') this.#deletingBays.delete(object.uid);
     else {
       this.#count(object.uid, '');
-      this.#unplaced.delete(object.uid);
+      this.#forgetUnplaced(object);
     }
+  }
+
+  #forgetUnplaced({ uid, bayUid }: StoredObject): void {
+    const waiting = this.#unplaced.get(bayUid);
+    waiting?.delete(uid);
+    if (waiting?.size === 0) this.#unplaced.delete(bayUid);
   }
 
   #count(objectUid: string, nodeUid: string): void {

@@ -14,19 +14,33 @@ export interface PlacerOptions {
 /** How many objects are placed in one go. */
 const batchSize = 256;
 
-/** Gives objects that wait for a node to one, as soon as there is one that can take them. */
+/**
+ * Gives objects that wait for a node to one, as soon as there is one that can take them. What waits in a bay is looked through when a node of
+ * that bay has changed, and not for each object that comes to wait.
+ */
 export class Placer {
   readonly #options: PlacerOptions;
+  #bays = new Set<string>();
 
   constructor(options: PlacerOptions) {
     this.#options = options;
   }
 
-  /** Places what can be placed now. Rejects with the store's error; calling it again goes on. */
+  /** A node of this bay may take more than before. */
+  look(bayUid: string): void {
+    this.#bays.add(bayUid);
+  }
+
+  /** Places what can be placed. Rejects with the store's error; calling it again goes on. */
   async run(): Promise<void> {
-    const waiting = this.#options.inventory.unplaced();
-    for (let from = 0; from < waiting.length; from += batchSize) {
-      await Promise.all(waiting.slice(from, from + batchSize).map((object) => this.#place(object)));
+    const { inventory } = this.#options;
+    for (const bayUid of this.#bays) {
+      const anywhere = inventory.choose(bayUid, '') !== undefined;
+      const waiting = inventory.unplaced(bayUid).filter(({ node }) => anywhere || node !== '');
+      for (let from = 0; from < waiting.length; from += batchSize) {
+        await Promise.all(waiting.slice(from, from + batchSize).map((object) => this.#place(object)));
+      }
+      this.#bays.delete(bayUid);
     }
   }
 

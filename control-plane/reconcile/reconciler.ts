@@ -5,7 +5,7 @@ import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
 import type { Access, Bus } from '../broker/port.ts';
-import type { Store } from '../store/port.ts';
+import type { Store, StoredObject } from '../store/port.ts';
 import { BayFinalizer } from './bay_finalizer.ts';
 import { Connections } from './connections.ts';
 import { Dispatcher } from './dispatcher.ts';
@@ -97,13 +97,26 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   const place = coalesced(() => placer.run(), log, 'placing');
   const finalize = coalesced(() => finalizer.run(), log, 'ending bays');
 
+  const look = (bayUid: string | undefined) => {
+    if (bayUid === undefined) return;
+    placer.look(bayUid);
+    place();
+  };
+  // Whoever made it found no node; one may have come in the meantime, or it has lost the node that it had.
+  const mayBePlaced = (op: string, object: StoredObject) =>
+    op === 'put' &&
+    object.kind === 'Container' &&
+    object.nodeUid === '' &&
+    !object.deleting &&
+    inventory.choose(object.bayUid, '') !== undefined;
+
   const ends = [
     endInventory,
     dispatcher.start(),
     connections.start(),
     startUplink({ bus, sessions, dispatcher, reporting, renew, log }),
     liveness.subscribe((nodeUid) => {
-      if (liveness.node(nodeUid)?.fresh) place();
+      if (liveness.node(nodeUid)?.fresh) look(inventory.node(nodeUid)?.bayUid);
       else {
         sessions.silent(nodeUid).catch((error: unknown) => log.warn({ node: nodeUid, error }, 'silence not written'));
       }
@@ -112,8 +125,8 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
       for (const { object, op } of changes) {
         if (object.kind === 'Node') {
           if (op === 'remove') sessions.forget(object.uid);
-          place();
-        } else if (op === 'put' && !object.nodeUid && object.kind === 'Container') place();
+          look(object.bayUid);
+        } else if (mayBePlaced(op, object)) look(object.bayUid);
         if (inventory.deletingBays().length > 0) finalize();
       }
     }),
@@ -126,7 +139,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
       .compact(Math.max(0, keepFrom), requestsBeforeMs)
       .catch((error: unknown) => log.warn({ error }, 'compaction failed, trying again later'));
   }, compactMs);
-  place();
+  for (const bayUid of inventory.baysWithUnplaced()) look(bayUid);
   finalize();
 
   return {

@@ -51,6 +51,7 @@ export declare type Metadata = Message<"baykeeper.v1.Metadata"> & {
 
   /**
    * Lower-case letters, digits, '-' and '.', as a DNS name. Unique among objects of the kind in its project, bay and namespace.
+   * Empty in a create: the control plane makes one, of the kind and random digits.
    *
    * @generated from field: string name = 5;
    */
