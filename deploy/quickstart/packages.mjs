@@ -87,7 +87,14 @@ export async function installPackages(root, missing, { say, logFile }) {
  * elsewhere; the two that matter are run by the caller.
  */
 async function installLocked(npm, { root, logFile }) {
-  const options = ['--include=dev', '--ignore-scripts', '--no-audit', '--no-fund', '--prefer-offline'];
+  const options = [
+    '--include=dev',
+    '--ignore-scripts',
+    '--no-audit',
+    '--no-fund',
+    '--prefer-offline',
+    '--loglevel=warn',
+  ];
   const failure = 'The npm packages could not be installed';
   await run(npm, ['ci', ...options], { cwd: root, logFile, failure }).catch(async (error) => {
     // npm ci refuses a lock that was made where optional packages for other platforms cannot be had. npm install goes by the same lock, and

@@ -37,7 +37,7 @@ export function systemEnvironment(extra = {}) {
   const environment = {};
   for (const [key, value] of Object.entries(process.env)) {
     if (
-      /^npm_(lifecycle|package|command|config_local_prefix|config_prefix|config_global|execpath|node_execpath)/.test(
+      /^npm_(lifecycle|package|command|config_local_prefix|config_prefix|config_global|config_loglevel|execpath|node_execpath)/.test(
         key,
       )
     )
