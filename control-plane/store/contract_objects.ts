@@ -1,5 +1,5 @@
 import type { NameKey } from './keys.ts';
-import type { StoredObject, Write } from './port.ts';
+import type { Change, StoredObject, Write } from './port.ts';
 
 /** Objects and writes for the tests of stores. */
 
@@ -71,3 +71,6 @@ export const failing = (error: Error, ...writes: readonly Write<unknown>[]): Wri
 /** An object as plain data, to compare. */
 export const plain = (object: StoredObject | undefined): unknown =>
   object && { ...object, body: Buffer.from(object.body).toString('base64') };
+
+/** Changes in short, to compare. */
+export const inShort = (changes: readonly Change[]): unknown[] => changes.map((c) => [c.revision, c.op, c.object.name]);

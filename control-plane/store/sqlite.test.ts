@@ -93,8 +93,10 @@ test('a file that is no database, or of another program, is left alone', async (
   const other = await SqliteConnection.open({ file, readOnly: false, busyTimeoutMs: 0 });
   await other.exec('CREATE TABLE theirs (x)');
   await other.close();
+  const theirs = await readFile(file);
   error = await t.throwsAsync(openFile(file), { instanceOf: PreconditionError });
   t.regex(error?.message ?? '', /another program/);
+  t.deepEqual(await readFile(file), theirs);
 });
 
 test('a file of a newer schema is refused with what to do', async (t) => {

@@ -1,11 +1,10 @@
 import { mkdir, open, realpath, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Logger } from 'pino';
-import { CompactedError, UnavailableError } from '../domain/errors.ts';
+import { CompactedError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { ChangeFeed } from './feed.ts';
-import { type CommitMetrics, type CommitTarget, GroupCommit } from './group_commit.ts';
+import { type CommitMetrics, GroupCommit } from './group_commit.ts';
 import { isStorable, keyText, nameText } from './keys.ts';
-import type { Loaded, Outcome } from './overlay.ts';
 import type {
   AssignedSet,
   ChainDelta,
@@ -14,30 +13,17 @@ import type {
   ListPage,
   ListQuery,
   ObjectKey,
-  RequestKey,
   Store,
   StoredObject,
   Write,
 } from './port.ts';
-import { SqliteConnection, type SqliteValue } from './sqlite_connection.ts';
+import { DamagedError, SqliteConnection, type SqliteValue } from './sqlite_connection.ts';
+import { loadKeys, SqliteDisk } from './sqlite_disk.ts';
 import { lockStore } from './sqlite_lock.ts';
 import { SqliteReaders } from './sqlite_readers.ts';
-import { batchParameters, type ChangeRow, type ObjectRow, toChange, toObject, toRequest } from './sqlite_rows.ts';
-import { checkIntegrity, migrate } from './sqlite_schema.ts';
-import {
-  batchView,
-  countInBay,
-  deleteChanges,
-  deleteRequests,
-  insertBatch,
-  selectAssigned,
-  selectChain,
-  selectChanges,
-  selectDeleted,
-  selectHead,
-  selectKeys,
-  selectPage,
-} from './sqlite_statements.ts';
+import { type ChangeRow, type ObjectRow, toChange, toObject } from './sqlite_rows.ts';
+import { checkIntegrity, checkOwner, migrate } from './sqlite_schema.ts';
+import { batchView, countInBay, selectAssigned, selectChain, selectChanges, selectPage } from './sqlite_statements.ts';
 
 export interface SqliteStoreOptions {
   /** Path of the database. It is made, with its folder, when it is not there; `-wal`, `-shm` and `.lock` files lie beside it. */
@@ -54,11 +40,6 @@ export interface SqliteStoreOptions {
 const busyTimeoutMs = 5000;
 /** A file up to this size is checked whole when it is opened (some tenths of a second). */
 const checkUpToBytes = 256 * 1024 * 1024;
-/** After so many bytes of log, by estimate, a checkpoint runs beside the writes. */
-const checkpointBytes = 4 * 1024 * 1024;
-/** At so many pages of log the writes wait until it can begin anew: it does not grow further under unbroken load. */
-const restartPages = 8192;
-const compactRows = 1000;
 const getsTogether = 256;
 
 /**
@@ -81,6 +62,7 @@ export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Stor
       return connection;
     };
     const writer = await connect(busyTimeoutMs);
+    await checkOwner(writer, file);
     const [mode] = await writer.all<{ journal_mode: string }>('PRAGMA journal_mode = WAL');
     if (mode?.journal_mode !== 'wal')
       throw new UnavailableError(`the disk of ${file} cannot keep a shared log: use a local disk`);
@@ -89,7 +71,7 @@ export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Stor
       PRAGMA cache_size = -8192; PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;
     `);
     if ((await stat(file)).size <= checkUpToBytes) await checkIntegrity(writer, file);
-    await migrate(writer, file);
+    await migrate(writer);
     await writer.exec(batchView);
     const checkpointer = await connect(100);
     await checkpointer.exec('PRAGMA cache_size = -256; PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = FULL');
@@ -107,6 +89,7 @@ export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Stor
     for (const part of opened) {
       await part.close().catch((cause) => log.warn({ err: cause, file }, 'store did not close cleanly'));
     }
+    if (error instanceof DamagedError) throw new PreconditionError(error.message, { cause: error });
     throw error;
   }
 };
@@ -114,10 +97,13 @@ export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Stor
 /** Makes folder and file when they are not there (the file for its owner alone), and returns its path without symbolic links. */
 const prepareFile = async (file: string): Promise<string> => {
   try {
-    await mkdir(dirname(file), { recursive: true });
+    await mkdir(dirname(file), { recursive: true, mode: 0o700 });
     const folder = await realpath(dirname(file));
-    const handle = await open(file, 'a', 0o600);
-    await handle.close();
+    // Never opened when it is there: closing it would end the locks that this process may hold on it (the way of POSIX).
+    const made = await open(file, 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error;
+    });
+    await made?.close();
     const directory = await open(folder, 'r');
     await directory.sync();
     await directory.close();
@@ -127,122 +113,6 @@ const prepareFile = async (file: string): Promise<string> => {
       cause: error,
     });
   }
-};
-
-interface DiskOptions {
-  readonly writer: SqliteConnection;
-  readonly checkpointer: SqliteConnection;
-  readonly log: SqliteStoreOptions['log'];
-}
-
-/** The side that writes. */
-class SqliteDisk implements CommitTarget {
-  readonly #options: DiskOptions;
-  #logBytes = 0;
-  #checkpoint: Promise<number> | undefined;
-  #logPages = 0;
-
-  constructor(options: DiskOptions) {
-    this.#options = options;
-  }
-
-  load(keys: readonly ObjectKey[], requests: readonly RequestKey[]): Promise<Loaded> {
-    return loadKeys(this.#options.writer, keys, requests);
-  }
-
-  async commit(outcome: Outcome): Promise<void> {
-    const parameters = batchParameters(outcome);
-    for (const part of parameters) this.#logBytes += typeof part === 'string' ? part.length : 0;
-    // The bodies twice, and a page or so for each change in the indexes.
-    const bodies = parameters.at(-1);
-    if (bodies instanceof Uint8Array) this.#logBytes += 2 * bodies.byteLength + 4096 * outcome.changes.length;
-    await this.#options.writer.all(insertBatch, parameters);
-  }
-
-  async head(): Promise<number> {
-    const [row] = await this.#options.writer.all<{ revision: number | null }>(selectHead);
-    return row?.revision ?? 0;
-  }
-
-  async between(): Promise<void> {
-    if (this.#logPages >= restartPages) {
-      await this.#checkpoint;
-      await this.#runCheckpoint('RESTART');
-      // When a long read was in its way, the next checkpoint says so, and it is tried again.
-      this.#logPages = 0;
-      return;
-    }
-    if (this.#logBytes < checkpointBytes || this.#checkpoint) return;
-    this.#logBytes = 0;
-    this.#checkpoint = this.#runCheckpoint('PASSIVE').then((pages) => {
-      this.#checkpoint = undefined;
-      this.#logPages = pages;
-      return pages;
-    });
-  }
-
-  /** Forgets a slice of old changes and requests, and says whether there may be more. */
-  async compact(revision: number, requestsBeforeMs: number): Promise<boolean> {
-    const { writer } = this.#options;
-    let more = false;
-    for (const [sql, before] of [
-      [deleteChanges, revision],
-      [deleteRequests, requestsBeforeMs],
-    ] as const) {
-      await writer.all(sql, [before, compactRows]);
-      const [row] = await writer.all<{ count: number }>(selectDeleted);
-      more ||= (row?.count ?? 0) >= compactRows;
-    }
-    this.#logBytes += checkpointBytes / 8;
-    return more;
-  }
-
-  /** Waits for the checkpoint that is under way. */
-  async settle(): Promise<void> {
-    await this.#checkpoint;
-  }
-
-  /** Returns how many pages the log has. A failure is no loss: the log goes on growing until one succeeds. */
-  async #runCheckpoint(mode: 'PASSIVE' | 'RESTART'): Promise<number> {
-    try {
-      const [row] = await this.#options.checkpointer.all<{ busy: number; log: number; checkpointed: number }>(
-        `PRAGMA wal_checkpoint(${mode})`,
-      );
-      return row?.log ?? 0;
-    } catch (error) {
-      this.#options.log.warn({ err: error }, 'store checkpoint failed');
-      return 0;
-    }
-  }
-}
-
-/** What there is of these keys, in one statement. */
-const loadKeys = async (
-  connection: SqliteConnection,
-  keys: readonly ObjectKey[],
-  requests: readonly RequestKey[],
-): Promise<Loaded> => {
-  const uids: string[] = [];
-  const names: string[][] = [];
-  for (const key of keys) {
-    if ('uid' in key) uids.push(key.uid);
-    else names.push([key.kind, key.bayUid, key.project, key.namespace, key.name]);
-  }
-  const rows = await connection.all<{ attributes: string; body: Uint8Array | null }>(selectKeys, [
-    JSON.stringify(uids),
-    JSON.stringify(names),
-    JSON.stringify(requests.map((request) => [request.project, request.requestId])),
-  ]);
-  const objects = new Map<string, StoredObject>();
-  const found: Loaded['requests'][number][] = [];
-  for (const { attributes, body } of rows) {
-    if (body === null) found.push(toRequest(attributes));
-    else {
-      const object = toObject({ attributes, body });
-      objects.set(object.uid, object);
-    }
-  }
-  return { objects: [...objects.values()], requests: found };
 };
 
 interface Get {
@@ -390,8 +260,11 @@ class SqliteStore implements Store {
   async #close(): Promise<void> {
     await this.#commits.close();
     await this.#parts.disk.settle();
-    for (const part of this.#parts.opened) await part.close();
-    this.#parts.options.log.info({ revision: this.#revision }, 'store closed');
+    const { log } = this.#parts.options;
+    for (const part of this.#parts.opened) {
+      await part.close().catch((error) => log.warn({ err: error }, 'store did not close cleanly'));
+    }
+    log.info({ revision: this.#revision }, 'store closed');
   }
 
   #read<Row>(sql: string, parameters: readonly SqliteValue[]): Promise<readonly Row[]> {

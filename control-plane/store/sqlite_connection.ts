@@ -1,5 +1,5 @@
 import sqlite3 from 'sqlite3';
-import { PreconditionError, UnavailableError } from '../domain/errors.ts';
+import { UnavailableError } from '../domain/errors.ts';
 import { CollisionError } from './group_commit.ts';
 
 export type SqliteValue = string | number | null | Uint8Array;
@@ -93,7 +93,9 @@ export class SqliteConnection {
 export class BusyError extends UnavailableError {}
 
 /** The file is not what it should be, and will not become so by waiting. */
-export class DamagedError extends PreconditionError {}
+export class DamagedError extends Error {
+  override readonly name = 'DamagedError';
+}
 
 /** What an error of SQLite means to whoever has to see to it. */
 const readable = (error: Error & { code?: string }, file: string): Error => {

@@ -69,28 +69,34 @@ const migrations: readonly string[] = [
 /** The version that this program writes. */
 export const schemaVersion: number = migrations.length;
 
-/**
- * Brings a file to the newest schema, step by step, each in a transaction of its own; an empty file gets all of it. Rejects with a
- * sentence when the file is somebody else's, is damaged, or comes from a newer program.
- */
-export const migrate = async (connection: SqliteConnection, file: string): Promise<void> => {
-  const number = async (sql: string): Promise<number> => {
-    const [row] = await connection.all<{ value: number }>(sql);
-    return row?.value ?? 0;
-  };
-  const application = await number('SELECT application_id AS value FROM pragma_application_id');
-  const tables = await number('SELECT count(*) AS value FROM sqlite_schema');
+const number = async (connection: SqliteConnection, sql: string): Promise<number> => {
+  const [row] = await connection.all<{ value: number }>(sql);
+  return row?.value ?? 0;
+};
+
+const readVersion = (connection: SqliteConnection): Promise<number> =>
+  number(connection, 'SELECT user_version AS value FROM pragma_user_version');
+
+/** Rejects with PreconditionError when the file is somebody else's, or comes from a newer program. Changes nothing. */
+export const checkOwner = async (connection: SqliteConnection, file: string): Promise<void> => {
+  const application = await number(connection, 'SELECT application_id AS value FROM pragma_application_id');
+  const tables = await number(connection, 'SELECT count(*) AS value FROM sqlite_schema');
   if (application !== applicationId && (application !== 0 || tables > 0)) {
     throw new PreconditionError(
       `${file} is a database of another program: put back the right file, or move this one away`,
     );
   }
-  const version = await number('SELECT user_version AS value FROM pragma_user_version');
+  const version = await readVersion(connection);
   if (version > schemaVersion) {
     throw new PreconditionError(
       `${file} was written by a newer Baykeeper (schema ${version}, this one knows ${schemaVersion}): start that one, or put back a backup`,
     );
   }
+};
+
+/** Brings a file to the newest schema, step by step, each in a transaction of its own; an empty file gets all of it. */
+export const migrate = async (connection: SqliteConnection): Promise<void> => {
+  const version = await readVersion(connection);
   for (const [i, migration] of migrations.entries()) {
     if (i < version) continue;
     await connection.exec('BEGIN IMMEDIATE');
