@@ -22,7 +22,10 @@ import type { DesiredStore } from './state.ts';
 export interface DeliveryOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'request'>;
-  readonly store: Pick<DesiredStore, 'take' | 'settled' | 'revision' | 'headRevision' | 'digest' | 'problem'>;
+  readonly store: Pick<
+    DesiredStore,
+    'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'digest' | 'problem'
+  >;
   /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
@@ -185,6 +188,11 @@ export class Delivery {
     if (sync.name === 'receiving' && !sync.back && this.#options.store.headRevision >= sync.revision) this.#reached();
   }
 
+  #has(revision: bigint): boolean {
+    const { store } = this.#options;
+    return store.headComplete && store.headRevision >= revision;
+  }
+
   #reached(): void {
     this.#become({ name: 'idle' });
     this.#backoff.reset();
@@ -211,7 +219,8 @@ export class Delivery {
       await store.settled();
       if (store.revision !== store.headRevision)
         throw new Error(store.problem || 'the newest state is not on disk yet');
-      const asked = store.revision;
+      // Whoever does not know all asks for all.
+      const asked = store.headComplete ? store.revision : 0n;
       const request = create(SyncRequestSchema, { epoch: session.epoch, appliedRevision: asked, digest: store.digest });
       const answer = await link.request(
         upSubject(address, 'sync'),
@@ -225,7 +234,7 @@ export class Delivery {
         return;
       }
       const back = revision < asked;
-      if (!back && store.headRevision >= revision) {
+      if (!back && this.#has(revision)) {
         this.#reached();
         return;
       }

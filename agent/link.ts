@@ -1,4 +1,8 @@
-import { connect, DebugEvents, ErrorCode, Events, jwtAuthenticator, type NatsConnection, NatsError } from 'nats';
+// Not all of it at once: that also sets up object stores and web streams, 1 MB of the agent's 70.
+import type { NatsConnection } from 'nats';
+import { jwtAuthenticator } from 'nats/lib/nats-base-client/authenticator.js';
+import { DebugEvents, ErrorCode, Events, NatsError } from 'nats/lib/nats-base-client/core.js';
+import { connect } from 'nats/lib/src/connect.js';
 import { inboxPrefix } from '../proto/subjects.ts';
 import { Backoff } from './backoff.ts';
 import type { Clock } from './clock.ts';

@@ -78,6 +78,11 @@ export class DesiredStore implements Desired {
     return this.#head.revision;
   }
 
+  /** Whether the newest state that was taken, on disk or not, is known to be all. */
+  get headComplete(): boolean {
+    return this.#head.complete;
+  }
+
   /** Why the newest state cannot be kept, for people; empty when all is well. */
   get problem(): string {
     return this.#problem;

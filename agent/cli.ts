@@ -1,0 +1,92 @@
+import { Command, CommanderError } from 'commander';
+import { ConfigError, defaultDataDir, defaultDockerSocket, type Flags, readConfig, readJoinConfig } from './config.ts';
+import { exitCodes, reportFailure } from './failure.ts';
+import { relaunchLean } from './lean.ts';
+import { agentVersion } from './version.ts';
+
+function command(): Command {
+  const program = new Command('baykeeper-agent')
+    .description("Makes this machine a node of a Baykeeper bay, and runs the bay's containers on it.")
+    .version(agentVersion())
+    .exitOverride()
+    .addHelpText(
+      'after',
+      `
+Every option can be given in the environment as well: BAYKEEPER_AGENT_DATA, BAYKEEPER_AGENT_LOG_LEVEL, and so on.
+
+Examples:
+  node agent/main.ts join --server http://10.0.0.1:7300 --token ID.SECRET --bay edge-1
+  node agent/main.ts run`,
+    );
+  shared(program.command('join'))
+    .description('enrol this machine in a bay, then run; a machine that has joined before just runs on')
+    .option('--server <url>', 'URL of the control plane')
+    .option('--token <id.secret>', 'join token, as `bayctl bay join-command` prints it')
+    .option('--bay <name>', 'the bay that is meant (default: the one that the token is for)')
+    .option('--name <node>', "wanted name of the node (default: the machine's name)")
+    .option('--enroll-only', 'enrol, and do not go on running')
+    .action(join);
+  shared(program.command('run')).description('run with what the machine got when it joined').action(run);
+  return program;
+}
+
+const shared = (of: Command) =>
+  of
+    .option('--data <dir>', `folder for key, credentials and state (default: ${defaultDataDir})`)
+    .option('--docker <socket>', `the Docker engine's socket (default: ${defaultDockerSocket})`)
+    .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
+    .exitOverride();
+
+async function join(flags: Flags): Promise<void> {
+  const config = readConfig(flags, process.env);
+  const wanted = readJoinConfig(flags, process.env);
+  const [{ lockFolder }, { openIdentity }, { enroll }] = await Promise.all([
+    import('./lock.ts'),
+    import('./identity.ts'),
+    import('./enroll.ts'),
+  ]);
+  const identity = await openIdentity(config.dataDir);
+  const { node } = identity;
+  if (node) {
+    if (wanted.bay && wanted.bay !== node.bay) {
+      throw new ConfigError(
+        `this machine is node ${node.node} of bay ${node.bay} already: give --data another folder to join ${wanted.bay} as well, or empty ${config.dataDir} to leave ${node.bay}`,
+      );
+    }
+    process.stderr.write(`this machine is node ${node.node} of bay ${node.bay} already\n`);
+    if (!flags.enrollOnly) await run(flags);
+    return;
+  }
+  const unlock = await lockFolder(config.dataDir);
+  try {
+    const credentials = await enroll(
+      { server: wanted.server, identity, nowMs: () => Date.now() },
+      { token: wanted.token, bay: wanted.bay, nodeName: wanted.nodeName, agentVersion: agentVersion() },
+    );
+    await identity.take(credentials);
+    await identity.enrolledAt(wanted.server);
+    process.stderr.write(`joined bay ${credentials.bay} as node ${credentials.node}\n`);
+  } finally {
+    await unlock();
+  }
+  if (!flags.enrollOnly) await run(flags);
+}
+
+async function run(flags: Flags): Promise<void> {
+  const config = readConfig(flags, process.env);
+  relaunchLean(config);
+  // Not on this system: as it is, then.
+  const { runAgent } = await import('./run.ts');
+  await runAgent(config, agentVersion());
+}
+
+/** Runs what the command line says, to its end. Never rejects: what goes wrong is printed, and the exit code set. */
+export async function main(): Promise<void> {
+  try {
+    await command().parseAsync();
+  } catch (error) {
+    // Commander has printed its own.
+    if (error instanceof CommanderError) process.exitCode = error.exitCode === 0 ? 0 : exitCodes.config;
+    else reportFailure(error);
+  }
+}

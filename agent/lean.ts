@@ -1,0 +1,69 @@
+import { enableCompileCache, flushCompileCache } from 'node:module';
+import { join } from 'node:path';
+import type { AgentConfig } from './config.ts';
+import { reportFailure } from './failure.ts';
+
+/**
+ * An agent is small beside what it looks after: within 70 MB, of which Node.js itself takes 45. Left alone it takes 110, because Node.js
+ * keeps the compiler that strips TypeScript's types once it was used, V8 optimises what runs once, and the heap grows generously. So the
+ * agent begins again in the same process (the process id stays): with a compile cache in its data folder, without the optimising
+ * compilers, and with a tight heap. An agent mostly waits; what it does with much data (checksums, copying) is native code.
+ */
+const flags = [
+  '--max-semi-space-size=1',
+  '--optimize-for-size',
+  '--no-opt',
+  '--no-maglev',
+  '--invocation-count-for-feedback-allocation=200',
+];
+/** `warming`: with the flags, to fill the cache, which is good for these flags only. `lean`: with the cache filled. */
+const stageVariable = 'BAYKEEPER_AGENT_STAGE';
+const configVariable = 'BAYKEEPER_AGENT_CONFIG';
+
+/** Whether this process was begun again. */
+export const isLean = (): boolean =>
+  process.env[stageVariable] !== undefined && process.env[configVariable] !== undefined;
+
+/** Replaces this process by one that runs lean, and does not return; returns when that cannot be done here. */
+export function relaunchLean(config: AgentConfig): void {
+  begin('warming', config);
+}
+
+/** The agent, in a process that was begun again. */
+export async function runLean(): Promise<void> {
+  const config = JSON.parse(process.env[configVariable] ?? '') as AgentConfig;
+  if (process.env[stageVariable] === 'warming') {
+    enableCompileCache(join(config.dataDir, 'cache'));
+    await Promise.all([import('./run.ts'), import('./workloads.ts'), import('./version.ts')]);
+    if (strippedTypes()) {
+      // What the agent may come to need, too: what is not in the cache brings the compiler back.
+      await import('./enroll.ts');
+      flushCompileCache();
+      begin('lean', config);
+    }
+  }
+  const [{ runAgent }, { agentVersion }] = await Promise.all([import('./run.ts'), import('./version.ts')]);
+  try {
+    await runAgent(config, agentVersion());
+  } catch (error) {
+    reportFailure(error);
+  }
+}
+
+function begin(stage: 'warming' | 'lean', config: AgentConfig): void {
+  if (typeof process.execve !== 'function') return;
+  const env = {
+    ...process.env,
+    [stageVariable]: stage,
+    [configVariable]: JSON.stringify(config),
+    NODE_COMPILE_CACHE: join(config.dataDir, 'cache'),
+  };
+  const kept = process.execArgv.filter((argument) => !flags.includes(argument));
+  process.execve(process.execPath, [process.execPath, ...flags, ...kept, process.argv[1] ?? '', 'run'], env);
+}
+
+/** Whether the compiler that strips types has been loaded into this process. */
+function strippedTypes(): boolean {
+  const { moduleLoadList } = process as unknown as { readonly moduleLoadList?: readonly string[] };
+  return !moduleLoadList || moduleLoadList.some((name) => name.includes('amaro'));
+}

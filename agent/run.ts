@@ -1,0 +1,52 @@
+import { startAgent } from './agent.ts';
+import { systemClock } from './clock.ts';
+import type { AgentConfig } from './config.ts';
+import { openIdentity } from './identity.ts';
+import { lockFolder } from './lock.ts';
+import { createLog } from './log.ts';
+
+/** How long a clean end may take before the process ends anyhow. */
+const stopPatienceMs = 10_000;
+
+/** Runs the agent until SIGTERM or SIGINT. Rejects when it cannot start. */
+export async function runAgent(config: AgentConfig, agentVersion: string): Promise<void> {
+  const log = createLog(config.logLevel);
+  const identity = await openIdentity(config.dataDir);
+  const unlock = await lockFolder(config.dataDir);
+  // Nothing else may hold the process: it can be without connection and without engine.
+  const keepAlive = setInterval(() => undefined, 2 ** 30);
+  try {
+    const { createWorkloads } = await import('./workloads.ts');
+    const stopped = untilAsked(log);
+    const agent = await startAgent({
+      dataDir: config.dataDir,
+      identity,
+      createWorkloads: (context) => createWorkloads(config, context),
+      prove: async () => {
+        const { renewByProof } = await import('./enroll.ts');
+        return renewByProof({ server: identity.server, identity, nowMs: () => systemClock.now() });
+      },
+      agentVersion,
+      clock: systemClock,
+      log,
+    });
+    const signal = await stopped;
+    log.info({ signal }, 'stopping; what runs on the engine stays');
+    setTimeout(() => process.exit(1), stopPatienceMs).unref();
+    await agent.stop();
+  } finally {
+    clearInterval(keepAlive);
+    await unlock();
+  }
+}
+
+/** Resolves with the signal that asks for the end. What nobody caught ends the process at once, and is logged. */
+function untilAsked(log: ReturnType<typeof createLog>): Promise<string> {
+  process.on('uncaughtException', (error) => {
+    log.error({ error: error.stack ?? String(error) }, 'uncaught: the agent ends, and is to be started again');
+    process.exit(70);
+  });
+  return new Promise((resolve) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => resolve(signal));
+  });
+}
