@@ -92,7 +92,7 @@ export function createApi(options: ApiOptions): Api {
     try {
       return (await transport.unary(method, signal, leftMs, undefined, input)).message;
     } catch (cause) {
-      throw apiError(cause, settings);
+      throw apiError(cause, settings, signal);
     }
   }
 
@@ -121,7 +121,7 @@ export function createApi(options: ApiOptions): Api {
         yield* response.message;
       } catch (cause) {
         if (ownSignal?.aborted) return;
-        throw apiError(cause, settings);
+        throw apiError(cause, settings, signal);
       }
     },
     close() {
@@ -237,7 +237,7 @@ function connectFailure(cause: unknown, server: string): ApiError {
 }
 
 /** One place gives each failed call its message. */
-function apiError(cause: unknown, settings: Settings): CliError {
+function apiError(cause: unknown, settings: Settings, signal: AbortSignal): CliError {
   if (cause instanceof CliError) return cause;
   const error = ConnectError.from(cause);
   const system = systemCodes(error);
@@ -253,6 +253,9 @@ function apiError(cause: unknown, settings: Settings): CliError {
   const message = error.rawMessage || codeName(error.code);
   switch (error.code) {
     case Code.Canceled:
+      // A server that goes away resets its streams as if we had cancelled them.
+      if (!signal.aborted)
+        return new ApiError(`the connection to ${settings.server} broke`, Code.Unavailable, { cause, requestId });
       return new CliError('interrupted', exitStatus.interrupted, { cause, requestId });
     case Code.Unauthenticated: {
       const note = settings.tokenNote ? ` (${settings.tokenNote})` : '';

@@ -64,6 +64,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
   feed.setMaxListeners(0);
   const history: Event[] = [];
   let revision = 1n;
+  let made = 0;
   const tokens = new Map<string, { id: string; bay: string; maxUses: number; revoked: boolean }>();
   const sessions = new Set<import('node:http2').Http2Session>();
 
@@ -90,7 +91,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
         before ??
         create(ContainerSchema, {
           metadata: {
-            uid: uid(fixture.containers.size + 1),
+            uid: uid(++made),
             project: 'default',
             bay: 'local',
             namespace,
@@ -152,7 +153,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
         if (fixture.containers.has(key(namespace, name)))
           throw new ConnectError(`there is a container "${name}" already`, Code.AlreadyExists);
         if (validateOnly) return { container };
-        return { container: fixture.put(name, (made) => Object.assign(made, { spec: container?.spec }), namespace) };
+        return { container: fixture.put(name, (fresh) => Object.assign(fresh, { spec: container?.spec }), namespace) };
       },
       getContainer(request) {
         called('getContainer', request);
@@ -327,7 +328,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
             const name = nameOf(object.value);
             const before = fixture.containers.get(key('', name));
             if (before?.spec?.image === image) return { outcome: ApplyOutcome.UNCHANGED };
-            if (!request.validateOnly) fixture.put(name, (made) => Object.assign(made, { spec: object.value.spec }));
+            if (!request.validateOnly) fixture.put(name, (fresh) => Object.assign(fresh, { spec: object.value.spec }));
             return { outcome: before ? ApplyOutcome.CONFIGURED : ApplyOutcome.CREATED };
           }),
         };
