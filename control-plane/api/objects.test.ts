@@ -111,7 +111,6 @@ test('invalid requests name the field', async (t) => {
   t.teardown(() => f.api[Symbol.asyncDispose]());
   const cases: [object, RegExp][] = [
     [web('UPPER'), /container\.metadata\.name/],
-    [web('', {}), /container\.metadata\.name/],
     [web('a', { image: '' }), /container\.spec\.image/],
     [{ metadata: { bay: 'local', name: 'a' } }, /container\.spec/],
     [web('a', { mounts: [{ type: 1, source: 'relative', target: '/x' }] }), /container\.spec\.mounts\[0\]\.source/],
@@ -130,6 +129,14 @@ test('invalid requests name the field', async (t) => {
   await refused(t, f.containers.getContainer({ bay: 'local' }), Code.InvalidArgument, /name/);
   await refused(t, f.containers.getContainer({ bay: 'local', name: 'a', uid: 'b' }), Code.InvalidArgument);
   await refused(t, f.containers.getContainer({ bay: 'nowhere', name: 'a' }), Code.NotFound, /no bay "nowhere"/);
+});
+
+test('an object without a name is given one', async (t) => {
+  const f = await withBay();
+  t.teardown(() => f.api[Symbol.asyncDispose]());
+  const [one, other] = await Promise.all([1, 2].map(() => f.containers.createContainer({ container: web('') })));
+  t.regex(one?.container?.metadata?.name ?? '', /^container-[0-9a-f]{12}$/);
+  t.not(one?.container?.metadata?.name, other?.container?.metadata?.name);
 });
 
 test('an update moves generation and etag as it should', async (t) => {

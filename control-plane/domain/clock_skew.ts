@@ -21,7 +21,7 @@ function span(ms: number): string {
     [60_000, 'min'],
     [1_000, 's'],
   ];
-  let rest = ms;
+  let rest = Math.round(ms / 1000) * 1000;
   const parts: string[] = [];
   for (const [size, unit] of units) {
     const count = Math.floor(rest / size);

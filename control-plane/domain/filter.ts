@@ -82,7 +82,7 @@ function parseFilter(source: string): { expr: Expr; positions: { readonly [id: s
   }
 }
 
-/** The parser takes time that doubles with each bracket inside another, so it never gets to see many of them. */
+/** The parser goes down its stack with each bracket inside another, so it never gets to see many of them. */
 function tooDeep(source: string): void {
   let depth = 0;
   let quote = '';

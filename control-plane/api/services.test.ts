@@ -1,0 +1,465 @@
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import test, { type ExecutionContext } from 'ava';
+import { createUser, type KeyPair } from 'nkeys.js';
+import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { ContainerService, ExecuteRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
+import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { ExplainService, Kind, WhyOutcome } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
+import {
+  ApplyOutcome,
+  type Manifest,
+  ManifestSchema,
+  ManifestService,
+} from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
+import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { type ApiFixtureOptions, startApi } from '../../test/harness/api_fixture.ts';
+import { UnavailableError } from '../domain/errors.ts';
+
+async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
+  const error = ConnectError.from(await t.throwsAsync(call));
+  t.is(Code[error.code], Code[code], error.message);
+  if (message) t.regex(error.rawMessage, message);
+}
+
+async function fixture(t: ExecutionContext, options: ApiFixtureOptions = {}) {
+  const api = await startApi(options);
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const transport = api.transport();
+  const bays = createClient(BayService, transport);
+  const { bay } = await bays.createBay({ bay: { metadata: { name: 'edge-1' } } });
+  const bayUid = bay?.metadata?.uid ?? '';
+  return {
+    api,
+    bays,
+    bayUid,
+    bayModels: createClient(BayModelService, transport),
+    containers: createClient(ContainerService, transport),
+    nodes: createClient(NodeService, transport),
+    manifests: createClient(ManifestService, transport),
+    tokens: createClient(JoinTokenService, transport),
+    explain: createClient(ExplainService, transport),
+    system: createClient(SystemService, transport),
+    enrollment: createClient(EnrollmentService, api.transport({ token: '' })),
+    addNode: async (name: string) => {
+      const { node } = await api.addNode(bayUid, name);
+      api.placement.node = node;
+      api.liveness.set(node.uid, true);
+      return node.uid;
+    },
+  };
+}
+type Fixture = Awaited<ReturnType<typeof fixture>>;
+
+const web = (name = 'web') => ({ metadata: { bay: 'edge-1', name }, spec: { image: 'busybox' } });
+
+async function proofOf({ enrollment }: Pick<Fixture, 'enrollment'>, key: KeyPair) {
+  const publicKey = key.getPublicKey();
+  const { challenge } = await enrollment.createChallenge({ publicKey });
+  return { publicKey, challenge, signature: key.sign(challenge) };
+}
+
+async function enroll(
+  f: Fixture,
+  token: string,
+  key: KeyPair,
+  more: { bay?: string; nodeName?: string; skewMs?: number } = {},
+) {
+  const { credentials } = await f.enrollment.enroll({
+    token,
+    proof: await proofOf(f, key),
+    bay: more.bay ?? '',
+    nodeName: more.nodeName ?? 'rack',
+    time: timestampFromMs(f.api.clock.now() + (more.skewMs ?? 0)),
+    agentVersion: '0.1.0',
+  });
+  return credentials;
+}
+
+test('a join command has all that a node needs, and of the secret only a hash is kept', async (t) => {
+  const f = await fixture(t);
+  const made = await f.tokens.createJoinToken({ bay: 'edge-1', description: 'rack 1' });
+  t.regex(made.token, /^[0-9a-f]{16}\.[A-Za-z0-9_-]{32}$/);
+  t.is(
+    made.joinCommand,
+    `node agent/main.ts join --server http://127.0.0.1:7480 --token ${made.token} --bay edge-1 --name $(hostname)`,
+  );
+  t.is(made.joinToken?.maxUses, 1);
+  const stored = await f.api.store.get({ uid: made.joinToken?.id ?? '' });
+  t.false(Buffer.from(stored?.body ?? []).includes(made.token.split('.')[1] ?? 'x'));
+  for (let i = 0; i < 4; i += 1) await f.tokens.createJoinToken({ bay: 'edge-1' });
+  const first = await f.tokens.listJoinTokens({ bay: 'edge-1', pageSize: 2 });
+  const second = await f.tokens.listJoinTokens({ bay: 'edge-1', pageSize: 3, pageToken: first.nextPageToken });
+  t.is(new Set([...first.joinTokens, ...second.joinTokens].map(({ id }) => id)).size, 5);
+  t.is(second.nextPageToken, '');
+  await refused(t, f.tokens.createJoinToken({ bay: 'nowhere' }), Code.NotFound);
+  await refused(t, f.tokens.revokeJoinToken({ id: f.bayUid }), Code.NotFound);
+  const blue = createClient(JoinTokenService, f.api.transport({ token: 'blue-token' }));
+  t.deepEqual((await blue.listJoinTokens({})).joinTokens, []);
+  await refused(t, blue.revokeJoinToken({ id: made.joinToken?.id }), Code.NotFound);
+  await f.bayModels.createBayModel({
+    bayModel: { metadata: { name: 'k8s' }, spec: { containerEngine: ContainerEngine.KUBERNETES } },
+  });
+  await f.bays.createBay({ bay: { metadata: { name: 'kube' }, spec: { bayModel: 'k8s' } } });
+  await refused(t, f.tokens.createJoinToken({ bay: 'kube' }), Code.Unimplemented, /Kubernetes/);
+});
+
+test('a node joins with a token, once for each key, and its name is made unique', async (t) => {
+  const f = await fixture(t);
+  const { token, joinToken } = await f.tokens.createJoinToken({ bay: 'edge-1', maxUses: 3 });
+  const keys = [createUser(), createUser(), createUser()];
+  const [one] = await Promise.all([enroll(f, token, keys[0] as KeyPair), enroll(f, token, keys[0] as KeyPair)]);
+  t.is(one?.node, 'rack');
+  t.is(one?.bay, 'edge-1');
+  t.is(one?.userJwt, 'jwt-of-rack');
+  t.deepEqual(one?.brokerUrls, ['nats://127.0.0.1:4222']);
+  const [second, third] = await Promise.all([
+    enroll(f, token, keys[1] as KeyPair),
+    enroll(f, token, keys[2] as KeyPair),
+  ]);
+  t.deepEqual([second?.node, third?.node].sort(), ['rack-2', 'rack-3']);
+  t.is((await f.tokens.listJoinTokens({})).joinTokens.find(({ id }) => id === joinToken?.id)?.uses, 3);
+  await refused(t, enroll(f, token, createUser()), Code.PermissionDenied, /used up: all 3 of its nodes/);
+  // The answer may have been lost: the same key gets the same again.
+  t.is((await enroll(f, token, keys[1] as KeyPair))?.nodeUid, second?.nodeUid);
+  const { node } = await f.nodes.getNode({ bay: 'edge-1', name: 'rack' });
+  t.is(node?.status?.phase, NodePhase.PENDING);
+  t.is(node?.spec?.publicKey, keys[0]?.getPublicKey());
+  t.is(node?.status?.agentVersion, '0.1.0');
+  t.truthy(node?.status?.credentialsExpireTime);
+  const { nodes } = await f.nodes.listNodes({ bay: 'edge-1' });
+  t.is(nodes.length, 3);
+});
+
+test('what is wrong with a token is said in so many words', async (t) => {
+  const f = await fixture(t);
+  await f.bays.createBay({ bay: { metadata: { name: 'other' } } });
+  const key = createUser();
+  const denied = (token: string, message: RegExp, more = {}) =>
+    refused(t, enroll(f, token, key, more), Code.PermissionDenied, message);
+  const { token, joinToken } = await f.tokens.createJoinToken({ bay: 'edge-1', ttl: { seconds: 60n } });
+  await denied('nonsense', /not known here/);
+  await denied(`${joinToken?.id}.wrong`, /not known here/);
+  await denied(`0123456789abcdef.${token.split('.')[1]}`, /not known here/);
+  await denied(`${f.bayUid.replaceAll('-', '').slice(0, 16)}.x`, /not known here/);
+  await denied(token, /is for bay "edge-1", not for bay "other"/, { bay: 'other' });
+  const skewed = enroll(f, token, key, { skewMs: 3_600_000 });
+  await refused(t, skewed, Code.FailedPrecondition, /clock is 1 h ahead of the control plane/);
+  const behind = enroll(f, token, key, { skewMs: -400_000 });
+  await refused(t, behind, Code.FailedPrecondition, /clock is 6 min 40 s behind the control plane/);
+  f.api.clock.offsetMs = 61_000;
+  await denied(token, /expired at .*bayctl bay join-command edge-1/);
+  const { token: later, joinToken: laterToken } = await f.tokens.createJoinToken({ bay: 'edge-1' });
+  await f.tokens.revokeJoinToken({ id: laterToken?.id });
+  await denied(later, /was revoked at/);
+  t.is((await f.nodes.listNodes({ bay: 'edge-1' })).nodes.length, 0);
+});
+
+test('only the owner of a key gets in with it', async (t) => {
+  const f = await fixture(t);
+  const { token } = await f.tokens.createJoinToken({ bay: 'edge-1', maxUses: 9 });
+  const key = createUser();
+  const thief = createUser();
+  const proof = await proofOf(f, key);
+  const call = (changed: object) =>
+    f.enrollment.enroll({
+      token,
+      nodeName: 'n',
+      time: timestampFromMs(f.api.clock.now()),
+      proof: { ...proof, ...changed },
+    });
+  await refused(t, call({ signature: thief.sign(proof.challenge) }), Code.PermissionDenied, /signature/);
+  await refused(t, call({ publicKey: thief.getPublicKey() }), Code.PermissionDenied, /challenge/);
+  await refused(t, call({ challenge: new Uint8Array(56) }), Code.PermissionDenied, /challenge/);
+  await refused(t, call({ challenge: new Uint8Array(3) }), Code.PermissionDenied, /challenge/);
+  await refused(t, call({ publicKey: `U${'A'.repeat(55)}` }), Code.PermissionDenied);
+  await refused(t, call({ publicKey: 'nonsense' }), Code.InvalidArgument, /public_key/);
+  f.api.clock.offsetMs = 61_000;
+  await refused(t, call({}), Code.PermissionDenied, /more than a minute old/);
+});
+
+test('a known key gets new credentials until its node is revoked or deleted', async (t) => {
+  const f = await fixture(t);
+  const { token } = await f.tokens.createJoinToken({ bay: 'edge-1', maxUses: 2 });
+  const [key, other] = [createUser(), createUser()];
+  const renew = async (of: KeyPair) =>
+    f.enrollment.renewCredentials({ proof: await proofOf(f, of), time: timestampFromMs(f.api.clock.now()) });
+  await refused(t, renew(key), Code.PermissionDenied, /has to join first/);
+  await enroll(f, token, key);
+  await enroll(f, token, other, { nodeName: 'other' });
+  t.is((await renew(key)).credentials?.node, 'rack');
+  const { node } = await f.nodes.revokeNode({ bay: 'edge-1', name: 'rack' });
+  t.is(node?.status?.phase, NodePhase.REVOKED);
+  t.deepEqual(f.api.access.revoked, [key.getPublicKey()]);
+  await refused(t, renew(key), Code.PermissionDenied, /was revoked/);
+  await refused(t, enroll(f, token, key), Code.PermissionDenied, /was revoked/);
+  await f.nodes.deleteNode({ bay: 'edge-1', name: 'other' });
+  await refused(t, renew(other), Code.PermissionDenied, /was deleted/);
+  await refused(t, enroll(f, token, other), Code.PermissionDenied, /was deleted/);
+  const setRevoked = { node: { metadata: { bay: 'edge-1', name: 'rack' }, spec: { unschedulable: true } } };
+  t.true((await f.nodes.updateNode(setRevoked)).node?.spec?.revoked);
+});
+
+test('enrolment is limited for each address', async (t) => {
+  const f = await fixture(t, { api: { peerLimit: { perSecond: 1, burst: 3 } } });
+  const publicKey = createUser().getPublicKey();
+  const calls = await Promise.allSettled(Array.from({ length: 10 }, () => f.enrollment.createChallenge({ publicKey })));
+  t.is(calls.filter(({ status }) => status === 'fulfilled').length, 3);
+  await refused(t, f.enrollment.createChallenge({ publicKey }), Code.ResourceExhausted, /too many calls/);
+});
+
+test('nodes are not created, and go only when nothing is on them or with force', async (t) => {
+  const f = await fixture(t);
+  await refused(
+    t,
+    f.nodes.createNode({ node: { metadata: { bay: 'edge-1', name: 'a' } } }),
+    Code.Unimplemented,
+    /join-command/,
+  );
+  const uid = await f.addNode('n1');
+  await f.containers.createContainer({ container: web('keep') });
+  await f.containers.createContainer({ container: web('drop') });
+  const { container } = await f.containers.getContainer({ bay: 'edge-1', name: 'keep' });
+  await f.api.report(container?.metadata?.uid ?? '', (status) => {
+    status.phase = ContainerPhase.RUNNING;
+    status.containerId = 'abc';
+  });
+  await f.containers.deleteContainer({ bay: 'edge-1', name: 'drop' });
+  const ref = { bay: 'edge-1', name: 'n1' };
+  await refused(t, f.nodes.deleteNode(ref), Code.FailedPrecondition, /2 objects on node "n1"/);
+  t.is((await f.nodes.getNode(ref)).node?.metadata?.deleteTime, undefined);
+  await refused(t, f.nodes.deleteNode({ ...ref, etag: 'old', force: true }), Code.Aborted);
+  await f.nodes.deleteNode({ ...ref, force: true, validateOnly: true });
+  f.api.placement.node = undefined;
+  t.truthy((await f.nodes.deleteNode({ ...ref, force: true })).node);
+  t.is(f.api.access.revoked.length, 1);
+  await refused(t, f.nodes.getNode(ref), Code.NotFound);
+  await refused(t, f.containers.getContainer({ bay: 'edge-1', name: 'drop' }), Code.NotFound);
+  const kept = (await f.containers.getContainer({ bay: 'edge-1', name: 'keep' })).container;
+  t.is(kept?.status?.phase, ContainerPhase.PENDING);
+  t.is(kept?.status?.reason, 'Unschedulable');
+  t.is(kept?.status?.containerId, '');
+  t.is((await f.api.store.assigned(uid)).objects.length, 0);
+  // The old node's chain ends with the two that it is to forget.
+  const delta = await f.api.store.chainSince(uid, 0, 10);
+  t.is(delta?.changes.filter(({ object, op }) => op === 'remove' || object.nodeUid !== uid).length, 2);
+  t.is((await f.nodes.deleteNode({ ...ref, allowMissing: true })).node, undefined);
+});
+
+test('a node whose key the broker cannot cut off now is deleted by the next try', async (t) => {
+  const f = await fixture(t);
+  await f.addNode('n1');
+  const { revoke } = f.api.access;
+  f.api.access.revoke = () => Promise.reject(new UnavailableError('the broker cannot be reached'));
+  await refused(t, f.nodes.deleteNode({ bay: 'edge-1', name: 'n1' }), Code.Unavailable, /broker/);
+  t.truthy((await f.nodes.getNode({ bay: 'edge-1', name: 'n1' })).node?.metadata?.deleteTime);
+  f.api.access.revoke = revoke;
+  await f.nodes.deleteNode({ bay: 'edge-1', name: 'n1' });
+  t.is(f.api.access.revoked.length, 1);
+});
+
+test('an empty bay goes at once, another only with force', async (t) => {
+  const f = await fixture(t);
+  await f.tokens.createJoinToken({ bay: 'edge-1' });
+  await f.bays.deleteBay({ name: 'edge-1' });
+  await refused(t, f.bays.getBay({ name: 'edge-1' }), Code.NotFound);
+  t.deepEqual((await f.tokens.listJoinTokens({})).joinTokens, []);
+  const { bay } = await f.bays.createBay({ bay: { metadata: { name: 'edge-1' } } });
+  t.not(bay?.metadata?.uid, f.bayUid);
+
+  const { node } = await f.api.addNode(bay?.metadata?.uid ?? '', 'n1');
+  await refused(t, f.bays.deleteBay({ name: 'edge-1' }), Code.FailedPrecondition, /1 node and 0 other objects/);
+  f.api.placement.node = node;
+  f.api.liveness.set(node.uid, true);
+  await f.containers.createContainer({ container: web('on-node') });
+  f.api.placement.node = undefined;
+  await f.containers.createContainer({ container: web('nowhere') });
+  await refused(t, f.bays.deleteBay({ name: 'edge-1' }), Code.FailedPrecondition, /1 node and 2 other objects/);
+  const { bay: ending } = await f.bays.deleteBay({ name: 'edge-1', force: true });
+  t.truthy(ending?.metadata?.deleteTime);
+  await refused(t, f.containers.createContainer({ container: web('late') }), Code.FailedPrecondition, /being deleted/);
+  await refused(t, f.containers.getContainer({ bay: 'edge-1', name: 'nowhere' }), Code.NotFound);
+  const waiting = await f.containers.getContainer({ bay: 'edge-1', name: 'on-node' });
+  t.truthy(waiting.container?.metadata?.deleteTime);
+  // What is on a node that no longer answers is given up.
+  f.api.liveness.set(node.uid, false);
+  await f.bays.deleteBay({ name: 'edge-1', force: true });
+  await refused(t, f.containers.getContainer({ bay: 'edge-1', name: 'on-node' }), Code.NotFound);
+});
+
+test('apply makes, changes and leaves alone, each for itself and in order', async (t) => {
+  const f = await fixture(t);
+  const manifest = (object: Manifest['object']) => create(ManifestSchema, { object });
+  const of = (init: object) => create(ManifestSchema, { object: init as Manifest['object'] });
+  const container = (value: object) => of({ case: 'container', value });
+  const manifests = [
+    container({ metadata: { bay: 'made', name: 'in-new-bay' }, spec: { image: 'x' } }),
+    container(web('one')),
+    container({ ...web('bad'), spec: { image: '' } }),
+    container({ metadata: { bay: 'nowhere', name: 'a' }, spec: { image: 'x' } }),
+    of({ case: 'pod', value: { metadata: { bay: 'edge-1', name: 'p' } } }),
+    of({ case: 'bay', value: { metadata: { name: 'made' }, spec: { bayModel: 'small' } } }),
+    of({ case: 'bayModel', value: { metadata: { name: 'small' } } }),
+    manifest({ case: undefined }),
+  ];
+  const { results } = await f.manifests.apply({ manifests });
+  const { CREATED, CONFIGURED, UNCHANGED, REFUSED } = ApplyOutcome;
+  t.deepEqual(
+    results.map(({ outcome }) => outcome),
+    [CREATED, CREATED, REFUSED, REFUSED, REFUSED, CREATED, CREATED, REFUSED],
+  );
+  t.is(results[2]?.error?.code, Code.InvalidArgument);
+  t.is(results[2]?.error?.field, 'container.spec.image');
+  t.is(results[3]?.error?.code, Code.NotFound);
+  t.is(results[4]?.error?.code, Code.Unimplemented);
+  t.is(results[7]?.error?.code, Code.InvalidArgument);
+  const shown = results[1]?.manifest?.object;
+  t.is(shown?.case === 'container' ? shown.value.metadata?.generation : undefined, 1n);
+
+  const again = await f.manifests.apply({
+    manifests: [container(web('one')), container({ ...web('one'), spec: { image: 'y' } })],
+  });
+  t.deepEqual(new Set(again.results.map(({ outcome }) => outcome)), new Set([UNCHANGED, CONFIGURED]));
+  const dry = await f.manifests.apply({
+    manifests: [container(web('dry')), container(web('one'))],
+    validateOnly: true,
+  });
+  t.deepEqual(
+    dry.results.map(({ outcome }) => outcome),
+    [CREATED, CONFIGURED],
+  );
+  await refused(t, f.containers.getContainer({ bay: 'edge-1', name: 'dry' }), Code.NotFound);
+  await refused(t, f.manifests.apply({ manifests: [] }), Code.InvalidArgument, /manifests/);
+});
+
+test('why tells the chain from accepted to observed', async (t) => {
+  const f = await fixture(t);
+  const why = async (name = 'web') => f.explain.why({ kind: Kind.CONTAINER, bay: 'edge-1', name });
+  const outcomes = ({ steps }: { steps: { outcome: WhyOutcome }[] }) => steps.map(({ outcome }) => WhyOutcome[outcome]);
+  await f.containers.createContainer({ container: web('lost') });
+  const unplaced = await why('lost');
+  t.deepEqual(outcomes(unplaced), ['DONE', 'WAITING', 'WAITING', 'WAITING', 'WAITING']);
+  t.regex(unplaced.summary, /Unschedulable/);
+
+  const node = await f.addNode('n1');
+  const { container } = await f.containers.createContainer({ container: web() });
+  const uid = container?.metadata?.uid ?? '';
+  t.deepEqual(outcomes(await why()), ['DONE', 'WAITING', 'WAITING', 'WAITING', 'WAITING']);
+  f.api.bus.connected = false;
+  t.regex((await why()).summary, /BrokerUnavailable/);
+  f.api.bus.connected = true;
+
+  const at = timestampFromMs(1_000_000_000_000);
+  await f.api.report(uid, (status) => {
+    status.phase = ContainerPhase.FAILED;
+    status.reason = 'ImageNotFound';
+    status.message = 'There is no image busybox.';
+    status.delivery = create(DeliverySchema, { receivedGeneration: 1n, observedGeneration: 1n, receiveTime: at });
+  });
+  const failed = await why();
+  t.deepEqual(outcomes(failed), ['DONE', 'DONE', 'DONE', 'REFUSED', 'DONE']);
+  t.is(failed.steps[3]?.actor, 'docker/n1');
+  t.regex(failed.summary, /refused by docker\/n1: ImageNotFound: There is no image busybox\.$/);
+
+  await f.api.report(uid, (status) => {
+    status.phase = ContainerPhase.RUNNING;
+    status.reason = '';
+    status.message = '';
+    if (status.delivery) Object.assign(status.delivery, { appliedGeneration: 1n, applyTime: at, observeTime: at });
+  });
+  const fine = await why();
+  t.deepEqual(outcomes(fine), ['DONE', 'DONE', 'DONE', 'DONE', 'DONE']);
+  t.is(fine.summary, 'Container "web" in bay "edge-1" is as asked, and was last seen RUNNING.');
+  t.deepEqual(fine.steps[4]?.time, at);
+  f.api.liveness.set(node, false);
+  const silent = await why();
+  t.is(outcomes(silent)[4], 'UNKNOWN');
+  t.regex(silent.summary, /NodeSilent/);
+  f.api.liveness.set(node, true);
+  await f.containers.deleteContainer({ bay: 'edge-1', name: 'web' });
+  t.regex((await why()).summary, /is being deleted, and waits for its agent/);
+
+  for (const [kind, name] of [
+    [Kind.BAY, 'edge-1'],
+    [Kind.BAY_MODEL, 'm'],
+  ] as const) {
+    if (kind === Kind.BAY_MODEL) await f.bayModels.createBayModel({ bayModel: { metadata: { name } } });
+    t.is((await f.explain.why({ kind, name })).steps.length, 5);
+  }
+  t.is(
+    (await f.explain.why({ kind: Kind.NODE, bay: 'edge-1', name: 'n1' })).summary,
+    'Node "n1" in bay "edge-1" is ready.',
+  );
+  await refused(t, f.explain.why({ kind: Kind.POD, bay: 'edge-1', name: 'p' }), Code.Unimplemented);
+  await refused(t, why('nothing'), Code.NotFound);
+});
+
+test('logs and commands go through to the node, or say why not', async (t) => {
+  const seen: unknown[] = [];
+  const f = await fixture(t, {
+    streams: {
+      async *logs(target, request) {
+        seen.push(target.nodeName, request.stdout, request.stderr);
+        yield { $typeName: 'baykeeper.v1.LogsResponse', output: { case: 'stdout', value: Buffer.from('hello\n') } };
+      },
+      async *execute(_target, start, input) {
+        seen.push(start.command);
+        for await (const message of input) {
+          if (message.case === 'stdin')
+            yield { $typeName: 'baykeeper.v1.ExecuteResponse', output: { case: 'stdout', value: message.value } };
+        }
+        yield { $typeName: 'baykeeper.v1.ExecuteResponse', output: { case: 'exitCode', value: 3 } };
+      },
+    },
+  });
+  const ref = { bay: 'edge-1', name: 'web' };
+  const logs = async () => {
+    const out: string[] = [];
+    for await (const { output } of f.containers.logs(ref)) out.push(`${output.case}:${output.value}`);
+    return out;
+  };
+  await refused(t, logs(), Code.NotFound);
+  await f.containers.createContainer({ container: web() });
+  await refused(t, logs(), Code.FailedPrecondition, /on no node yet/);
+  await f.containers.deleteContainer(ref);
+  const node = await f.addNode('n1');
+  await f.containers.createContainer({ container: web() });
+  t.is((await logs()).length, 1);
+  async function* input() {
+    yield create(ExecuteRequestSchema, { input: { case: 'start', value: { ...ref, command: ['cat'] } as never } });
+    yield create(ExecuteRequestSchema, { input: { case: 'stdin', value: Buffer.from('abc') } });
+    yield create(ExecuteRequestSchema, { input: { case: 'stdinEnd', value: true } });
+  }
+  const output = [];
+  for await (const message of f.containers.execute(input())) output.push(message.output.case);
+  t.deepEqual(output, ['stdout', 'exitCode']);
+  t.deepEqual(seen, ['n1', true, true, ['cat']]);
+  async function* wrong() {
+    yield create(ExecuteRequestSchema, { input: { case: 'stdin', value: Buffer.from('abc') } });
+  }
+  const drain = async () => {
+    for await (const _ of f.containers.execute(wrong())) t.fail();
+  };
+  await refused(t, drain(), Code.InvalidArgument, /start/);
+  f.api.liveness.set(node, false);
+  await refused(t, logs(), Code.Unavailable, /Node "n1" has lost its connection/);
+});
+
+test('the system says what it is and who is calling', async (t) => {
+  const f = await fixture(t);
+  const version = await f.system.getVersion({});
+  t.is(version.version, '0.1.0-test');
+  t.is(version.store, 'sqlite');
+  t.true(version.brokerConnected);
+  t.true(version.revision > 0n);
+  const { subject, project, role } = await f.system.whoAmI({});
+  t.deepEqual([subject, project, role], ['rose', 'red', 'member']);
+});
