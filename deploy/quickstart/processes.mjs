@@ -8,6 +8,9 @@ import { delay } from './process.mjs';
  * number that belongs to somebody else by now.
  */
 
+/** The variable in which what the supervisor starts carries its state folder. The same name is in supervisor.ts. */
+const homeVariable = 'BAYKEEPER_SUPERVISED';
+
 /** When a process started, in clock ticks since boot; undefined when there is none. With its number, that names a process for good. */
 export function startTicks(pid) {
   try {
@@ -22,7 +25,7 @@ export function startTicks(pid) {
 
 /**
  * What runs for this state folder, each with its role: `supervisor`, `control plane`, `agent` or `broker`. Only processes of the same
- * user, in the same process namespace, of the right program and with the folder among their arguments count.
+ * user, in the same process namespace, of the right program and with the folder in their arguments or environment count.
  */
 export function processesOf(home) {
   const found = [];
@@ -33,7 +36,7 @@ export function processesOf(home) {
     try {
       if (statSync(`/proc/${entry}`).uid !== uid || namespaceOf(entry) !== namespace) continue;
       const args = readFileSync(`/proc/${entry}/cmdline`, 'utf8').split('\0');
-      const role = roleOf(args, home);
+      const role = roleOf(args, home, () => readFileSync(`/proc/${entry}/environ`, 'utf8').split('\0'));
       const ticks = startTicks(entry);
       if (role && ticks !== undefined) found.push({ pid: Number(entry), role, startTicks: ticks, args });
     } catch {
@@ -47,7 +50,7 @@ function namespaceOf(pid) {
   return readlinkSync(`/proc/${pid}/ns/pid`);
 }
 
-function roleOf(args, home) {
+function roleOf(args, home, environment) {
   const program = path.basename(args[0] ?? '');
   const follows = (flag, value) => args.some((arg, index) => arg === flag && args[index + 1] === value);
   const script = (ending) => args.some((arg) => arg.endsWith(ending));
@@ -56,7 +59,8 @@ function roleOf(args, home) {
   if (program !== 'node') return undefined;
   if (script('/deploy/quickstart/supervisor.ts') && follows('--home', home)) return 'supervisor';
   if (script('/control-plane/main.ts') && follows('--data', `${home}/control-plane`)) return 'control plane';
-  if (script('/agent/main.ts') && follows('--data', `${home}/agent`)) return 'agent';
+  // The agent begins again without its arguments: it is known by what the supervisor gave it to keep.
+  if (script('/agent/main.ts') && environment().includes(`${homeVariable}=${home}`)) return 'agent';
   return undefined;
 }
 

@@ -187,7 +187,8 @@ function nodeName(): string {
 /** Without the variables that speak to npm start itself: the programs take theirs from the command line here. */
 function environment(): NodeJS.ProcessEnv {
   const { BAYKEEPER_HOME: _home, DOCKER_HOST: _docker, NODE_CHANNEL_FD: _channel, ...rest } = process.env;
-  return rest;
+  // By this npm stop knows them again, whatever becomes of us: the same name is in processes.mjs.
+  return { ...rest, BAYKEEPER_SUPERVISED: home };
 }
 
 function say(text: string): void {

@@ -212,18 +212,19 @@ async function fakeEngine(socket: string): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: () => new Promise((resolve) => server.close(() => resolve())) };
 }
 
-/** Everything that runs with this state folder among its arguments. */
+/** Everything that runs for this state folder, going by its arguments or by what the supervisor gave it. */
 function processesOf(home: string): { pid: number; args: string }[] {
+  const read = (pid: string, file: string) => {
+    try {
+      return readFileSync(`/proc/${pid}/${file}`, 'utf8').replaceAll('\0', ' ');
+    } catch {
+      return '';
+    }
+  };
   return readdirSync('/proc')
-    .filter((entry) => /^\d+$/.test(entry))
-    .map((entry) => {
-      try {
-        return { pid: Number(entry), args: readFileSync(`/proc/${entry}/cmdline`, 'utf8').replaceAll('\0', ' ') };
-      } catch {
-        return { pid: 0, args: '' };
-      }
-    })
-    .filter(({ pid, args }) => pid !== process.pid && args.includes(home));
+    .filter((entry) => /^\d+$/.test(entry) && Number(entry) !== process.pid)
+    .map((entry) => ({ pid: Number(entry), args: read(entry, 'cmdline'), environment: read(entry, 'environ') }))
+    .filter(({ args, environment }) => args.includes(home) || environment.includes(`BAYKEEPER_SUPERVISED=${home}`));
 }
 
 function supervisorOf(home: string): number {
