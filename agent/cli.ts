@@ -45,27 +45,27 @@ async function join(flags: Flags): Promise<void> {
     import('./identity.ts'),
     import('./enroll.ts'),
   ]);
-  const identity = await openIdentity(config.dataDir);
-  const { node } = identity;
-  if (node) {
-    if (wanted.bay && wanted.bay !== node.bay) {
+  const unlock = await lockFolder(config.dataDir);
+  try {
+    const identity = await openIdentity(config.dataDir);
+    const { node } = identity;
+    if (node && wanted.bay && wanted.bay !== node.bay) {
       throw new ConfigError(
         `this machine is node ${node.node} of bay ${node.bay} already: give --data another folder to join ${wanted.bay} as well, or empty ${config.dataDir} to leave ${node.bay}`,
       );
     }
-    process.stderr.write(`this machine is node ${node.node} of bay ${node.bay} already\n`);
-    if (!flags.enrollOnly) await run(flags);
-    return;
-  }
-  const unlock = await lockFolder(config.dataDir);
-  try {
-    const credentials = await enroll(
-      { server: wanted.server, identity, nowMs: () => Date.now() },
-      { token: wanted.token, bay: wanted.bay, nodeName: wanted.nodeName, agentVersion: agentVersion() },
-    );
-    await identity.take(credentials);
-    await identity.enrolledAt(wanted.server);
-    process.stderr.write(`joined bay ${credentials.bay} as node ${credentials.node}\n`);
+    if (node) {
+      process.stderr.write(`this machine is node ${node.node} of bay ${node.bay} already\n`);
+    } else {
+      const credentials = await enroll(
+        { server: wanted.server, identity, nowMs: () => Date.now() },
+        { token: wanted.token, bay: wanted.bay, nodeName: wanted.nodeName, agentVersion: agentVersion() },
+      );
+      // Where first: an agent that has credentials must know where to renew them.
+      await identity.enrolledAt(wanted.server);
+      await identity.take(credentials);
+      process.stderr.write(`joined bay ${credentials.bay} as node ${credentials.node}\n`);
+    }
   } finally {
     await unlock();
   }

@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { mkdirSync, statSync } from 'node:fs';
 import { createServer, type Server } from 'node:net';
 
 /** Thrown when another agent has the data folder. */
@@ -10,9 +10,10 @@ export class LockedError extends Error {
  * Makes sure that one agent uses a data folder. The lock is a listening socket in Linux's abstract namespace, named by the folder's
  * device and inode: the kernel lets go of it however the process ends, and nothing is left that would have to be cleaned up.
  *
- * Rejects with LockedError when another agent holds it. Resolves to what releases it.
+ * Makes the folder when there is none. Rejects with LockedError when another agent holds it. Resolves to what releases it.
  */
 export async function lockFolder(path: string): Promise<() => Promise<void>> {
+  mkdirSync(path, { recursive: true, mode: 0o700 });
   const { dev, ino } = statSync(path, { bigint: true });
   const server = createServer((socket) => socket.destroy());
   await new Promise<void>((resolve, reject) => {

@@ -11,11 +11,11 @@ const stopPatienceMs = 10_000;
 /** Runs the agent until SIGTERM or SIGINT. Rejects when it cannot start. */
 export async function runAgent(config: AgentConfig, agentVersion: string): Promise<void> {
   const log = createLog(config.logLevel);
-  const identity = await openIdentity(config.dataDir);
   const unlock = await lockFolder(config.dataDir);
   // Nothing else may hold the process: it can be without connection and without engine.
   const keepAlive = setInterval(() => undefined, 2 ** 30);
   try {
+    const identity = await openIdentity(config.dataDir);
     const { createWorkloads } = await import('./workloads.ts');
     const stopped = untilAsked(log);
     const agent = await startAgent({

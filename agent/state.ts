@@ -44,6 +44,8 @@ export class DesiredStore implements Desired {
   #taken = 0;
   #kept = 0;
   #waiters: { taken: number; resolve: () => void }[] = [];
+  /** Called after the next write, whether it worked or not. */
+  #tries: (() => void)[] = [];
 
   /** Opens the file, or begins anew: a file that is damaged or another node's is set aside, and nothing is known then. */
   static async open(options: StateOptions): Promise<DesiredStore> {
@@ -119,7 +121,10 @@ export class DesiredStore implements Desired {
 
   /** Resolves when everything that was taken is on disk, or cannot be written now. */
   async settled(): Promise<void> {
-    while (this.#writing && !this.#problem) await Promise.race([this.#writing, this.#whenKept()]);
+    while (this.#writing && !this.#problem) {
+      const tried = new Promise<void>((resolve) => this.#tries.push(resolve));
+      await Promise.race([this.#writing, tried]);
+    }
   }
 
   /** Writes what is left to be written, unless that fails, and takes no more. */
@@ -153,6 +158,7 @@ export class DesiredStore implements Desired {
       } catch (error) {
         for (const uid of changed) this.#changed.add(uid);
         this.#problem = `cannot write ${path}: ${(error as Error).message}`;
+        this.#tried();
         const waitMs = this.#backoff.nextMs();
         log.error(
           { error: (error as Error).message, path, waitMs },
@@ -166,6 +172,7 @@ export class DesiredStore implements Desired {
       this.#problem = '';
       this.#backoff.reset();
       this.#publish(state, changed, taken);
+      this.#tried();
     }
   }
 
@@ -188,6 +195,10 @@ export class DesiredStore implements Desired {
         this.#options.log.error({ error }, 'a listener to the desired state failed');
       }
     }
+  }
+
+  #tried(): void {
+    for (const resolve of this.#tries.splice(0)) resolve();
   }
 
   #whenKept(): Promise<void> {
