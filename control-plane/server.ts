@@ -158,20 +158,28 @@ function shareConnections(
     // A connection that breaks before it has an owner is nobody's trouble.
     const ignore = (): void => undefined;
     socket.on('error', ignore);
+    let head = Buffer.alloc(0);
+    const gone = (): void => void socket.destroy();
     const peek = (): void => {
-      const head = socket.read() as Buffer | null;
-      if (head === null) return;
-      socket.unshift(head);
+      const chunk = socket.read() as Buffer | null;
+      if (chunk === null) return;
+      head = Buffer.concat([head, chunk]);
       const length = Math.min(head.length, http2Preface.length);
       const isHttp2 = head.subarray(0, length).equals(http2Preface.subarray(0, length));
       if (isHttp2 && length < http2Preface.length) return;
       undecided.delete(socket);
       socket.off('readable', peek);
+      socket.off('end', gone);
       socket.setTimeout(0);
-      if (isHttp2) http2.emit('connection', socket);
-      else for (const listener of take) listener.call(http1, socket);
+      socket.unshift(head);
+      // A peer that will say nothing more gets nothing more, over HTTP/2.
+      if (isHttp2) {
+        socket.allowHalfOpen = false;
+        http2.emit('connection', socket);
+      } else for (const listener of take) listener.call(http1, socket);
       socket.off('error', ignore);
     };
+    socket.on('end', gone);
     socket.on('readable', peek);
   });
   return { all, undecided };
