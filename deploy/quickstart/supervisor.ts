@@ -72,8 +72,6 @@ try {
   if (!stopping.signal.aborted) {
     tell({ kind: 'ready' });
     process.channel?.unref();
-    void controlPlane.keepRunning(readyTimeoutMs);
-    void agent.keepRunning(readyTimeoutMs);
     void guardLogs();
   }
 } catch (error) {
@@ -99,6 +97,8 @@ async function bringUp(): Promise<void> {
   if (stopping.signal.aborted) return;
   say('Starting the agent …');
   await agent.start(readyTimeoutMs);
+  void controlPlane.keepRunning(readyTimeoutMs);
+  void agent.keepRunning(readyTimeoutMs);
   await nodeReady(api, (await readFile(nodeFile, 'utf8').catch(nodeName)).trim());
 }
 
