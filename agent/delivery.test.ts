@@ -57,6 +57,8 @@ class Bed {
       link: { request: (_, data) => this.#request(data) },
       store: this.store,
       onRefused: () => undefined,
+      onOtherSession: () => undefined,
+      onHeard: () => undefined,
       clock,
       log: silentLog,
       random: () => 0.5,
@@ -196,6 +198,8 @@ test('a refused session is passed on', async (t) => {
     link: { request: async () => answer },
     store: b.store,
     onRefused: (error) => resolve(error.reason),
+    onOtherSession: () => undefined,
+    onHeard: () => undefined,
     clock: b.clock,
     log: silentLog,
   }).open(1n);

@@ -27,6 +27,10 @@ export interface DeliveryOptions {
     'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'digest' | 'problem'
   >;
   /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
+  /** The control plane says that another session is the node's newest. */
+  readonly onOtherSession: () => void;
+  /** The control plane speaks in this session. */
+  readonly onHeard: () => void;
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
   readonly log: Log;
@@ -110,8 +114,10 @@ export class Delivery {
     }
     if (assign.epoch !== this.#session.epoch) {
       log.debug({ epoch: Number(assign.epoch) }, 'an assignment of another session');
+      if (assign.body.case === undefined) this.#options.onOtherSession();
       return;
     }
+    this.#options.onHeard();
     if (assign.body.case === 'delta') this.#takeDelta(assign.body.value);
     else if (assign.body.case === 'snapshot') this.#takeChunk(assign.body.value);
   }

@@ -78,6 +78,14 @@ export class Reporter implements Reports {
     this.#kick();
   }
 
+  /** The control plane has been heard: what failed while it was away is tried again now. */
+  hurry(): void {
+    if (this.#backoff.failures === 0) return;
+    this.#backoff.reset();
+    this.#endWait();
+    this.#kick();
+  }
+
   /** The session is over: nothing more is sent until the next. */
   close(): void {
     this.#session = undefined;

@@ -27,7 +27,7 @@ export interface SessionOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'connected' | 'onConnected' | 'publish' | 'request' | 'subscribe'>;
   readonly store: DesiredStore;
-  readonly reports: Pick<Reporter, 'open' | 'close' | 'pending'>;
+  readonly reports: Pick<Reporter, 'open' | 'close' | 'hurry' | 'pending'>;
   readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus'>;
   /** Drawn at random when the process starts. */
   readonly instanceId: string;
@@ -91,7 +91,15 @@ export class Session {
 
   constructor(options: SessionOptions) {
     this.#options = options;
-    this.#delivery = new Delivery({ ...options, onRefused: (error) => this.refused(error) });
+    this.#delivery = new Delivery({
+      ...options,
+      onRefused: (error) => this.refused(error),
+      onOtherSession: () => {
+        options.log.info({}, 'the control plane knows another session, beginning one');
+        this.#wait('fenced');
+      },
+      onHeard: () => options.reports.hurry(),
+    });
   }
 
   get state(): SessionState {

@@ -94,6 +94,17 @@ export class Dispatcher implements Publications {
     }
   }
 
+  /** Tells the agent which session is its newest. */
+  announce(address: NodeAddress, epoch: number): void {
+    const message = create(AssignSchema, { epoch: BigInt(epoch) });
+    try {
+      this.#options.bus.publish(downSubject(address, 'assign'), toBinary(AssignSchema, message));
+    } catch (error) {
+      // Its next message brings us here again.
+      this.#options.log.debug({ node: address.nodeUid, error }, 'session not announced');
+    }
+  }
+
   /** The node is away: nothing is sent, and nothing is kept about it. */
   close(nodeUid: string): void {
     this.#chains.delete(nodeUid);

@@ -23,11 +23,20 @@ import { writeNode } from './status_write.ts';
 
 /** A message of an agent that is not taken, and what the agent should do about it. */
 export class RefusedError extends Error {
-  override readonly name = 'RefusedError';
+  override readonly name: string = 'RefusedError';
   readonly reason: ErrorReason;
   constructor(reason: ErrorReason, message: string) {
     super(message);
     this.reason = reason;
+  }
+}
+
+/** A message of a session that is not the node's newest. */
+class FencedError extends RefusedError {
+  readonly newest: number;
+  constructor(epoch: number, newest: number) {
+    super(ErrorReason.FENCED, `epoch ${epoch} is not the newest session's, which is ${newest}`);
+    this.newest = newest;
   }
 }
 
@@ -74,6 +83,7 @@ export class Sessions {
   /** Begins a session. */
   async hello(address: NodeAddress, hello: Hello): Promise<HelloReply> {
     const { nodeUid } = address;
+    if (!hello.instanceId) throw new RefusedError(ErrorReason.INVALID, 'instance_id: is required');
     await this.#refuseDuplicate(nodeUid, hello.instanceId);
     const now = this.#options.clock.now();
     const epoch = await this.#options.store.write({
@@ -114,10 +124,7 @@ export class Sessions {
   async check(address: NodeAddress, epoch: number): Promise<void> {
     const session = this.#sessions.get(address.nodeUid) ?? (await this.#adopt(address, epoch));
     if (session.epoch !== epoch) {
-      throw new RefusedError(
-        ErrorReason.FENCED,
-        `epoch ${epoch} is not the newest session's, which is ${session.epoch}`,
-      );
+      throw new FencedError(epoch, session.epoch);
     }
     session.lastHeardMs = this.#options.clock.now();
   }
@@ -125,7 +132,13 @@ export class Sessions {
   /** Takes a heartbeat. Throws RefusedError when it is of an older session. */
   async heartbeat(address: NodeAddress, heartbeat: Heartbeat): Promise<void> {
     const { nodeUid } = address;
-    await this.check(address, Number(heartbeat.epoch));
+    try {
+      await this.check(address, Number(heartbeat.epoch));
+    } catch (error) {
+      // Nobody waits for an answer to a heartbeat: without this an agent whose epoch is not ours any more would never learn of it.
+      if (error instanceof FencedError) this.#options.dispatcher.announce(address, error.newest);
+      throw error;
+    }
     const session = this.#sessions.get(nodeUid);
     if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
     session.heartbeat = Number(heartbeat.sequence);
@@ -174,10 +187,7 @@ export class Sessions {
   async #adopt(address: NodeAddress, epoch: number): Promise<Session> {
     const stored = nodeOrRefuse(await this.#options.store.get({ uid: address.nodeUid }), address);
     if (epoch !== stored.epoch) {
-      throw new RefusedError(
-        ErrorReason.FENCED,
-        `epoch ${epoch} is not the newest session's, which is ${stored.epoch}`,
-      );
+      throw new FencedError(epoch, stored.epoch);
     }
     // Two messages may have come at once.
     const session = this.#sessions.get(address.nodeUid) ?? {
@@ -189,6 +199,7 @@ export class Sessions {
     };
     this.#sessions.set(address.nodeUid, session);
     this.#options.dispatcher.open(address, session.epoch);
+    this.#options.dispatcher.announce(address, session.epoch);
     return session;
   }
 

@@ -29,7 +29,7 @@ export declare const file_baykeeper_bus_v1_bus: GenFile;
  */
 export declare type Hello = Message<"baykeeper.bus.v1.Hello"> & {
   /**
-   * Drawn at random each time the agent starts: tells a restart from a second agent with the same identity.
+   * Drawn at random each time the agent starts: tells a restart from a second agent with the same identity. Never empty.
    *
    * @generated from field: string instance_id = 1;
    */
@@ -178,7 +178,8 @@ export declare type SyncReply = Message<"baykeeper.bus.v1.SyncReply"> & {
 export declare const SyncReplySchema: GenMessage<SyncReply>;
 
 /**
- * control plane → agent: on the `assign` subject.
+ * control plane → agent: on the `assign` subject. Without a body it says which session is the node's newest, after the control plane was
+ * away or when a heartbeat came from another one: an agent in another session says Hello.
  *
  * @generated from message baykeeper.bus.v1.Assign
  */
