@@ -1,5 +1,5 @@
 import { create } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   ContainerPhase,
   type ContainerSpec,
@@ -16,6 +16,9 @@ import type { Ending, ObjectMemory } from './memory.ts';
 import { hasFinished } from './plan.ts';
 
 /** How what is on the engine reads as a ContainerStatus. Pure. */
+
+/** The engine's times have a fraction of a millisecond, for their order; a Timestamp made from milliseconds takes none. */
+const timestampAt = (ms: number): Timestamp => timestampFromMs(Math.floor(ms));
 
 /** Why it is not as asked. `reason` is one word in CamelCase. */
 export interface Problem {
@@ -101,7 +104,7 @@ export function containerStatus(input: StatusInput): ContainerStatus {
     if (!runs && status.phase !== ContainerPhase.DELETING) status.phase = ContainerPhase.FAILED;
     status.reason = problem.reason;
     status.message = problem.message;
-    if (problem.retryTimeMs !== undefined) status.retryTime = timestampFromMs(problem.retryTimeMs);
+    if (problem.retryTimeMs !== undefined) status.retryTime = timestampAt(problem.retryTimeMs);
   } else if (doing && status.phase !== ContainerPhase.RUNNING && status.phase !== ContainerPhase.PAUSED) {
     status.phase = doing === 'pulling' ? ContainerPhase.PULLING : ContainerPhase.CREATING;
     status.reason = '';
@@ -173,8 +176,8 @@ function describe(status: ContainerStatus, container: EngineContainer, { restart
   status.restarts = container.restartCount + (restarts?.containerId === container.id ? restarts.count : 0);
   status.outOfMemory = container.oomKilled;
   status.health = healths[container.health];
-  if (container.startedMs !== undefined) status.startTime = timestampFromMs(container.startedMs);
-  if (container.finishedMs !== undefined) status.finishTime = timestampFromMs(container.finishedMs);
+  if (container.startedMs !== undefined) status.startTime = timestampAt(container.startedMs);
+  if (container.finishedMs !== undefined) status.finishTime = timestampAt(container.finishedMs);
   status.ports = container.ports.map((port) =>
     create(PortMappingSchema, { ...port, protocol: protocols[port.protocol] }),
   );
@@ -185,9 +188,9 @@ function deliveryOf(times: DeliveryTimes): Delivery {
     receivedGeneration: times.receivedGeneration,
     appliedGeneration: times.appliedGeneration,
     observedGeneration: times.observedGeneration,
-    publishTime: timestampFromMs(times.publishMs),
-    receiveTime: timestampFromMs(times.receiveMs),
-    ...(times.applyMs !== undefined && { applyTime: timestampFromMs(times.applyMs) }),
-    observeTime: timestampFromMs(times.observeMs),
+    publishTime: timestampAt(times.publishMs),
+    receiveTime: timestampAt(times.receiveMs),
+    ...(times.applyMs !== undefined && { applyTime: timestampAt(times.applyMs) }),
+    observeTime: timestampAt(times.observeMs),
   });
 }

@@ -33,7 +33,8 @@ export function objectReport({ object, wanted, one, memory, away, nodeName, nowM
     delivery: {
       receivedGeneration: generation,
       appliedGeneration,
-      observedGeneration: one.settled || problem ? generation : appliedGeneration,
+      // While the engine is away nothing is known of a generation that it has not taken.
+      observedGeneration: one.settled || (problem && away === undefined) ? generation : appliedGeneration,
       publishMs: object.publishTimeMs,
       receiveMs: object.receiveTimeMs,
       applyMs: memory.applied?.timeMs,

@@ -50,21 +50,22 @@ export class DockerDriver implements Driver {
 
   async list(labels: Readonly<Record<string, string>>): Promise<EngineSummary[]> {
     const label = Object.entries(labels).map(([key, value]) => `${key}=${value}`);
-    const found = await this.#call('list containers', (abortSignal) =>
-      this.#docker.listContainers({ all: true, filters: { label }, abortSignal }),
-    );
-    return found.map((one) => ({
-      id: one.Id,
-      name: (one.Names?.[0] ?? '').replace(/^\//, ''),
-      labels: one.Labels ?? {},
-      state: stateOf(one.State),
-    }));
+    return await this.#call('list containers', async (abortSignal) => {
+      const found = await this.#docker.listContainers({ all: true, filters: { label }, abortSignal });
+      if (!Array.isArray(found)) throw new TypeError('the engine did not answer with a list');
+      return found.map((one) => ({
+        id: one.Id,
+        name: (one.Names?.[0] ?? '').replace(/^\//, ''),
+        labels: one.Labels ?? {},
+        state: stateOf(one.State),
+      }));
+    });
   }
 
   async inspect(idOrName: string): Promise<EngineContainer | undefined> {
     try {
-      return fromInspect(
-        await this.#call('inspect the container', (abortSignal) => this.#container(idOrName).inspect({ abortSignal })),
+      return await this.#call('inspect the container', async (abortSignal) =>
+        fromInspect(await this.#container(idOrName).inspect({ abortSignal })),
       );
     } catch (error) {
       if (error instanceof DriverError && error.kind === 'not-found') return undefined;

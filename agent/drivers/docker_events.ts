@@ -16,7 +16,7 @@ export async function* readEvents(
   try {
     stream = (await docker.getEvents({
       // The engine takes a fraction of nanoseconds; the client's types know whole seconds only.
-      since: seconds(sinceMs) as unknown as number,
+      since: seconds(Math.floor(sinceMs)) as unknown as number,
       filters: { type: ['container'], event: [...eventActions] },
       abortSignal: signal,
     })) as Readable;
@@ -36,7 +36,7 @@ export async function* readEvents(
 /** See Driver.history. */
 export async function readHistory(docker: Docker, sinceMs: number, abortSignal: AbortSignal): Promise<EngineEvent[]> {
   const stream = (await docker.getEvents({
-    since: seconds(sinceMs) as unknown as number,
+    since: seconds(Math.floor(sinceMs)) as unknown as number,
     until: seconds(Date.now()) as unknown as number,
     filters: { type: ['container'], event: [...eventActions] },
     abortSignal,

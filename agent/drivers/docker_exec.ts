@@ -4,7 +4,7 @@ import { toDriverError } from './docker_errors.ts';
 import { seconds } from './docker_events.ts';
 import { demultiplex, raw } from './docker_streams.ts';
 import { DriverError, type EngineExec, type EngineOutput, type ExecOptions, type LogOptions } from './driver.ts';
-import { endProcessTree } from './process_tree.ts';
+import { endProcessTree, findLeader, type Leader } from './process_tree.ts';
 
 /** See Driver.logs. */
 export async function openLogs(container: Docker.Container, options: LogOptions): Promise<EngineOutput> {
@@ -43,7 +43,7 @@ function unfollowed(container: Docker.Container, options: object): Promise<Reada
   });
 }
 
-const pollMs = 20;
+const pollMs = 10;
 const settleMs = 5_000;
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
 
@@ -64,7 +64,9 @@ export async function openExec(container: Docker.Container, options: ExecOptions
     ...(options.user && { User: options.user }),
   });
   const socket = await exec.start({ hijack: true, stdin: true, Tty: options.tty });
-  const session = new DockerExec(exec, socket, target.State.Pid, options.tty);
+  const session = new DockerExec(exec, socket, options.tty);
+  // Now or never: the engine forgets a command with a terminal, while it runs, as soon as nobody listens to it.
+  await session.findProcess(target.State.Pid);
   if (!options.stdin) session.endInput();
   if (options.tty && options.size) {
     // A size that does not get through is a smaller window, and no reason not to run.
@@ -77,16 +79,30 @@ class DockerExec implements EngineExec {
   readonly chunks: EngineExec['chunks'];
   readonly #exec: Docker.Exec;
   readonly #socket: Duplex;
-  readonly #containerPid: number;
+  #leader: Leader | undefined;
+  #finished = false;
   #closed = false;
 
-  constructor(exec: Docker.Exec, socket: Duplex, containerPid: number, tty: boolean) {
+  constructor(exec: Docker.Exec, socket: Duplex, tty: boolean) {
     this.#exec = exec;
     this.#socket = socket;
-    this.#containerPid = containerPid;
     // Errors reach the reader of `chunks`; without a listener one after its end would end the process.
     socket.on('error', () => undefined);
     this.chunks = tty ? raw(socket) : demultiplex(socket);
+  }
+
+  /** Remembers which process it is, to end it should nobody listen any more. */
+  async findProcess(containerPid: number): Promise<void> {
+    const until = Date.now() + settleMs;
+    for (;;) {
+      const { Running: running, ExitCode: exitCode, Pid: pid } = await this.#inspect();
+      if (pid > 0) {
+        this.#leader = await findLeader(pid, containerPid);
+        return;
+      }
+      if ((!running && exitCode !== null) || Date.now() > until) return;
+      await pause(pollMs);
+    }
   }
 
   async write(data: Uint8Array): Promise<void> {
@@ -127,7 +143,10 @@ class DockerExec implements EngineExec {
     const until = Date.now() + settleMs;
     for (;;) {
       const { Running: running, ExitCode: exitCode } = await this.#inspect();
-      if (!running && exitCode !== null) return exitCode;
+      if (!running && exitCode !== null) {
+        this.#finished = true;
+        return exitCode;
+      }
       // The output may be closed by a process that goes on; its exit code will not come.
       if (Date.now() > until) throw new DriverError('other', 'the command has closed its output and goes on running');
       await pause(pollMs);
@@ -138,20 +157,8 @@ class DockerExec implements EngineExec {
     if (this.#closed) return;
     this.#closed = true;
     this.#socket.destroy();
-    // Nobody waits for this: where the engine is away by now, the process went with it or stays its engine's.
-    this.#endProcess().catch(() => undefined);
-  }
-
-  async #endProcess(): Promise<void> {
-    const until = Date.now() + settleMs;
-    for (;;) {
-      const { Running: running, ExitCode: exitCode, Pid: pid } = await this.#inspect();
-      if (running && pid > 0) return await endProcessTree(pid, this.#containerPid);
-      if (!running && exitCode !== null) return;
-      // Asked to start, and not there yet: it would come to be after we looked away.
-      if (Date.now() > until) return;
-      await pause(pollMs);
-    }
+    // What a command that has ended left running on purpose is the container's.
+    if (this.#leader && !this.#finished) void endProcessTree(this.#leader);
   }
 
   async #ended(): Promise<boolean> {

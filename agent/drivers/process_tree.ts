@@ -18,25 +18,37 @@ interface Process {
   readonly started: string;
 }
 
+/** A process as it was found; the number alone may be another's later. */
+export interface Leader extends Process {
+  /** PID namespace of its container. */
+  readonly namespace: string;
+}
+
 /**
- * Hangs up on a process, its descendants and its session, and kills those that are left after a second.
+ * Looks at a process while it runs. Undefined: it has ended, or is not in the container, or /proc does not show it.
  *
  * @param pid of the process, as the node sees it
  * @param containerPid of the container's first process
  */
-export async function endProcessTree(pid: number, containerPid: number): Promise<void> {
+export async function findLeader(pid: number, containerPid: number): Promise<Leader | undefined> {
   const namespace = await namespaceOf(containerPid);
-  const own = await namespaceOf(process.pid);
-  if (!namespace || namespace === own || pid === containerPid) return;
+  if (!namespace || namespace === (await namespaceOf(process.pid)) || pid === containerPid) return undefined;
+  const found = await read(pid);
+  return found && (await namespaceOf(pid)) === namespace ? { ...found, namespace } : undefined;
+}
+
+/** Hangs up on a process, its descendants and its session, and kills those that are left after a second. */
+export async function endProcessTree(leader: Leader): Promise<void> {
+  const { pid, namespace, started } = leader;
   const inContainer = async (one: Process) =>
-    one.pid !== containerPid &&
-    (await namespaceOf(one.pid)) === namespace &&
-    (await read(one.pid))?.started === one.started;
+    (await namespaceOf(one.pid)) === namespace && (await read(one.pid))?.started === one.started;
 
   const targets = new Map<string, Process>();
   const collect = async () => {
-    for (const one of treeOf(pid, [...targets.values()], await processes()))
-      targets.set(`${one.pid} ${one.started}`, one);
+    const all = await processes();
+    // Its number is another's by now, so what it left behind cannot be told any more.
+    if (all.some((one) => one.pid === pid && one.started !== started)) return;
+    for (const one of treeOf(pid, [...targets.values()], all)) targets.set(`${one.pid} ${one.started}`, one);
   };
   const signal = async (name: 'SIGHUP' | 'SIGKILL') => {
     let alive = 0;

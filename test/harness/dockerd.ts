@@ -69,7 +69,8 @@ const applets = [
 /** Starts one. Throws with what is missing when the machine cannot run it. */
 export async function startDockerd(options: TestDockerdOptions = {}): Promise<TestDockerd> {
   checkMachine();
-  const dir = options.dir ?? (await mkdtemp(join(tmpdir(), 'bk-dockerd-')));
+  await removeOrphans();
+  const dir = options.dir ?? (await mkdtemp(join(tmpdir(), folderPrefix)));
   await mkdir(dir, { recursive: true });
   const id = randomBytes(4).toString('hex');
   const paths = {
@@ -83,7 +84,12 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
     containerdSocket: join(dir, 'containerd.sock'),
   };
   await writeFile(paths.config, '{}');
-  const bridge = await makeBridge(`bk${id}`);
+  const bridge = `bk${id}`;
+  await writeFile(
+    join(dir, ownerFile),
+    JSON.stringify({ pid: process.pid, started: await startTime(process.pid), bridge }),
+  );
+  await makeBridge(bridge);
   const docker = dockerClient(paths.socket);
   let containerd: ChildProcess | undefined;
   let child: ChildProcess | undefined;
@@ -129,10 +135,7 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
     if (child) await removeContainers(docker);
     await end('SIGTERM');
     await endProcess(containerd, 'SIGTERM');
-    await endProcessesOf(dir);
-    await unmountBelow(dir);
-    await run('ip', ['link', 'delete', bridge]).catch(() => undefined);
-    await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+    await removeTraces(dir, bridge);
   };
 
   try {
@@ -154,6 +157,38 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
     importBusybox: (tag) => importBusybox(docker, dir, tag),
     [Symbol.asyncDispose]: dispose,
   };
+}
+
+const folderPrefix = 'bk-dockerd-';
+const ownerFile = 'owner.json';
+
+async function removeTraces(dir: string, bridge: string): Promise<void> {
+  await endProcessesOf(dir);
+  await unmountBelow(dir);
+  await run('ip', ['link', 'delete', bridge]).catch(() => undefined);
+  await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
+}
+
+/** Removes what test processes have left that were killed before they could. Only folders that say who made them, and that is gone. */
+async function removeOrphans(): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    if (!name.startsWith(folderPrefix)) continue;
+    const dir = join(tmpdir(), name);
+    try {
+      const owner: unknown = JSON.parse(await readFile(join(dir, ownerFile), 'utf8'));
+      const { pid, started, bridge } = owner as { pid: number; started: string; bridge: string };
+      if (!/^bk[0-9a-f]{8}$/.test(bridge) || (await startTime(pid)) === started) continue;
+      await removeTraces(dir, bridge);
+    } catch {
+      // Half made, or just being removed: not ours to judge.
+    }
+  }
+}
+
+/** Tells a process from a later one with its number. Empty: there is none. */
+async function startTime(pid: number): Promise<string> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => '');
+  return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19] ?? '';
 }
 
 const isRunning = (child: ChildProcess | undefined): child is ChildProcess =>
@@ -211,7 +246,7 @@ function isExecutable(path: string): boolean {
 }
 
 /** A bridge with a network of 250 addresses that the machine does not have yet. */
-async function makeBridge(name: string): Promise<string> {
+async function makeBridge(name: string): Promise<void> {
   for (let attempt = 0; ; attempt += 1) {
     const [a = 0, b = 0] = randomBytes(2);
     const network = `10.${200 + (a % 55)}.${b}`;
@@ -221,7 +256,7 @@ async function makeBridge(name: string): Promise<string> {
     try {
       await run('ip', ['addr', 'add', `${network}.1/24`, 'dev', name]);
       await run('ip', ['link', 'set', name, 'up']);
-      return name;
+      return;
     } catch (error) {
       await run('ip', ['link', 'delete', name]);
       throw error;
