@@ -23,7 +23,8 @@ import { Kind } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
 export interface Entry {
   readonly assignment: Assignment;
   readonly publishTimeMs: number;
-  readonly receiveTimeMs: number;
+  /** When it arrived, and from the moment that it is on disk: when that was. The store writes it then. */
+  receiveTimeMs: number;
 }
 
 /** The set that a node was given, as of one revision. Never changed in place. */

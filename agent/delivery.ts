@@ -26,11 +26,11 @@ export interface DeliveryOptions {
     DesiredStore,
     'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'digest' | 'problem'
   >;
-  /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
   /** The control plane says that another session is the node's newest. */
   readonly onOtherSession: () => void;
   /** The control plane speaks in this session. */
   readonly onHeard: () => void;
+  /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
   readonly log: Log;

@@ -11,7 +11,7 @@ import type { Clock } from './clock.ts';
 import { syncFolder, writeDurably } from './durable_file.ts';
 import type { Log } from './log.ts';
 import type { Desired, DesiredObject, DesiredState } from './ports.ts';
-import { decodeState, encodeState, type StateOwner } from './state_file.ts';
+import { decodeState, type EncodedAssignments, encodeState, type StateOwner } from './state_file.ts';
 
 export interface StateOptions extends StateOwner {
   readonly path: string;
@@ -36,6 +36,7 @@ export class DesiredStore implements Desired {
   #current: DesiredState;
   #digest: SetDigest;
   #changed = new Set<string>();
+  readonly #encoded: EncodedAssignments = new WeakMap();
   #writing: Promise<void> | undefined;
   #problem = '';
   #closed = false;
@@ -154,7 +155,7 @@ export class DesiredStore implements Desired {
       const changed = [...this.#changed];
       this.#changed.clear();
       try {
-        await writeDurably(path, encodeState(this.#options, state), 0o600);
+        await writeDurably(path, encodeState(this.#options, state, this.#encoded), 0o600);
       } catch (error) {
         for (const uid of changed) this.#changed.add(uid);
         this.#problem = `cannot write ${path}: ${(error as Error).message}`;
@@ -177,9 +178,11 @@ export class DesiredStore implements Desired {
   }
 
   #publish(state: ChainState, changed: readonly string[], taken: number): void {
+    const now = this.#options.clock.now();
     for (const uid of changed) {
       const before = this.#durable.entries.get(uid);
       const after = state.entries.get(uid);
+      if (after && after !== before) after.receiveTimeMs = now;
       if (before) this.#digest.remove(digestMember(before.assignment));
       if (after) this.#digest.add(digestMember(after.assignment));
     }

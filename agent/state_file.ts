@@ -36,8 +36,15 @@ interface Meta extends StateOwner {
   readonly graves: readonly string[];
 }
 
+/** Assignments as they lie in the file, kept from one write to the next: few of them change in between. */
+export type EncodedAssignments = WeakMap<Assignment, Uint8Array>;
+
 /** The file's content, in pieces to be written one after the other. */
-export function encodeState(owner: StateOwner, state: ChainState): Uint8Array[] {
+export function encodeState(
+  owner: StateOwner,
+  state: ChainState,
+  encoded: EncodedAssignments = new WeakMap(),
+): Uint8Array[] {
   const meta: Meta = {
     bayUid: owner.bayUid,
     nodeUid: owner.nodeUid,
@@ -50,7 +57,8 @@ export function encodeState(owner: StateOwner, state: ChainState): Uint8Array[] 
   const assignments: Uint8Array[] = [];
   let size = 4 + json.byteLength;
   for (const { assignment } of state.entries.values()) {
-    const bytes = toBinary(AssignmentSchema, assignment);
+    const bytes = encoded.get(assignment) ?? toBinary(AssignmentSchema, assignment);
+    encoded.set(assignment, bytes);
     assignments.push(bytes);
     size += 8 + 8 + 4 + bytes.byteLength;
   }
