@@ -48,6 +48,8 @@ export class FakeEngine implements Driver {
   /** Every call that changed something, in order: `start web`. */
   readonly calls: string[] = [];
   down = false;
+  /** Things happen, and no event tells. */
+  mute = false;
   readonly #held = new Map<string, Held>();
   readonly #history: EngineEvent[] = [];
   readonly #listeners = new Set<{ readonly push: (event: EngineEvent) => void; readonly end: () => void }>();
@@ -79,11 +81,16 @@ export class FakeEngine implements Driver {
   }
 
   async pull(image: string, signal?: AbortSignal): Promise<void> {
-    await this.#change('pull', image, () => {
-      if (signal?.aborted) throw new DriverError('cancelled', `cannot pull ${image}: called off`);
+    const cancelled = () => new DriverError('cancelled', `cannot pull ${image}: called off`);
+    const calledOff = new Promise<never>((_resolve, reject) => {
+      signal?.addEventListener('abort', () => reject(cancelled()), { once: true });
+    });
+    const pulled = this.#change('pull', image, () => {
+      if (signal?.aborted) throw cancelled();
       if (!this.registry.has(image)) throw new DriverError('image-not-found', `cannot pull ${image}: no such image`);
       this.images.add(image);
     });
+    await Promise.race([pulled, calledOff]);
   }
 
   async create({ name, spec, labels }: CreateRequest): Promise<string> {
@@ -393,6 +400,7 @@ export class FakeEngine implements Driver {
   }
 
   #emit(action: EventAction, id: string, more: { oldName?: string; exitCode?: number } = {}): void {
+    if (this.mute) return;
     const { name, labels } = this.#get(id).container;
     const event: EngineEvent = {
       action,
