@@ -17,6 +17,7 @@ const needs = {
     present: () => Boolean(findProgram('dockerd') && findProgram('iptables')),
   },
   busybox: { packages: ['busybox-static'], present: () => succeeds('dpkg', ['-s', 'busybox-static']) },
+  loadGenerator: { packages: ['nghttp2-client'], present: () => Boolean(findProgram('h2load')) },
   curl: { packages: ['curl'], present: () => Boolean(findProgram('curl')) },
 };
 
