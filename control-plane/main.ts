@@ -1,104 +1,15 @@
 #!/usr/bin/env node
-import { chmod, mkdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { flushCompileCache } from 'node:module';
 import process from 'node:process';
-import { pino } from 'pino';
-import { collectDefaultMetrics, Registry } from 'prom-client';
-import { createApi } from './api/create_api.ts';
-import { adminAuthenticator, loadAdminToken } from './auth/admin_token.ts';
-import { createNodeProofs } from './auth/node_proof.ts';
-import { startBroker } from './broker/broker.ts';
-import { type Config, readConfig, version } from './config.ts';
-import { startReconciler } from './reconcile/reconciler.ts';
-import { RevokedKeys } from './reconcile/revoked_keys.ts';
-import { startServer } from './server.ts';
-import { openSqliteStore } from './store/sqlite.ts';
-import { openWatch } from './store/watch.ts';
-
-/** How long calls that are under way may take to end when the control plane is asked to. */
-const graceMs = 5_000;
-
-/** Everything that a control plane is made of, in the order in which it starts; it ends in the reverse order. */
-async function start(config: Config): Promise<{ readonly url: string; stop(): Promise<void> }> {
-  const log = pino({ level: config.logLevel, base: undefined }, pino.destination({ fd: 2, sync: false }));
-  const clock = { now: () => Date.now() };
-  const stack = new AsyncDisposableStack();
-  try {
-    await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
-    await chmod(config.dataDir, 0o700);
-    const store = await openSqliteStore({
-      file: join(config.dataDir, 'store.db'),
-      clock,
-      log: log.child({ part: 'store' }),
-    });
-    stack.defer(() => store.close());
-
-    const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
-    const broker = await startBroker({
-      dataDir: config.dataDir,
-      log: log.child({ part: 'broker' }),
-      clock,
-      credentialTtlMs: config.credentialTtlMs,
-      revokedKeys: () => revokedKeys.list(),
-      ...(config.broker.kind === 'own'
-        ? { natsServer: { binary: config.broker.binary, port: config.broker.port } }
-        : { external: config.broker }),
-    });
-    stack.defer(() => broker.close());
-    const { bus } = broker;
-    const access = revokedKeys.remembering(broker.access);
-
-    const reconciler = await startReconciler({
-      store,
-      bus,
-      access,
-      clock,
-      log: log.child({ part: 'reconcile' }),
-      heartbeatMs: config.heartbeatMs,
-      keepChanges: config.keepChanges,
-    });
-    stack.defer(() => reconciler.close());
-
-    const registry = new Registry();
-    collectDefaultMetrics({ register: registry });
-    let url = '';
-    const api = await createApi({
-      store,
-      openWatch,
-      access,
-      bus,
-      ...reconciler,
-      authenticator: adminAuthenticator(await loadAdminToken(config.dataDir)),
-      proofs: createNodeProofs({ clock }),
-      clock,
-      log: log.child({ part: 'api' }),
-      registry,
-      version,
-      joinCommandPrefix: config.joinCommandPrefix,
-      serverUrl: () => url,
-    });
-    stack.defer(() => api.close());
-    const server = await startServer({
-      host: config.host,
-      port: config.port,
-      api,
-      registry,
-      log: log.child({ part: 'server' }),
-    });
-    stack.defer(() => server.close({ graceMs }));
-    url = server.url;
-    log.info({ url, version, data: config.dataDir }, 'ready');
-    const built = stack.move();
-    return { url, stop: () => built.disposeAsync() };
-  } catch (error) {
-    await stack.disposeAsync();
-    throw error;
-  }
-}
+import { readConfig } from './config.ts';
+import { relaunchTuned } from './tuned_launch.ts';
 
 const config = readConfig(process.argv.slice(2));
+relaunchTuned(config.dataDir);
 try {
-  const { url, stop } = await start(config);
+  // Not before: a process that begins again has no use for it.
+  const { startControlPlane } = await import('./control_plane.ts');
+  const { url, stop } = await startControlPlane(config);
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
@@ -115,6 +26,8 @@ try {
     });
   }
   process.stdout.write(`ready ${url}\n`);
+  // Now, and not at the end: a crash would lose it.
+  flushCompileCache();
 } catch (error) {
   process.stderr.write(`Error: ${messageOf(error)}\n`);
   process.exit(1);

@@ -1,5 +1,12 @@
 import { createServer as createHttpServer, type Server, type ServerResponse } from 'node:http';
-import { createServer as createHttp2Server, type Http2Server, type ServerHttp2Session } from 'node:http2';
+import {
+  createServer as createHttp2Server,
+  type Http2Server,
+  Http2ServerRequest,
+  Http2ServerResponse,
+  type ServerHttp2Session,
+  type ServerHttp2Stream,
+} from 'node:http2';
 import { BlockList, isIP, type Socket } from 'node:net';
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
@@ -7,6 +14,7 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
+import { createDirectUnary } from './api/direct_unary.ts';
 
 /** The server cannot listen where it was told to. The message says why, and what to do. */
 export class ListenError extends Error {
@@ -48,6 +56,8 @@ type Request = Parameters<NodeHandlerFn>[0];
 type Response = Parameters<NodeHandlerFn>[1];
 
 const maxHeaderBytes = 32 * 1024;
+/** A misspelt field is told, not dropped. */
+const jsonOptions = { ignoreUnknownFields: false };
 /** How long a new connection may say nothing. */
 const firstByteTimeoutMs = 10_000;
 /** What every HTTP/2 connection begins with, as far as it takes to tell it from HTTP/1.1: `PRI * HTTP/2.0`. */
@@ -190,20 +200,32 @@ function createSessions(
   handler: (request: Request, response: Response) => void,
   sessions: Set<ServerHttp2Session>,
 ): Http2Server {
-  const server = createHttp2Server(
-    {
-      settings: {
-        maxConcurrentStreams: options.maxConcurrentStreams ?? 1000,
-        maxHeaderListSize: maxHeaderBytes,
-        initialWindowSize: 1024 * 1024,
-      },
-      maxSessionMemory: 64,
+  const server = createHttp2Server({
+    settings: {
+      maxConcurrentStreams: options.maxConcurrentStreams ?? 1000,
+      maxHeaderListSize: maxHeaderBytes,
+      initialWindowSize: 1024 * 1024,
     },
-    handler,
-  );
+    maxSessionMemory: 64,
+  });
+  const { api } = options;
+  const direct = createDirectUnary({
+    ...limitsOf(options),
+    jsonOptions,
+    routes: api.routes,
+    interceptors: api.interceptors,
+  });
+  const peers = new WeakMap<object, string>();
+  server.on('stream', (stream: ServerHttp2Stream, headers, _flags, rawHeaders: string[]) => {
+    const values = () => createContextValues().set(peerKey, (stream.session && peers.get(stream.session)) ?? '');
+    if (direct(stream, headers, values)) return;
+    // What node:http2 does for a server with a request listener.
+    handler(new Http2ServerRequest(stream, headers, {}, rawHeaders), new Http2ServerResponse(stream));
+  });
   const pingIntervalMs = options.pingIntervalMs ?? 30_000;
   server.on('session', (session) => {
     sessions.add(session);
+    peers.set(session, session.socket.remoteAddress ?? '');
     // The window of the connection, like that of a stream: with the usual 64 KiB, large messages wait for each other.
     session.setLocalWindowSize(4 * 1024 * 1024);
     let answered = true;
@@ -262,15 +284,18 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
     contextValues: (request) => createContextValues().set(peerKey, request.socket.remoteAddress ?? ''),
     fallback,
     shutdownSignal,
-    readMaxBytes: options.readMaxBytes ?? 4 * 1024 * 1024,
-    writeMaxBytes: options.writeMaxBytes ?? 64 * 1024 * 1024,
+    ...limitsOf(options),
     acceptCompression: [compressionGzip],
     // Below this, packing costs more time than sending saves.
     compressMinBytes: 256 * 1024,
-    // A misspelt field is told, not dropped.
-    jsonOptions: { ignoreUnknownFields: false },
+    jsonOptions,
   });
 }
+
+const limitsOf = ({ readMaxBytes = 4 * 1024 * 1024, writeMaxBytes = 64 * 1024 * 1024 }: ServerOptions) => ({
+  readMaxBytes,
+  writeMaxBytes,
+});
 
 interface Page {
   readonly status: number;

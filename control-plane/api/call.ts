@@ -7,6 +7,9 @@ export const principalKey = createContextKey<Principal | undefined>(undefined, {
 /** The caller's network address; set by the server. Empty: not known. */
 export const peerKey = createContextKey<string>('', { description: 'peer' });
 
+/** How long the caller waits, in milliseconds; set by the server. Undefined: without end. */
+export const timeoutKey = createContextKey<number | undefined>(undefined, { description: 'timeout' });
+
 /** Who is calling. Throws UnauthenticatedError when nobody has been let in: a method that needs nobody does not ask. */
 export function principalOf(context: Pick<HandlerContext, 'values'>): Principal {
   const principal = context.values.get(principalKey);

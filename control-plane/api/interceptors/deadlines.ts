@@ -1,16 +1,18 @@
 import { Code, ConnectError, type Interceptor } from '@connectrpc/connect';
+import { timeoutKey } from '../call.ts';
 
 /**
- * Ends a unary call that takes longer than `unaryTimeoutMs`, whatever its caller allows it: a caller that waits is told. A shorter deadline of the
- * caller's own is kept by the protocol. What was being written may still be. Streams last as long as their caller likes.
+ * Ends a unary call that takes longer than `unaryTimeoutMs`, or than its caller waits: a caller that does not say still gets an
+ * answer. What was being written may still be. Streams last as long as their caller likes.
  */
 export function deadlinesInterceptor(unaryTimeoutMs: number): Interceptor {
   return (next) => (request) => {
     if (request.stream) return next(request);
+    const timeoutMs = Math.min(unaryTimeoutMs, request.contextValues.get(timeoutKey) ?? unaryTimeoutMs);
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        reject(new ConnectError(`not done within ${unaryTimeoutMs / 1000} s`, Code.DeadlineExceeded));
-      }, unaryTimeoutMs);
+        reject(new ConnectError(`not done within ${timeoutMs / 1000} s`, Code.DeadlineExceeded));
+      }, timeoutMs);
       next(request)
         .then(resolve, reject)
         .finally(() => clearTimeout(timer));
