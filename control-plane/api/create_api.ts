@@ -3,7 +3,6 @@ import type { DescService } from '@bufbuild/protobuf';
 import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { v7 as uuidv7 } from 'uuid';
 import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
@@ -36,6 +35,7 @@ import { reflectionServices, serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
+import { createUidSource } from './uid.ts';
 import type { OpenWatch } from './watch_objects.ts';
 
 /** Options of {@link createApi}. */
@@ -85,7 +85,7 @@ export interface Api {
 /** Puts the services together. Rejects when the store cannot be read. */
 export async function createApi(options: ApiOptions): Promise<Api> {
   const { store, access, bus, liveness, placement, clock, log, authenticator } = options;
-  const newUid = options.newUid ?? uuidv7;
+  const newUid = options.newUid ?? createUidSource();
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
   const around: Surroundings = {

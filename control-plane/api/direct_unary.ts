@@ -1,0 +1,349 @@
+import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import {
+  create,
+  type DescMethodUnary,
+  type DescService,
+  fromBinary,
+  fromJsonString,
+  isMessage,
+  type JsonReadOptions,
+  type JsonWriteOptions,
+  type Message,
+  toBinary,
+  toJsonString,
+} from '@bufbuild/protobuf';
+import {
+  Code,
+  ConnectError,
+  type ConnectRouter,
+  type ContextValues,
+  type HandlerContext,
+  type Interceptor,
+  type ServiceImpl,
+  type UnaryRequest,
+  type UnaryResponse,
+} from '@connectrpc/connect';
+import {
+  codeToHttpStatus,
+  errorToJsonBytes,
+  parseTimeout as parseConnectTimeout,
+} from '@connectrpc/connect/protocol-connect';
+import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
+import { timeoutKey } from './call.ts';
+
+/*
+ * Unary calls over HTTP/2, in the gRPC and Connect protocols, without compression: nearly every call there is. connect-node serves them too, by way of
+ * web Requests, async generators and abort signals that a unary call has no use for; that costs more than all the rest of a call. What is not
+ * plain (streams, compression, GET, gRPC-Web, HTTP/1.1, a content type that is not known here) is left to it.
+ */
+
+/** Options of {@link createDirectUnary}. */
+export interface DirectUnaryOptions {
+  readonly routes: (router: ConnectRouter) => void;
+  readonly interceptors: readonly Interceptor[];
+  readonly jsonOptions: Partial<JsonReadOptions & JsonWriteOptions>;
+  readonly readMaxBytes: number;
+  readonly writeMaxBytes: number;
+}
+
+/** Serves a stream if it can. False: it is somebody else's. */
+export type DirectUnary = (
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  contextValues: () => ContextValues,
+) => boolean;
+
+type Next = (request: UnaryRequest) => Promise<UnaryResponse>;
+interface DirectMethod {
+  readonly method: DescMethodUnary;
+  readonly service: DescService;
+  readonly call: Next;
+}
+
+/** How one protocol reads a request and writes an answer. */
+interface Codec {
+  readonly timeoutHeader: string;
+  readonly parseTimeout: typeof parseConnectTimeout;
+  /** Bytes around a message. */
+  readonly overheadBytes: number;
+  decode(method: DescMethodUnary, body: Buffer, options: DirectUnaryOptions): Message;
+  encode(method: DescMethodUnary, message: Message, options: DirectUnaryOptions): Uint8Array;
+  answer(stream: ServerHttp2Stream, header: Headers, body: Uint8Array): void;
+  fail(stream: ServerHttp2Stream, error: ConnectError): void;
+}
+
+/** Collects the unary methods of the routes; the chain of interceptors is put together once for each. */
+export function createDirectUnary(options: DirectUnaryOptions): DirectUnary {
+  const methods = collect(options);
+  return (stream, headers, contextValues) => {
+    if (headers[':method'] !== 'POST') return false;
+    const codec = codecs.get(headers['content-type'] ?? '');
+    const target = codec && methods.get(headers[':path'] ?? '');
+    if (!target || isCompressed(headers)) return false;
+    serve(options, target, codec, stream, headers, contextValues());
+    return true;
+  };
+}
+
+function isCompressed(headers: IncomingHttpHeaders): boolean {
+  const encoding = headers['grpc-encoding'] ?? headers['content-encoding'];
+  return encoding !== undefined && encoding !== 'identity';
+}
+
+function collect({ routes, interceptors }: DirectUnaryOptions): ReadonlyMap<string, DirectMethod> {
+  const methods = new Map<string, DirectMethod>();
+  const recorder: ConnectRouter = {
+    handlers: [],
+    service<T extends DescService>(service: T, implementation: Partial<ServiceImpl<T>>) {
+      for (const method of service.methods) {
+        const handle = (implementation as Record<string, Handle | undefined>)[method.localName];
+        if (method.methodKind !== 'unary' || !handle) continue;
+        const unary = method as DescMethodUnary;
+        const call = chain(service, unary, handle.bind(implementation), interceptors);
+        methods.set(`/${service.typeName}/${method.name}`, { service, method: unary, call });
+      }
+      return recorder;
+    },
+    // Routes of single methods are none of ours.
+    rpc: () => recorder,
+  };
+  routes(recorder);
+  return methods;
+}
+
+type Handle = (request: Message, context: HandlerContext) => Promise<Answer> | Answer;
+type Answer = Record<string, unknown>;
+
+function chain(
+  service: DescService,
+  method: DescMethodUnary,
+  handle: Handle,
+  interceptors: readonly Interceptor[],
+): Next {
+  const { output } = method;
+  const last: Next = async (request) => {
+    const answer = await handle(request.message, contextOf(request));
+    return {
+      stream: false,
+      service,
+      method,
+      header: new Headers(),
+      trailer: new Headers(),
+      message: isMessage(answer, output) ? answer : create(output, answer),
+    };
+  };
+  // An interceptor takes any call and returns its like: of unary calls it makes unary calls.
+  return interceptors.reduceRight<Next>(
+    (next, interceptor) => interceptor(next as ReturnType<Interceptor>) as Next,
+    last,
+  );
+}
+
+function contextOf(request: UnaryRequest): HandlerContext {
+  return {
+    service: request.service,
+    method: request.method,
+    signal: request.signal,
+    timeoutMs: () => request.contextValues.get(timeoutKey),
+    requestMethod: request.requestMethod,
+    requestHeader: request.header,
+    responseHeader: new Headers(),
+    responseTrailer: new Headers(),
+    protocolName: '',
+    values: request.contextValues,
+    url: request.url,
+  };
+}
+
+function serve(
+  options: DirectUnaryOptions,
+  target: DirectMethod,
+  codec: Codec,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  contextValues: ContextValues,
+): void {
+  const chunks: Buffer[] = [];
+  let size = 0;
+  let ended = false;
+  const finish = (write: () => void): void => {
+    if (ended) return;
+    ended = true;
+    if (!stream.destroyed && !stream.closed) write();
+  };
+  const fail = (error: unknown): void => {
+    finish(() => codec.fail(stream, ConnectError.from(error, Code.Internal)));
+  };
+  // A caller that goes away: nobody is left to be told.
+  stream.on('error', () => undefined);
+  stream.on('data', (chunk: Buffer) => {
+    size += chunk.length;
+    if (size <= options.readMaxBytes + codec.overheadBytes) chunks.push(chunk);
+    else {
+      chunks.length = 0;
+      const limit = `the message is larger than ${options.readMaxBytes} bytes`;
+      fail(new ConnectError(limit, Code.ResourceExhausted));
+    }
+  });
+  stream.on('end', () => {
+    if (ended) return;
+    let request: UnaryRequest;
+    try {
+      const body = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
+      request = requestOf(target, codec.decode(target.method, body, options), stream, headers, contextValues);
+      takeTimeout(codec, headers, contextValues);
+    } catch (error) {
+      fail(error);
+      return;
+    }
+    target
+      .call(request)
+      .then(({ message, header }) => {
+        const body = codec.encode(target.method, message, options);
+        if (body.byteLength > options.writeMaxBytes + codec.overheadBytes) {
+          const limit = `the answer is larger than ${options.writeMaxBytes} bytes: ask for less at a time`;
+          throw new ConnectError(limit, Code.ResourceExhausted);
+        }
+        finish(() => codec.answer(stream, header, body));
+      })
+      .catch(fail);
+  });
+}
+
+function requestOf(
+  { service, method }: DirectMethod,
+  message: Message,
+  stream: ServerHttp2Stream,
+  headers: IncomingHttpHeaders,
+  contextValues: ContextValues,
+): UnaryRequest {
+  const header = new Headers();
+  for (const [name, value] of Object.entries(headers)) {
+    if (value !== undefined && !name.startsWith(':')) header.set(name, Array.isArray(value) ? value.join(', ') : value);
+  }
+  const abort = new AbortController();
+  stream.once('aborted', () => abort.abort(new ConnectError('the caller went away', Code.Canceled)));
+  return {
+    stream: false,
+    service,
+    method,
+    message,
+    header,
+    contextValues,
+    signal: abort.signal,
+    requestMethod: 'POST',
+    url: headers[':path'] ?? '',
+  };
+}
+
+function takeTimeout(codec: Codec, headers: IncomingHttpHeaders, contextValues: ContextValues): void {
+  const value = headers[codec.timeoutHeader];
+  if (value === undefined) return;
+  const timeout = codec.parseTimeout(String(value), Number.MAX_SAFE_INTEGER);
+  if (timeout.error) throw timeout.error;
+  contextValues.set(timeoutKey, timeout.timeoutMs);
+}
+
+/** Reads by `read`; what cannot be read is the caller's mistake. */
+function reading<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof ConnectError) throw error;
+    const detail = error instanceof Error ? error.message : String(error);
+    throw new ConnectError(`the message cannot be read: ${detail}`, Code.InvalidArgument, undefined, undefined, error);
+  }
+}
+
+function fieldsOf(header: Headers): OutgoingHttpHeaders {
+  const fields: OutgoingHttpHeaders = {};
+  header.forEach((value, name) => {
+    fields[name] = value;
+  });
+  return fields;
+}
+
+const frameBytes = 5;
+
+function unframe(body: Buffer): Buffer {
+  if (body.length < frameBytes || body.readUInt32BE(1) !== body.length - frameBytes) {
+    throw new ConnectError('protocol error: not exactly one message was sent', Code.InvalidArgument);
+  }
+  if (body[0] !== 0)
+    throw new ConnectError('protocol error: a message is compressed, and nothing says how', Code.Internal);
+  return body.subarray(frameBytes);
+}
+
+function frame(body: Uint8Array): Buffer {
+  const framed = Buffer.allocUnsafe(frameBytes + body.byteLength);
+  framed[0] = 0;
+  framed.writeUInt32BE(body.byteLength, 1);
+  framed.set(body, frameBytes);
+  return framed;
+}
+
+const grpc: Codec = {
+  timeoutHeader: 'grpc-timeout',
+  parseTimeout: parseGrpcTimeout,
+  overheadBytes: frameBytes,
+  decode: (method, body) => {
+    const bytes = unframe(body);
+    return reading(() => fromBinary(method.input, bytes));
+  },
+  encode: (method, message) => frame(toBinary(method.output, message)),
+  answer(stream, header, body) {
+    stream.respond(
+      { ':status': 200, 'content-type': 'application/grpc+proto', ...fieldsOf(header) },
+      { waitForTrailers: true },
+    );
+    stream.once('wantTrailers', () => stream.sendTrailers({ 'grpc-status': '0' }));
+    stream.end(body);
+  },
+  fail(stream, error) {
+    const trailer = fieldsOf(setTrailerStatus(new Headers(), error));
+    stream.respond({ ':status': 200, 'content-type': 'application/grpc+proto', ...trailer }, { endStream: true });
+  },
+};
+
+const connect = {
+  timeoutHeader: 'connect-timeout-ms',
+  parseTimeout: parseConnectTimeout,
+  overheadBytes: 0,
+  fail(stream: ServerHttp2Stream, error: ConnectError): void {
+    const body = errorToJsonBytes(error, undefined);
+    stream.respond({
+      ':status': codeToHttpStatus(error.code),
+      ...fieldsOf(error.metadata),
+      'content-type': 'application/json',
+      'content-length': body.byteLength,
+    });
+    stream.end(body);
+  },
+};
+
+function respond(stream: ServerHttp2Stream, type: string, header: Headers, body: Uint8Array): void {
+  stream.respond({ ':status': 200, 'content-type': type, 'content-length': body.byteLength, ...fieldsOf(header) });
+  stream.end(body);
+}
+
+const connectProto: Codec = {
+  ...connect,
+  decode: (method, body) => reading(() => fromBinary(method.input, body)),
+  encode: (method, message) => toBinary(method.output, message),
+  answer: (stream, header, body) => respond(stream, 'application/proto', header, body),
+};
+
+const connectJson: Codec = {
+  ...connect,
+  decode: (method, body, { jsonOptions }) =>
+    reading(() => fromJsonString(method.input, body.length === 0 ? '{}' : body.toString('utf8'), jsonOptions)),
+  encode: (method, message, { jsonOptions }) => Buffer.from(toJsonString(method.output, message, jsonOptions)),
+  answer: (stream, header, body) => respond(stream, 'application/json', header, body),
+};
+
+const codecs: ReadonlyMap<string, Codec> = new Map([
+  ['application/grpc', grpc],
+  ['application/grpc+proto', grpc],
+  ['application/proto', connectProto],
+  ['application/json', connectJson],
+]);

@@ -1,0 +1,17 @@
+import test from 'ava';
+import { TokenBuckets } from './token_bucket.ts';
+
+test('a caller may call in bursts, and steadily after that; another has a bucket of its own', (t) => {
+  const clock = { nowMs: 0, now: () => clock.nowMs };
+  const buckets = new TokenBuckets({ perSecond: 2, burst: 3 }, clock);
+  const take = (caller: string) => buckets.take(caller);
+  t.deepEqual([take('a'), take('a'), take('a'), take('a')], [true, true, true, false]);
+  t.true(take('b'));
+  clock.nowMs = 500;
+  t.deepEqual([take('a'), take('a')], [true, false]);
+  clock.nowMs = 60_000;
+  t.deepEqual([take('a'), take('a'), take('a'), take('a')], [true, true, true, false]);
+  // A clock that goes back gives nothing away.
+  clock.nowMs = 0;
+  t.false(take('a'));
+});
