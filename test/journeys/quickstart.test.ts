@@ -82,7 +82,8 @@ test.serial('a machine goes from npm start to a container, through stop and star
   t.is(await runningId(engine, 'web'), containerId, 'the container outlived all of that');
 
   t.is((await npm('start', '--detach')).code, 0);
-  t.is((await bayctl('delete', 'container', 'web', '-b', 'local')).code, 0);
+  const deleted = await bayctl('delete', 'container', 'web', '-b', 'local');
+  t.is(deleted.code, 0, deleted.stderr);
   await until('the container is gone', async () => (await runningId(engine, 'web')) === undefined);
 });
 
