@@ -142,7 +142,7 @@ function phaseOf({ removing, spec, container, memory }: StatusInput): Phase {
     default:
       if (stopped) return plain(ContainerPhase.STOPPED);
       if (!hasFinished(spec, container, memory)) return plain(ContainerPhase.CREATING);
-      return ended(container);
+      return ended({ exitCode: container.exitCode, oomKilled: ranOut(container, memory) });
   }
 }
 
@@ -167,14 +167,19 @@ const healths = {
 
 const protocols = { tcp: PortProtocol.TCP, udp: PortProtocol.UDP, sctp: PortProtocol.SCTP } as const;
 
-function describe(status: ContainerStatus, container: EngineContainer, { restarts, ended }: ObjectMemory): void {
+/** The engine does not always note it. */
+const ranOut = ({ id, state, oomKilled }: EngineContainer, { ended }: ObjectMemory): boolean =>
+  oomKilled || (state === 'exited' && ended?.containerId === id && ended.oomKilled);
+
+function describe(status: ContainerStatus, container: EngineContainer, memory: ObjectMemory): void {
+  const { restarts, ended } = memory;
   status.containerId = container.id;
   status.imageId = container.imageId;
   // While it runs the engine no longer has the exit code of the run before.
   if (container.state === 'exited' || container.state === 'restarting') status.exitCode = container.exitCode;
   else if (ended?.containerId === container.id) status.exitCode = ended.exitCode;
   status.restarts = container.restartCount + (restarts?.containerId === container.id ? restarts.count : 0);
-  status.outOfMemory = container.oomKilled;
+  status.outOfMemory = ranOut(container, memory);
   status.health = healths[container.health];
   if (container.startedMs !== undefined) status.startTime = timestampAt(container.startedMs);
   if (container.finishedMs !== undefined) status.finishTime = timestampAt(container.finishedMs);

@@ -1,6 +1,6 @@
 import type { EngineEvent } from './drivers/driver.ts';
 import { engineName, label } from './engine_labels.ts';
-import type { Memory } from './memory.ts';
+import type { Ending, Memory } from './memory.ts';
 
 /**
  * Tells from the engine's events whether a run ended by itself, or because somebody stopped, killed or removed the container. Engines do
@@ -10,7 +10,8 @@ export class Endings {
   readonly #memory: Memory;
   /** When each container was last sent a signal, by id. */
   readonly #signals = new Map<string, number>();
-  readonly #oom = new Set<string>();
+  /** When each container last ran out of memory, by id: that may have killed one process of it, and not the container. */
+  readonly #oom = new Map<string, number>();
 
   constructor(memory: Memory) {
     this.#memory = memory;
@@ -24,10 +25,16 @@ export class Endings {
         bounded(this.#signals);
         this.#signals.set(id, timeMs);
         break;
-      case 'oom':
+      case 'oom': {
         bounded(this.#oom);
-        this.#oom.add(id);
+        this.#oom.set(id, timeMs);
+        // The engine hears of it by another way than of the end, and may hear of the end first.
+        const { ended } = this.#memory.get(uid);
+        if (ended?.containerId === id && !ended.oomKilled && ofMemory(ended, timeMs)) {
+          this.#memory.set(uid, { ended: { ...ended, oomKilled: true } });
+        }
         break;
+      }
       case 'die': {
         const signalMs = this.#signals.get(id);
         const signalled = signalMs !== undefined && timeMs - signalMs < signalWindowMs;
@@ -67,7 +74,7 @@ export class Endings {
         by,
         spec: labels[label.spec] ?? '',
         exitCode,
-        oomKilled: this.#oom.has(id),
+        oomKilled: ofMemory({ exitCode, dieMs: timeMs }, this.#oom.get(id)),
       },
       // Should the container go, its label goes with it.
       ...(made > reboots && { reboots: made }),
@@ -75,11 +82,16 @@ export class Endings {
   }
 }
 
+const oomWindowMs = 10_000;
+const killedExitCode = 137;
+const ofMemory = ({ exitCode, dieMs }: Pick<Ending, 'exitCode' | 'dieMs'>, oomMs: number | undefined): boolean =>
+  exitCode === killedExitCode && oomMs !== undefined && Math.abs(dieMs - oomMs) < oomWindowMs;
+
 /** A process that was sent a signal and ends within this time ended of it. A `stop`, which may wait longer, says so itself. */
 const signalWindowMs = 30_000;
 
 /** Signals that nobody dies of (a SIGHUP to a server) are not taken off again: forget the oldest. */
-function bounded(entries: Map<string, number> | Set<string>): void {
+function bounded(entries: Map<string, number>): void {
   if (entries.size < 1000) return;
   for (const key of entries.keys()) {
     entries.delete(key);

@@ -420,6 +420,6 @@ class Loop implements RunningWorkloads {
 }
 
 /** Actions that change nothing to act on. */
-const quiet: ReadonlySet<EngineEvent['action']> = new Set(['create', 'kill', 'oom']);
+const quiet: ReadonlySet<EngineEvent['action']> = new Set(['create', 'kill']);
 
 const text = (error: unknown): string => (error instanceof Error ? error.message : String(error));
