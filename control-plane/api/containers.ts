@@ -15,7 +15,8 @@ import { decode } from '../domain/record.ts';
 import type { ExecuteInput, Liveness, Streams, StreamTarget } from '../reconcile/port.ts';
 import { principalOf } from './call.ts';
 import { refOf } from './kind_services.ts';
-import type { ObjectRef, Objects } from './objects.ts';
+import type { ObjectRef } from './object_location.ts';
+import type { Objects } from './objects.ts';
 
 /** What the methods that only containers have need. */
 export interface ContainerOptions {

@@ -15,7 +15,8 @@ import type { Principal } from '../domain/principal.ts';
 import { principalOf } from './call.ts';
 import { requestIdOf } from './fingerprint.ts';
 import { listObjects } from './list_objects.ts';
-import type { ObjectRef, Objects } from './objects.ts';
+import type { ObjectRef } from './object_location.ts';
+import type { Objects } from './objects.ts';
 import { type WatchOptions, watchObjects } from './watch_objects.ts';
 
 /** The service of each kind. */

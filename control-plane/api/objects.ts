@@ -1,18 +1,7 @@
-import { create } from '@bufbuild/protobuf';
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
-import type { BayModel } from '../../proto/gen/baykeeper/v1/bay_model_pb.js';
-import { type Bay, BaySpecSchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
-import { ContainerEngine, Provisioner } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import type { ContainerSpec } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { defaultNamespace } from '../domain/defaults.ts';
-import {
-  AlreadyExistsError,
-  ConflictError,
-  InvalidError,
-  NotFoundError,
-  PreconditionError,
-  UnimplementedError,
-} from '../domain/errors.ts';
+import { AlreadyExistsError, ConflictError, InvalidError, NotFoundError } from '../domain/errors.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import {
   type Changed,
@@ -30,8 +19,10 @@ import { decode, encode, newRecord } from '../domain/record.ts';
 import type { Placement } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import type { BayDirectory, BayRef } from './bay_directory.ts';
+import { completeBay, modelKey } from './bay_from_model.ts';
 import { checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
+import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -45,17 +36,6 @@ export interface ObjectsOptions {
   readonly newUid: () => string;
 }
 
-/** How a request names one object. */
-export interface ObjectRef {
-  /** Name of the bay; empty for kinds that are not in one. */
-  readonly bay: string;
-  /** Empty: the default one. */
-  readonly namespace: string;
-  /** Name or uid, one of them. */
-  readonly name: string;
-  readonly uid: string;
-}
-
 /** How a write is repeated safely: the same id means the same request. */
 export interface RequestId {
   /** Empty: none. */
@@ -66,12 +46,6 @@ export interface RequestId {
 export const noRequestId: RequestId = { id: '', fingerprint: () => '' };
 
 export type Outcome = 'created' | 'configured' | 'unchanged';
-
-/** Where an object is looked for: its key, and the bay that it has to be in. */
-interface Located {
-  readonly key: ObjectKey;
-  readonly bay: BayRef | undefined;
-}
 
 type Written<T> =
   | { readonly replayed: string }
@@ -422,28 +396,6 @@ function putChanged<T extends ObjectMessage>(
   };
 }
 
-function isAt(stored: StoredObject, principal: Principal, kind: KindName, bay: BayRef | undefined): boolean {
-  return stored.kind === kind && stored.project === principal.project && stored.bayUid === (bay?.uid ?? '');
-}
-
-/** That there is no such object. */
-export function notFound(kind: KindName, ref: ObjectRef): NotFoundError {
-  if (ref.uid)
-    return new NotFoundError(
-      `there is no ${kinds[kind].singular} with uid "${ref.uid}"${ref.bay && ` in bay "${ref.bay}"`}`,
-    );
-  return new NotFoundError(`there is no ${describe(kind, { ...ref, namespace: ref.namespace || defaultNamespace })}`);
-}
-
-function exists(kind: KindName, object: ObjectMessage, cause?: unknown): AlreadyExistsError {
-  return new AlreadyExistsError(`there is a ${describe(kind, metadataOf(kind, object))} already`, { cause });
-}
-
-function keyOf(kind: KindName, principal: Principal, bay: BayRef | undefined, object: ObjectMessage): ObjectKey {
-  const { namespace, name } = metadataOf(kind, object);
-  return { kind, project: principal.project, bayUid: bay?.uid ?? '', namespace, name };
-}
-
 const unstored = (object: ObjectMessage) => ({
   uid: object.metadata?.uid ?? '',
   nodeUid: '',
@@ -452,35 +404,3 @@ const unstored = (object: ObjectMessage) => ({
 });
 
 const wantedNode = (object: ObjectMessage): string => (object.spec as Partial<ContainerSpec> | undefined)?.node ?? '';
-
-/** The BayModel that a new bay is made from. */
-function modelKey(kind: KindName, principal: Principal, object: ObjectMessage): ObjectKey | undefined {
-  const name = kind === 'Bay' ? (object as Bay).spec?.bayModel : '';
-  return name ? { kind: 'BayModel', project: principal.project, bayUid: '', namespace: '', name } : undefined;
-}
-
-/** Gives a new bay what its BayModel says. */
-function completeBay(kind: KindName, object: ObjectMessage, stored: StoredObject | undefined): void {
-  if (kind !== 'Bay') return;
-  const bay = object as Bay;
-  bay.spec ??= create(BaySpecSchema);
-  const { spec } = bay;
-  if (spec.bayModel && !stored) {
-    throw new InvalidError('bay.spec.bay_model', `there is no baymodel "${spec.bayModel}"`);
-  }
-  if (stored?.deleting) throw new PreconditionError(`baymodel "${spec.bayModel}" is being deleted`);
-  const model: BayModel['spec'] = stored && decode('BayModel', stored).spec;
-  const engine = model?.containerEngine ?? ContainerEngine.DOCKER;
-  const provisioner = model?.provisioner ?? Provisioner.ENROLL;
-  const source = 'is taken from the BayModel: leave it out, or name a BayModel that says so';
-  if (spec.containerEngine && spec.containerEngine !== engine)
-    throw new InvalidError('bay.spec.container_engine', source);
-  if (spec.provisioner && spec.provisioner !== provisioner) throw new InvalidError('bay.spec.provisioner', source);
-  if (provisioner === Provisioner.HEAT) {
-    throw new UnimplementedError(
-      `baymodel "${spec.bayModel}" has its nodes made by OpenStack Heat, which is not built yet: use ENROLL`,
-    );
-  }
-  spec.containerEngine = engine;
-  spec.provisioner = provisioner;
-}

@@ -12,7 +12,8 @@ import type { Liveness } from '../reconcile/port.ts';
 import type { ListPosition, Store, StoredObject } from '../store/port.ts';
 import type { DeleteHow } from './kind_services.ts';
 import type { NodeDirectory } from './node_directory.ts';
-import type { ObjectRef, Objects } from './objects.ts';
+import type { ObjectRef } from './object_location.ts';
+import type { Objects } from './objects.ts';
 
 /** What ending nodes and bays needs. */
 export interface RemovalOptions {
