@@ -79,15 +79,19 @@ export class Connection {
 
 /** Destroys a session whose peer has gone without a word. */
 function keepAlive(session: ClientHttp2Session): void {
+  let late: NodeJS.Timeout | undefined;
   const timer = setInterval(() => {
-    if (session.destroyed) return;
-    const late = setTimeout(() => {
-      session.destroy(new ConnectionError('no answer to pings', 'ETIMEDOUT'));
-    }, pingTimeoutMs);
+    if (session.destroyed || late) return;
+    late = setTimeout(() => session.destroy(new ConnectionError('no answer to pings', 'ETIMEDOUT')), pingTimeoutMs);
     late.unref();
-    session.once('close', () => clearTimeout(late));
-    session.ping(() => clearTimeout(late));
+    session.ping(() => {
+      clearTimeout(late);
+      late = undefined;
+    });
   }, pingIntervalMs);
   timer.unref();
-  session.once('close', () => clearInterval(timer));
+  session.once('close', () => {
+    clearInterval(timer);
+    clearTimeout(late);
+  });
 }

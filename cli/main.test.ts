@@ -170,7 +170,7 @@ test('waiting shows its progress on a terminal and takes it away; elsewhere it w
     environment(plane),
   );
   await running.ended;
-  t.regex(running.output(), /⠋ container\/web: waiting to be in phase STOPPED; now RUNNING/);
+  t.regex(running.output(), /[⠋⠙⠹⠸] container\/web: waiting to be in phase STOPPED; now RUNNING/);
   t.true(running.output().includes('\r\u001b[K'));
   const plain = start(
     launcher,

@@ -81,6 +81,7 @@ function __bayctl_complete
     $words[1] __complete -- $words[2..-1] 2>/dev/null
 end
 complete -c bayctl -e
-complete -c bayctl -k -a '(__bayctl_complete)'
+complete -c bayctl -f -k -a '(__bayctl_complete)'
+complete -c bayctl -n '__fish_seen_subcommand_from apply create delete' -s f -l filename -r -F
 `,
 };

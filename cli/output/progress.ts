@@ -39,6 +39,7 @@ export class Progress {
   }
 
   #draw(): void {
+    if (!this.#text) return;
     const since = ` ${duration(this.#io.nowMs() - this.#startMs)}`;
     const frame = frames[this.#frame++ % frames.length] ?? '';
     const room = Math.max(10, (this.#io.stderr.columns || 80) - 3 - stringWidth(since));
