@@ -20,7 +20,7 @@ interface Counts {
 
 const root = path.resolve(import.meta.dirname, '..');
 /** Beside the code, but of a whole engine. */
-const engineTests = 'agent/drivers/docker*.test.ts';
+const engineTests = 'agent/**/*docker*.test.ts';
 const suites: Record<string, readonly string[]> = {
   unit: ['--concurrency=2', '{proto,control-plane,agent,cli}/**/*.test.ts', 'test/*.test.ts', `!${engineTests}`],
   system: ['--concurrency=1', '--serial', 'test/*/**/*.test.ts', engineTests],
