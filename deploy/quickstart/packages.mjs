@@ -95,13 +95,7 @@ async function installLocked(npm, { root, logFile }) {
     '--prefer-offline',
     '--loglevel=warn',
   ];
-  const failure = 'The npm packages could not be installed';
-  await run(npm, ['ci', ...options], { cwd: root, logFile, failure }).catch(async (error) => {
-    // npm ci refuses a lock that was made where optional packages for other platforms cannot be had. npm install goes by the same lock, and
-    // writes nothing to it; that all is there as locked is checked afterwards.
-    if (!error.output?.includes('npm error code EUSAGE')) throw error;
-    await run(npm, ['install', '--no-save', ...options], { cwd: root, logFile, failure });
-  });
+  await run(npm, ['ci', ...options], { cwd: root, logFile, failure: 'The npm packages could not be installed' });
 }
 
 /** Whether every package of package-lock.json that is not for another platform is there in the version that is locked. */

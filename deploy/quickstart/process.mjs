@@ -49,7 +49,7 @@ export function systemEnvironment(extra = {}) {
 
 /**
  * Runs a program to its end, with its output in a log file. When it does not end with 0: throws SetupError with `failure` and
- * the last lines of the output, which is whole in the error's `output`.
+ * the last lines of the output.
  */
 export async function run(command, args, { logFile, failure, cwd, env = systemEnvironment() }) {
   const log = openSync(logFile, 'a');
@@ -61,10 +61,9 @@ export async function run(command, args, { logFile, failure, cwd, env = systemEn
   }).catch((error) => error.message);
   if (code === 0) return;
   const output = readFileSync(logFile).subarray(sizeBefore).toString('utf8').trimEnd();
-  const error = new SetupError(
+  throw new SetupError(
     `${failure} (${path.basename(command)} ${args[0] ?? ''}: ${code}). The whole output is in ${logFile}; it ends with:\n  ${output.split('\n').slice(-12).join('\n  ')}`,
   );
-  throw Object.assign(error, { output });
 }
 
 /** Whether a program ends with 0. Its output is not looked at. */
