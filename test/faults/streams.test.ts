@@ -38,7 +38,7 @@ async function inside(): Promise<string[]> {
 function bayctl(...args: string[]) {
   return spawn(bayctlPath, args, {
     env: { ...process.env, ...bayctlEnvironment(site.controlPlane) },
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'ignore'],
   });
 }
 
