@@ -10,6 +10,7 @@ import { type Config, version } from './config.ts';
 import { startReconciler } from './reconcile/reconciler.ts';
 import { RevokedKeys } from './reconcile/revoked_keys.ts';
 import { startServer } from './server.ts';
+import { createStoreMetrics, exposeRevision } from './store/metrics.ts';
 import { openSqliteStore } from './store/sqlite.ts';
 import { openWatch } from './store/watch.ts';
 
@@ -32,12 +33,16 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
   try {
     await mkdir(config.dataDir, { recursive: true, mode: 0o700 });
     await chmod(config.dataDir, 0o700);
+    const registry = new Registry();
+    collectDefaultMetrics({ register: registry });
     const store = await openSqliteStore({
       file: join(config.dataDir, 'store.db'),
       clock,
       log: log.child({ part: 'store' }),
+      metrics: createStoreMetrics(registry),
     });
     stack.defer(() => store.close());
+    exposeRevision(registry, store);
 
     const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
     const broker = await startBroker({
@@ -62,11 +67,10 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       log: log.child({ part: 'reconcile' }),
       heartbeatMs: config.heartbeatMs,
       keepChanges: config.keepChanges,
+      registry,
     });
     stack.defer(() => reconciler.close());
 
-    const registry = new Registry();
-    collectDefaultMetrics({ register: registry });
     let url = '';
     const api = await createApi({
       store,

@@ -15,6 +15,7 @@ import { downSubject, type NodeAddress } from '../../proto/subjects.ts';
 import type { Bus } from '../broker/port.ts';
 import type { Change, Store } from '../store/port.ts';
 import { assignmentOf, assignmentOfChange } from './assignment.ts';
+import type { ReconcileMetrics } from './metrics.ts';
 import type { Publications } from './port.ts';
 
 /** Options of {@link Dispatcher}. */
@@ -23,6 +24,7 @@ export interface DispatcherOptions {
   readonly bus: Bus;
   readonly clock: { now(): number };
   readonly log: Logger;
+  readonly metrics?: Pick<ReconcileMetrics, 'sent'>;
   /** Told of each new head of a chain. */
   readonly onHead: (nodeUid: string, revision: number) => void;
 }
@@ -330,8 +332,9 @@ export class Dispatcher implements Publications {
           value: NonNullable<Extract<MessageInitShape<typeof AssignSchema>['body'], { case: 'snapshot' }>>['value'];
         },
   ): void {
-    const message = create(AssignSchema, { epoch: BigInt(chain.epoch), body });
-    this.#options.bus.publish(downSubject(chain.address, 'assign'), toBinary(AssignSchema, message));
+    const bytes = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(chain.epoch), body }));
+    this.#options.bus.publish(downSubject(chain.address, 'assign'), bytes);
+    this.#options.metrics?.sent(body.case, bytes.byteLength);
   }
 
   #remember(assignments: readonly Assignment[]): void {

@@ -10,6 +10,7 @@ export interface InventoryNode {
   readonly project: string;
   readonly publicKey: string;
   readonly schedulable: boolean;
+  readonly deleting: boolean;
 }
 
 /** An object that no node has yet. */
@@ -35,6 +36,7 @@ export class Inventory implements Placement {
   readonly #nodeOfObject = new Map<string, string>();
   readonly #unplaced = new Map<string, Map<string, Unplaced>>();
   readonly #deletingBays = new Set<string>();
+  readonly #deletingNodes = new Set<string>();
 
   constructor(liveness: Liveness) {
     this.#liveness = liveness;
@@ -85,6 +87,23 @@ export class Inventory implements Placement {
     return [...this.#deletingBays];
   }
 
+  /** Nodes whose end is asked for. */
+  deletingNodes(): readonly string[] {
+    return [...this.#deletingNodes];
+  }
+
+  /** Of all bays. */
+  get nodeCount(): number {
+    return this.#nodes.size;
+  }
+
+  /** How many objects wait for a node. */
+  get unplacedCount(): number {
+    let count = 0;
+    for (const waiting of this.#unplaced.values()) count += waiting.size;
+    return count;
+  }
+
   choose(bayUid: string, node: string): { readonly uid: string; readonly name: string } | undefined {
     const nodes = this.nodesOfBay(bayUid).filter((candidate) => candidate.schedulable);
     // A node that is asked for by name gets the object also while it is away: that is what was asked.
@@ -125,8 +144,11 @@ export class Inventory implements Placement {
       project: object.project,
       publicKey: spec?.publicKey ?? '',
       schedulable: !object.deleting && !spec?.revoked && !spec?.unschedulable,
+      deleting: object.deleting,
     };
     this.#nodes.set(node.uid, node);
+    if (node.deleting) this.#deletingNodes.add(node.uid);
+    else this.#deletingNodes.delete(node.uid);
     const siblings = this.#nodesOfBay.get(node.bayUid) ?? new Map<string, InventoryNode>();
     this.#nodesOfBay.set(node.bayUid, siblings.set(node.uid, node));
     if (node.publicKey) this.#nodeOfKey.set(node.publicKey, node.uid);
@@ -147,6 +169,7 @@ export class Inventory implements Placement {
     if (object.kind === 'Node') {
       const node = this.#nodes.get(object.uid);
       this.#nodes.delete(object.uid);
+      this.#deletingNodes.delete(object.uid);
       this.#load.delete(object.uid);
       this.#nodesOfBay.get(object.bayUid)?.delete(object.uid);
       if (this.#nodesOfBay.get(object.bayUid)?.size === 0) this.#nodesOfBay.delete(object.bayUid);

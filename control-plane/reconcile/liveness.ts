@@ -58,6 +58,13 @@ export class LivenessTracker implements Liveness {
     };
   }
 
+  /** How many nodes may be believed now. */
+  get freshCount(): number {
+    let count = 0;
+    for (const nodeUid of this.#entries.keys()) if (this.node(nodeUid)?.fresh) count += 1;
+    return count;
+  }
+
   subscribe(listener: (nodeUid: string) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Logger } from 'pino';
+import { Registry } from 'prom-client';
 import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
@@ -11,6 +12,8 @@ import { Connections } from './connections.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { Inventory } from './inventory.ts';
 import { LivenessTracker } from './liveness.ts';
+import { createReconcileMetrics } from './metrics.ts';
+import { NodeFinalizer } from './node_finalizer.ts';
 import { Placer } from './placer.ts';
 import type { Liveness, Placement, Publications, Streams } from './port.ts';
 import { Reporting } from './reports.ts';
@@ -31,6 +34,8 @@ export interface ReconcilerOptions {
   readonly keepChanges?: number;
   /** How long request ids are remembered. Default 24 h. */
   readonly keepRequestsMs?: number;
+  /** Where to count. Default: nowhere that anybody reads. */
+  readonly registry?: Registry;
 }
 
 /** What the rest of the control plane sees of it. */
@@ -46,6 +51,8 @@ export interface Reconciler {
 const reconnectGraceMs = 2_000;
 const sweepMs = 1_000;
 const compactMs = 60_000;
+/** How often it is looked for nodes that were to go and have not. */
+const leftoversMs = 5_000;
 
 /** Starts everything that keeps bays and store in step: sessions, delivery, reports, liveness, placing, ends of bays, compaction. */
 export async function startReconciler(options: ReconcilerOptions): Promise<Reconciler> {
@@ -54,7 +61,16 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   const liveness = new LivenessTracker({ trustMs: 3 * heartbeatMs, reconnectGraceMs, clock });
   const inventory = new Inventory(liveness);
   const endInventory = await inventory.start(store);
+  const streams = new StreamRelay({ bus });
+  const metrics = createReconcileMetrics(options.registry ?? new Registry(), () => ({
+    nodes: inventory.nodeCount,
+    freshNodes: liveness.freshCount,
+    sessions: sessions.count,
+    streams: streams.open,
+    unplaced: inventory.unplacedCount,
+  }));
   const dispatcher = new Dispatcher({
+    metrics,
     store,
     bus,
     clock,
@@ -73,7 +89,8 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   });
   const reporting = new Reporting({ store, liveness });
   const placer = new Placer({ store, inventory, log });
-  const finalizer = new BayFinalizer({ store, inventory, access, clock, log });
+  const bayFinalizer = new BayFinalizer({ store, inventory, access, clock, log });
+  const nodeFinalizer = new NodeFinalizer({ store, inventory, access, clock, log });
 
   const renew = async (address: NodeAddress): Promise<Credentials> => {
     const node = inventory.node(address.nodeUid);
@@ -95,7 +112,8 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
 
   // Each of these does all there is to do, however often it is asked: one run at a time, and one more when asked meanwhile.
   const place = coalesced(() => placer.run(), log, 'placing');
-  const finalize = coalesced(() => finalizer.run(), log, 'ending bays');
+  const finalize = coalesced(() => bayFinalizer.run(), log, 'ending bays');
+  const finalizeNodes = coalesced(() => nodeFinalizer.run(), log, 'ending nodes');
 
   const look = (bayUid: string | undefined) => {
     if (bayUid === undefined) return;
@@ -114,7 +132,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     endInventory,
     dispatcher.start(),
     connections.start(),
-    startUplink({ bus, sessions, dispatcher, reporting, renew, log }),
+    startUplink({ bus, sessions, dispatcher, reporting, renew, log, metrics }),
     liveness.subscribe((nodeUid) => {
       if (liveness.node(nodeUid)?.fresh) look(inventory.node(nodeUid)?.bayUid);
       else {
@@ -132,6 +150,9 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     }),
   ];
   const sweep = setInterval(() => liveness.sweep(), sweepMs);
+  const leftovers = setInterval(() => {
+    if (inventory.deletingNodes().length > 0) finalizeNodes();
+  }, leftoversMs);
   const compact = setInterval(() => {
     const keepFrom = store.revision - (options.keepChanges ?? 100_000);
     const requestsBeforeMs = clock.now() - (options.keepRequestsMs ?? 24 * 3_600_000);
@@ -141,17 +162,19 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   }, compactMs);
   for (const bayUid of inventory.baysWithUnplaced()) look(bayUid);
   finalize();
+  finalizeNodes();
 
   return {
     liveness,
     placement: inventory,
     publications: dispatcher,
-    streams: new StreamRelay({ bus }),
+    streams,
     close: async () => {
       clearInterval(sweep);
+      clearInterval(leftovers);
       clearInterval(compact);
       for (const end of ends) end();
-      await Promise.all([place.settled(), finalize.settled()]);
+      await Promise.all([place.settled(), finalize.settled(), finalizeNodes.settled()]);
     },
   };
 }

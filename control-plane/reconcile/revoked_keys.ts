@@ -1,4 +1,5 @@
 import type { Access } from '../broker/port.ts';
+import { decode } from '../domain/record.ts';
 import type { Store } from '../store/port.ts';
 import { everyObject } from './inventory.ts';
 
@@ -37,6 +38,13 @@ export class RevokedKeys {
   /** Those whose credentials may still be valid. Forgets the others. */
   async list(): Promise<readonly string[]> {
     const { store, clock, credentialTtlMs } = this.#options;
+    // A crash may have come between a node's revocation and the note of its key.
+    for await (const object of everyObject(store, 'Node')) {
+      const { metadata, spec } = decode('Node', object);
+      const changedMs = Number(metadata?.updateTime?.seconds ?? 0n) * 1000;
+      if (!spec?.revoked || !spec.publicKey || clock.now() - changedMs > credentialTtlMs) continue;
+      await this.#remember(spec.publicKey);
+    }
     const keys: string[] = [];
     for await (const { uid, name, createTimeMs } of everyObject(store, kind)) {
       if (clock.now() - createTimeMs <= credentialTtlMs) keys.push(name);

@@ -80,6 +80,11 @@ export class Sessions {
     this.#options = options;
   }
 
+  /** How many are known. */
+  get count(): number {
+    return this.#sessions.size;
+  }
+
   /** Begins a session. */
   async hello(address: NodeAddress, hello: Hello): Promise<HelloReply> {
     const { nodeUid } = address;

@@ -20,6 +20,7 @@ import { everyUpSubject, type NodeAddress, parseUpSubject, type UpVerb } from '.
 import type { Bus, BusMessage } from '../broker/port.ts';
 import { DomainError } from '../domain/errors.ts';
 import type { Dispatcher } from './dispatcher.ts';
+import type { ReconcileMetrics } from './metrics.ts';
 import type { Reporting } from './reports.ts';
 import { RefusedError, type Sessions } from './sessions.ts';
 
@@ -32,6 +33,7 @@ export interface UplinkOptions {
   /** New credentials for a node. Throws RefusedError when it may have none. */
   readonly renew: (address: NodeAddress) => Promise<Credentials>;
   readonly log: Logger;
+  readonly metrics?: Pick<ReconcileMetrics, 'reported'>;
   /** How many messages are worked on at a time; the rest waits on the bus's queue. Default 256. */
   readonly concurrency?: number;
 }
@@ -105,9 +107,14 @@ export function startUplink(options: UplinkOptions): () => void {
       ReportSchema,
       async (address, report) => {
         await sessions.check(address, Number(report.epoch));
-        return toBinary(ReportReplySchema, await reporting.take(address, report));
+        const reply = await reporting.take(address, report);
+        options.metrics?.reported('taken', report.objects.length);
+        return toBinary(ReportReplySchema, reply);
       },
-      (error) => toBinary(ReportReplySchema, create(ReportReplySchema, { error })),
+      (error) => {
+        options.metrics?.reported('refused', 0);
+        return toBinary(ReportReplySchema, create(ReportReplySchema, { error }));
+      },
     ),
     listen(
       'renew',
