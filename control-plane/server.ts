@@ -15,6 +15,7 @@ import type { Registry } from 'prom-client';
 import { peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
+import { mendUnaryAnswers } from './api/unreadable.ts';
 
 /** The server cannot listen where it was told to. The message says why, and what to do. */
 export class ListenError extends Error {
@@ -279,7 +280,10 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
     );
   };
   return connectNodeAdapter({
-    routes: api.routes,
+    routes: (router) => {
+      api.routes(router);
+      mendUnaryAnswers(router);
+    },
     interceptors: api.interceptors,
     contextValues: (request) => createContextValues().set(peerKey, request.socket.remoteAddress ?? ''),
     fallback,

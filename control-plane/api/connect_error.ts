@@ -15,6 +15,7 @@ import {
 } from '../domain/errors.ts';
 import { badRequestDetail, errorInfoDetail } from './error_details.ts';
 import { RulesError } from './message_rules.ts';
+import { readable } from './unreadable.ts';
 
 type ErrorClass = abstract new (...args: never[]) => DomainError;
 
@@ -38,7 +39,7 @@ const codes: readonly (readonly [ErrorClass, Code])[] = [
  * it but `requestId`.
  */
 export function toConnectError(error: unknown, onUnexpected: (error: unknown) => void, requestId = ''): ConnectError {
-  if (error instanceof ConnectError) return error;
+  if (error instanceof ConnectError) return readable(error);
   if (error instanceof DomainError) {
     const code = codes.find(([type]) => error instanceof type)?.[1] ?? Code.Unknown;
     const converted = new ConnectError(error.message, code, undefined, undefined, error);
