@@ -18,7 +18,8 @@ import type { Principal } from '../domain/principal.ts';
 import { principalOf } from './call.ts';
 import { toConnectError } from './connect_error.ts';
 import type { CheckMessage } from './message_rules.ts';
-import { noRequestId, type Objects, type Outcome } from './objects.ts';
+import type { Outcome } from './object_writes.ts';
+import { noRequestId, type Objects } from './objects.ts';
 
 /** What applying manifests needs. */
 export interface ManifestOptions {

@@ -13,6 +13,7 @@ import {
   updateObject,
 } from '../domain/lifecycle.ts';
 import { type AssignedStatus, describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
+import { checkSize } from '../domain/object_size.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
 import type { Principal } from '../domain/principal.ts';
 import { decode, encode, newRecord } from '../domain/record.ts';
@@ -23,6 +24,7 @@ import { completeBay, modelKey } from './bay_from_model.ts';
 import { checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
+import { type Outcome, putChanged, putFitting } from './object_writes.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -44,8 +46,6 @@ export interface RequestId {
   fingerprint(): string;
 }
 export const noRequestId: RequestId = { id: '', fingerprint: () => '' };
-
-export type Outcome = 'created' | 'configured' | 'unchanged';
 
 type Written<T> =
   | { readonly replayed: string }
@@ -74,6 +74,7 @@ export class Objects {
       completeBay(kind, object, model && (await store.get(model)));
       if (await store.get(keyOf(kind, principal, bay, object))) throw exists(kind, object);
       this.#place(kind, object, bay);
+      checkSize(kind, object);
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
     const node = this.#place(kind, object, bay);
@@ -166,9 +167,11 @@ export class Objects {
         const object = makeFresh();
         this.#place(kind, object, at.bay);
         completeBay(kind, object, model && (await store.get(model)));
+        checkSize(kind, object);
         return { object: presentMessage(kind, object, unstored(object), this.#options.around), outcome: 'created' };
       }
       const { object, changed } = change(stored);
+      if (changed) checkSize(kind, object);
       return {
         object: presentMessage(kind, object, stored, this.#options.around),
         outcome: changed ? 'configured' : 'unchanged',
@@ -331,7 +334,7 @@ export class Objects {
     if (bay && kinds[kind].assigned) {
       place(object.status as AssignedStatus, nodeUid ? node : undefined, bay.name, wantedNode(object));
     }
-    return view.put(encode(kind, object, newRecord(bay?.uid ?? '', nodeUid)), nodeUid);
+    return putFitting(view, kind, object, newRecord(bay?.uid ?? '', nodeUid), nodeUid);
   }
 
   /** One write, or the answer of the one before with the same request id. */
@@ -379,21 +382,6 @@ export class Objects {
 interface NodeChoice {
   readonly uid: string;
   readonly name: string;
-}
-
-/** Within a write: stores what a change has made of an object. The node's agent is told of a new spec, and of nothing else. */
-function putChanged<T extends ObjectMessage>(
-  view: WriteView,
-  kind: KindName,
-  stored: StoredObject,
-  { object, changed, specChanged }: Changed<T>,
-): { object: T; stored: StoredObject; outcome: Outcome } {
-  if (!changed) return { object, stored, outcome: 'unchanged' };
-  return {
-    object,
-    stored: view.put(encode(kind, object, stored), specChanged ? stored.nodeUid : ''),
-    outcome: 'configured',
-  };
 }
 
 const unstored = (object: ObjectMessage) => ({
