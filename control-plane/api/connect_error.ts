@@ -42,7 +42,7 @@ export function toConnectError(error: unknown, onUnexpected: (error: unknown) =>
   if (error instanceof ConnectError) return readable(error);
   if (error instanceof DomainError) {
     const code = codes.find(([type]) => error instanceof type)?.[1] ?? Code.Unknown;
-    const converted = new ConnectError(error.message, code, undefined, undefined, error);
+    const converted = new ConnectError(shortened(error.message, maxMessageLength), code, undefined, undefined, error);
     if (error instanceof InvalidError) converted.details.push(badRequestDetail(violationsOf(error)));
     if (error instanceof CompactedError) {
       converted.details.push(errorInfoDetail('REVISION_COMPACTED', { oldest_revision: String(error.oldestRevision) }));
@@ -58,6 +58,25 @@ export function toConnectError(error: unknown, onUnexpected: (error: unknown) =>
 }
 
 function violationsOf(error: InvalidError): readonly { readonly field: string; readonly message: string }[] {
-  if (error instanceof RulesError) return error.violations;
-  return [{ field: error.field, message: error.message.replace(`${error.field}: `, '') }];
+  const violations =
+    error instanceof RulesError
+      ? error.violations
+      : [{ field: error.field, message: error.message.replace(`${error.field}: `, '') }];
+  return violations.map(({ field, message }) => ({
+    field: shortened(field, maxFieldLength),
+    message: shortened(message, maxDetailLength),
+  }));
+}
+
+/*
+ * What a caller sent may be in the message, a name of a megabyte say. In gRPC an error travels in headers, of which many clients take no more
+ * than 8 KiB.
+ */
+const maxMessageLength = 1000;
+const maxFieldLength = 128;
+const maxDetailLength = 200;
+
+/** The beginning of a text, as text that any encoder takes. */
+export function shortened(text: string, length: number): string {
+  return (text.length > length ? `${text.slice(0, length - 1)}…` : text).toWellFormed();
 }

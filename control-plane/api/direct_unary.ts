@@ -30,6 +30,7 @@ import {
 } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import { timeoutKey } from './call.ts';
+import { shortened } from './connect_error.ts';
 
 /*
  * Unary calls over HTTP/2, in the gRPC and Connect protocols, without compression: nearly every call there is. connect-node serves them too, by way of
@@ -250,7 +251,7 @@ function reading<T>(read: () => T): T {
     return read();
   } catch (error) {
     if (error instanceof ConnectError) throw error;
-    const detail = error instanceof Error ? error.message : String(error);
+    const detail = shortened(error instanceof Error ? error.message : String(error), 500);
     throw new ConnectError(`the message cannot be read: ${detail}`, Code.InvalidArgument, undefined, undefined, error);
   }
 }
