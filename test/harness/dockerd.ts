@@ -2,7 +2,7 @@ import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { accessSync, constants } from 'node:fs';
-import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
@@ -164,6 +164,7 @@ const ownerFile = 'owner.json';
 
 async function removeTraces(dir: string, bridge: string): Promise<void> {
   await endProcessesOf(dir);
+  await removeCgroups(await readdir(join(dir, 'data', 'containers')).catch(() => []));
   await unmountBelow(dir);
   await run('ip', ['link', 'delete', bridge]).catch(() => undefined);
   await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
@@ -294,6 +295,19 @@ async function endProcessesOf(dir: string): Promise<void> {
       }
     }
     await pause(50);
+  }
+}
+
+/** A shim that is killed leaves those of its container behind, in each hierarchy. Under the same name no other engine has any. */
+async function removeCgroups(containerIds: readonly string[]): Promise<void> {
+  const hierarchies = await readdir('/sys/fs/cgroup').catch(() => []);
+  for (const id of containerIds) {
+    const folders = ['', ...hierarchies].flatMap((hierarchy) => [
+      join('/sys/fs/cgroup', hierarchy, 'docker', id),
+      join('/sys/fs/cgroup', hierarchy, 'system.slice', `docker-${id}.scope`),
+    ]);
+    // Most of them are not there.
+    for (const folder of folders) await rmdir(folder).catch(() => undefined);
   }
 }
 

@@ -20,9 +20,13 @@ async function ctl(...args: string[]): Promise<string> {
 const run = (name: string, ...command: string[]) =>
   ctl('run', name, '-b', 'local', '--image', site.image, '--', ...command);
 
+/** Runs until it is told to end, and ends then: as process 1, `sleep` alone would have to be killed after the ten seconds of grace. */
+const untilTerm = 'trap "exit 0" TERM; sleep 10000 & wait';
+const steady = ['sh', '-c', untilTerm];
+
 test.serial('a container goes the whole way: run, see, read, enter, explain, delete', async (t) => {
   t.regex(await ctl('get', 'nodes', '-b', 'local'), /node-1 +READY/);
-  await run('web', 'sh', '-c', 'echo hello; echo oops >&2; exec sleep 10000');
+  await run('web', 'sh', '-c', `echo hello; echo oops >&2; ${untilTerm}`);
   await site.inPhase('web', ContainerPhase.RUNNING);
   t.deepEqual(await site.onEngine(), ['web']);
 
@@ -52,7 +56,7 @@ test.serial('a container goes the whole way: run, see, read, enter, explain, del
 });
 
 test.serial('power is desired state', async (t) => {
-  await run('power', 'sleep', '10000');
+  await run('power', ...steady);
   await site.inPhase('power', ContainerPhase.RUNNING);
   const started = async () => (await site.dockerd.docker.getContainer('power').inspect()).State;
   const first = await started();
@@ -73,7 +77,7 @@ test.serial('power is desired state', async (t) => {
 });
 
 test.serial('what somebody does by hand is mended within two seconds', async (t) => {
-  await run('mended', 'sleep', '10000');
+  await run('mended', ...steady);
   await site.inPhase('mended', ContainerPhase.RUNNING);
   const { docker } = site.dockerd;
   const running = async () => {
@@ -97,7 +101,7 @@ test.serial('what somebody does by hand is mended within two seconds', async (t)
 
 test.serial('a foreign container with the same name is a conflict, and is left alone', async (t) => {
   const foreign = await site.dockerd.docker.createContainer({ name: 'taken', Image: site.image, Cmd: ['sleep', '1'] });
-  await run('taken', 'sleep', '10000');
+  await run('taken', ...steady);
   await site.inPhase('taken', ContainerPhase.FAILED);
   t.regex(await ctl('why', 'container/taken', '-b', 'local'), /NameConflict/);
   await ctl('delete', 'container/taken', '-b', 'local');
@@ -108,7 +112,7 @@ test.serial('a foreign container with the same name is a conflict, and is left a
 
 test.serial('an image that is not there is said, and does not hold up others', async (t) => {
   await ctl('run', 'lost', '-b', 'local', '--image', 'no-such-image:1', '--', 'true');
-  await run('other', 'sleep', '10000');
+  await run('other', ...steady);
   await site.inPhase('other', ContainerPhase.RUNNING);
   await until('the reason is there', async () => {
     const shown = JSON.parse(await ctl('get', 'container', 'lost', '-b', 'local', '-o', 'json'));
@@ -129,7 +133,7 @@ metadata:
   labels: {tier: web}
 spec:
   image: ${site.image}
-  args: [sleep, "10000"]
+  args: [sh, -c, '${untilTerm}']
   env: [{name: COLOUR, value: ${env}}]
 `;
   const apply = (env: string) =>
