@@ -59,8 +59,13 @@ export class BayDirectory {
       this.#bays.delete(keyOf(bay.project, bay.name));
       throw missing(bay.name);
     }
-    if (stored.deleting) throw new PreconditionError(`bay "${bay.name}" is being deleted, and takes nothing new`);
+    checkTaking({ name: bay.name, deleting: stored.deleting });
   }
+}
+
+/** That the bay takes new objects. Throws PreconditionError. */
+export function checkTaking({ name, deleting }: Pick<BayRef, 'name' | 'deleting'>): void {
+  if (deleting) throw new PreconditionError(`bay "${name}" is being deleted, and takes nothing new`);
 }
 
 const keyOf = (project: string, name: string): string => `${project}/${name}`;

@@ -6,17 +6,19 @@ import { InvalidError, PreconditionError, UnimplementedError } from '../domain/e
 import type { KindName } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 import type { Principal } from '../domain/principal.ts';
-import { decode } from '../domain/record.ts';
-import type { ObjectKey, StoredObject } from '../store/port.ts';
+import { decode, type StoredRecord } from '../domain/record.ts';
+import type { ObjectKey } from '../store/port.ts';
+
+type NameKey = Exclude<ObjectKey, { readonly uid: string }>;
 
 /** The BayModel that a new bay is made from. */
-export function modelKey(kind: KindName, principal: Principal, object: ObjectMessage): ObjectKey | undefined {
+export function modelKey(kind: KindName, principal: Principal, object: ObjectMessage): NameKey | undefined {
   const name = kind === 'Bay' ? (object as Bay).spec?.bayModel : '';
   return name ? { kind: 'BayModel', project: principal.project, bayUid: '', namespace: '', name } : undefined;
 }
 
 /** Gives a new bay what its BayModel says. */
-export function completeBay(kind: KindName, object: ObjectMessage, stored: StoredObject | undefined): void {
+export function completeBay(kind: KindName, object: ObjectMessage, stored: StoredRecord | undefined): void {
   if (kind !== 'Bay') return;
   const bay = object as Bay;
   bay.spec ??= create(BaySpecSchema);

@@ -17,6 +17,7 @@ import { fieldName } from '../domain/object.ts';
 import type { Principal } from '../domain/principal.ts';
 import { principalOf } from './call.ts';
 import { toConnectError } from './connect_error.ts';
+import { DryRun } from './dry_run.ts';
 import type { CheckMessage } from './message_rules.ts';
 import type { Outcome } from './object_writes.ts';
 import { noRequestId, type Objects } from './objects.ts';
@@ -55,6 +56,7 @@ export function manifestMethods(options: ManifestOptions): ServiceImpl<typeof Ma
     async apply(request, context) {
       const principal = principalOf(context);
       const results: ApplyResult[] = new Array(request.manifests.length);
+      const dryRun = request.validateOnly ? new DryRun() : undefined;
       // BayModels first, then bays, then what is in them: each may need those before it.
       for (const group of [['bayModel'], ['bay'], undefined]) {
         const under: Promise<void>[] = [];
@@ -63,7 +65,7 @@ export function manifestMethods(options: ManifestOptions): ServiceImpl<typeof Ma
           if (group ? !group.includes(which) : which === 'bayModel' || which === 'bay') continue;
           if (under.length % sliceSize === sliceSize - 1) await setImmediate();
           under.push(
-            applyOne(options, principal, manifest, request.validateOnly).then((result) => {
+            applyOne(options, principal, manifest, dryRun).then((result) => {
               results[i] = result;
             }),
           );
@@ -79,7 +81,7 @@ async function applyOne(
   options: ManifestOptions,
   principal: Principal,
   { object: given }: Manifest,
-  validateOnly: boolean,
+  dryRun: DryRun | undefined,
 ): Promise<ApplyResult> {
   try {
     if (given.case === undefined) throw new InvalidError('object', 'is required: what to make');
@@ -87,7 +89,8 @@ async function applyOne(
     options.checkMessage(kinds[kind].schema, given.value, fieldName[kind]);
     const { object, outcome } = await options.objects.update<AppliedKind>(principal, kind, given.value, {
       allowMissing: true,
-      validateOnly,
+      validateOnly: dryRun !== undefined,
+      dryRun,
       request: noRequestId,
     });
     const manifest = create(ManifestSchema, { object: { case: given.case, value: object } as Manifest['object'] });

@@ -19,8 +19,9 @@ import type { Principal } from '../domain/principal.ts';
 import { decode, encode, newRecord } from '../domain/record.ts';
 import type { Placement } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
-import type { BayDirectory, BayRef } from './bay_directory.ts';
+import { type BayDirectory, type BayRef, checkTaking } from './bay_directory.ts';
 import { completeBay, modelKey } from './bay_from_model.ts';
+import type { DryRun } from './dry_run.ts';
 import { checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
@@ -73,6 +74,7 @@ export class Objects {
       const { store } = this.#options;
       completeBay(kind, object, model && (await store.get(model)));
       if (await store.get(keyOf(kind, principal, bay, object))) throw exists(kind, object);
+      if (bay) checkTaking(bay);
       this.#place(kind, object, bay);
       checkSize(kind, object);
       return presentMessage(kind, object, unstored(object), this.#options.around);
@@ -121,6 +123,8 @@ export class Objects {
       readonly allowMissing: boolean;
       readonly validateOnly: boolean;
       readonly request: RequestId;
+      /** With `validateOnly`: what is to be taken as there. */
+      readonly dryRun?: DryRun;
     },
   ): Promise<{ readonly object: Kinds[K]; readonly outcome: Outcome }> {
     const { store } = this.#options;
@@ -131,7 +135,7 @@ export class Objects {
       name: given.uid ? '' : given.name,
       uid: given.uid,
     };
-    const at = await this.locate(principal, kind, ref);
+    const at = await this.locate(principal, kind, ref, how.dryRun);
     // With a uid, one object and no other is meant: none is made in its place.
     const mayCreate = how.allowMissing && !given.uid;
     const model = mayCreate ? modelKey(kind, principal, input) : undefined;
@@ -165,13 +169,16 @@ export class Objects {
       if (!stored || !isAt(stored, principal, kind, at.bay)) {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
+        if (at.bay) checkTaking(at.bay);
         this.#place(kind, object, at.bay);
-        completeBay(kind, object, model && (await store.get(model)));
+        completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await store.get(model))));
         checkSize(kind, object);
+        how.dryRun?.made(kind, object, true);
         return { object: presentMessage(kind, object, unstored(object), this.#options.around), outcome: 'created' };
       }
       const { object, changed } = change(stored);
       if (changed) checkSize(kind, object);
+      how.dryRun?.made(kind, object, false);
       return {
         object: presentMessage(kind, object, stored, this.#options.around),
         outcome: changed ? 'configured' : 'unchanged',
@@ -263,8 +270,8 @@ export class Objects {
   }
 
   /** Finds out where an object would be. Rejects with NotFoundError for the bay, UnimplementedError for its engine, InvalidError. */
-  async locate(principal: Principal, kind: KindName, ref: ObjectRef): Promise<Located> {
-    const bay = await this.bayOf(principal, kind, ref.bay);
+  async locate(principal: Principal, kind: KindName, ref: ObjectRef, dryRun?: DryRun): Promise<Located> {
+    const bay = await this.bayOf(principal, kind, ref.bay, dryRun);
     if (ref.uid && ref.name) throw new InvalidError('uid', 'and name cannot both be given');
     if (ref.uid) return { bay, key: { uid: ref.uid } };
     if (!ref.name) throw new InvalidError('name', 'or uid is required');
@@ -273,13 +280,13 @@ export class Objects {
   }
 
   /** The bay that a request names; undefined for kinds that are not in one. */
-  async bayOf(principal: Principal, kind: KindName, name: string): Promise<BayRef | undefined> {
+  async bayOf(principal: Principal, kind: KindName, name: string, dryRun?: DryRun): Promise<BayRef | undefined> {
     if (kinds[kind].scope === 'project') {
       if (name) throw new InvalidError(fieldOf(kind, 'metadata.bay'), `a ${kinds[kind].singular} is in no bay`);
       return undefined;
     }
     if (!name) throw new InvalidError('bay', 'is required: the name of the bay');
-    const bay = await this.#options.bays.find(principal.project, name);
+    const bay = dryRun?.bay(name) ?? (await this.#options.bays.find(principal.project, name));
     checkSupported(bay, kind);
     return bay;
   }

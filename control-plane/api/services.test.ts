@@ -340,6 +340,42 @@ test('apply makes, changes and leaves alone, each for itself and in order', asyn
   await refused(t, f.manifests.apply({ manifests: [] }), Code.InvalidArgument, /manifests/);
 });
 
+test('a dry run of manifests takes those before as there, and writes nothing', async (t) => {
+  const f = await fixture(t);
+  const of = (init: object) => create(ManifestSchema, { object: init as Manifest['object'] });
+  const manifests = [
+    of({ case: 'container', value: { metadata: { bay: 'made', name: 'a' }, spec: { image: 'x' } } }),
+    of({ case: 'pod', value: { metadata: { bay: 'made', name: 'p' } } }),
+    of({ case: 'bay', value: { metadata: { name: 'made' }, spec: { bayModel: 'small' } } }),
+    of({ case: 'bayModel', value: { metadata: { name: 'small' } } }),
+    of({ case: 'bay', value: { metadata: { name: 'other' }, spec: { bayModel: 'none' } } }),
+  ];
+  const before = f.api.store.revision;
+  const dry = await f.manifests.apply({ manifests, validateOnly: true });
+  t.is(f.api.store.revision, before);
+  const real = await f.manifests.apply({ manifests });
+  const outcomes = ({ results }: typeof dry) => results.map(({ outcome, error }) => [outcome, error?.code]);
+  t.deepEqual(outcomes(dry), outcomes(real));
+  t.is(real.results[0]?.outcome, ApplyOutcome.CREATED);
+  await f.addNode('n1');
+  await f.containers.createContainer({ container: web('one') });
+  await f.api.store.write({
+    reads: [{ uid: f.bayUid }],
+    apply: (view) => {
+      const stored = view.get({ uid: f.bayUid });
+      if (stored) view.put((revision) => ({ ...stored, revision, deleting: true }), '');
+    },
+  });
+  const late = { container: web('late'), validateOnly: true };
+  await refused(t, f.containers.createContainer(late), Code.FailedPrecondition, /being deleted/);
+  await refused(
+    t,
+    f.containers.updateContainer({ ...late, allowMissing: true }),
+    Code.FailedPrecondition,
+    /being deleted/,
+  );
+});
+
 test('why tells the chain from accepted to observed', async (t) => {
   const f = await fixture(t);
   const why = async (name = 'web') => f.explain.why({ kind: Kind.CONTAINER, bay: 'edge-1', name });

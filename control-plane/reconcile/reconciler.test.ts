@@ -1,7 +1,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { create } from '@bufbuild/protobuf';
+import { create, toJson } from '@bufbuild/protobuf';
 import test, { type ExecutionContext } from 'ava';
 import fc from 'fast-check';
 import { pino } from 'pino';
@@ -15,7 +15,8 @@ import { deleteObject, newObject } from '../domain/lifecycle.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Store } from '../store/port.ts';
 import { openSqliteStore } from '../store/sqlite.ts';
-import { startReconciler } from './reconciler.ts';
+import type { LivenessTracker } from './liveness.ts';
+import { type Reconciler, startReconciler } from './reconciler.ts';
 import { LocalBus, ScriptedAgent } from './scripted_agent.ts';
 
 const log = pino({ level: 'silent' });
@@ -29,6 +30,9 @@ async function until(t: ExecutionContext, what: string, condition: () => boolean
   }
   t.fail(`did not come true: ${what}`);
 }
+
+/** What the reconciler itself does every second. */
+const trackerOf = (reconciler: Reconciler) => reconciler.liveness as LivenessTracker;
 
 async function fixture(t: ExecutionContext) {
   const dir = await mkdtemp(join(tmpdir(), 'reconciler-'));
@@ -60,6 +64,7 @@ async function fixture(t: ExecutionContext) {
       await self.reconciler.close();
       self.reconciler = await start();
     },
+    sweep: () => trackerOf(self.reconciler).sweep(),
     connection: (connected: boolean, connectionId: string) => {
       for (const listener of listeners) listener({ publicKey: 'UNODE', connected, connectionId, timeMs: clock.now() });
     },
@@ -341,6 +346,97 @@ test('a second agent with the same identity is turned away while the first is at
   // The first has gone: the other may have the node.
   f.connection(false, '1');
   t.is((await second.hello()).error, undefined);
+});
+
+test('nor does it get the node when the control plane has restarted and knows nobody', async (t) => {
+  const f = await fixture(t);
+  f.connection(true, '1');
+  const first = await joined(f);
+  const second = new ScriptedAgent(f.bus, { bayUid, nodeUid });
+  f.connection(true, '2');
+  for (const firstSpeaks of [true, false]) {
+    await f.restart();
+    f.connection(true, '1');
+    f.connection(true, '2');
+    if (firstSpeaks) {
+      first.heartbeat();
+      await until(t, 'heard', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+    }
+    t.is((await second.hello()).error?.reason, ErrorReason.RETRY);
+    await until(t, 'turned away', async () => {
+      first.heartbeat();
+      return (await second.hello()).error?.reason === ErrorReason.DUPLICATE;
+    });
+  }
+  const { epoch } = first;
+  first.heartbeat();
+  await until(t, 'the first is believed', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+  t.is((await f.store.get({ uid: nodeUid }))?.epoch, Number(epoch), 'its session goes on');
+});
+
+test('a report that was overtaken by one that changed nothing is not taken either', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  const say = (exitCode: number, sequence: bigint) =>
+    agent.report(
+      [{ uid: uidOf(1), status: { case: 'container', value: { phase: ContainerPhase.RUNNING, exitCode } } }],
+      {
+        sequence,
+      },
+    );
+  await say(1, 3n);
+  // Nothing new in it, so nothing is written; but it is the newest word.
+  await say(1, 5n);
+  await say(2, 4n);
+  t.is((await containerOf(f.store, 1))?.status?.exitCode, 1);
+  await say(2, 6n);
+  t.is((await containerOf(f.store, 1))?.status?.exitCode, 2);
+});
+
+test('a report or heartbeat with times that cannot be shown is refused', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  await put(f.store, 1);
+  const never = { seconds: 10n ** 15n, nanos: 0 };
+  const reply = await agent.report([
+    { uid: uidOf(1), status: { case: 'container', value: { phase: ContainerPhase.RUNNING, startTime: never } } },
+  ]);
+  t.is(reply.error?.reason, ErrorReason.INVALID);
+  t.is((await containerOf(f.store, 1))?.status?.startTime, undefined);
+  const conditions = [{ type: 'Ready', lastTransitionTime: never }];
+  agent.heartbeat({ phase: NodePhase.NOT_READY, conditions });
+  agent.heartbeat({ phase: NodePhase.READY, info: { bootTime: never } });
+  agent.heartbeat({ phase: NodePhase.READY });
+  await until(t, 'the good one was taken', async () => {
+    const node = await f.store.get({ uid: nodeUid });
+    return (node && decode('Node', node).status?.phase) === NodePhase.READY;
+  });
+  const node = await f.store.get({ uid: nodeUid });
+  t.notThrows(() => node && toJson(NodeSchema, decode('Node', node)));
+});
+
+test('a node that speaks while its silence is being written is not left silent', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  const phase = async () => {
+    const node = await f.store.get({ uid: nodeUid });
+    return node && decode('Node', node).status?.phase;
+  };
+  await until(t, 'ready', async () => (await phase()) === NodePhase.READY);
+  for (let round = 0; round < 20; round += 1) {
+    // Its state changes, and is being written, at the moment at which it counts as silent.
+    agent.heartbeat({ phase: round % 2 ? NodePhase.READY : NodePhase.NOT_READY });
+    f.clock.offsetMs += 601;
+    f.sweep();
+    agent.heartbeat({ phase: round % 2 ? NodePhase.READY : NodePhase.NOT_READY });
+    const expected = round % 2 ? NodePhase.READY : NodePhase.NOT_READY;
+    await until(t, `round ${round}`, async () => {
+      agent.heartbeat({ phase: expected });
+      return (await phase()) === expected;
+    });
+  }
+  t.pass();
 });
 
 test('a restarted agent gets its node at once, and one whose predecessor hangs, after a while', async (t) => {

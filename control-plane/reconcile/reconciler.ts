@@ -16,8 +16,9 @@ import { createReconcileMetrics } from './metrics.ts';
 import { NodeFinalizer } from './node_finalizer.ts';
 import { Placer } from './placer.ts';
 import type { Liveness, Placement, Publications, Streams } from './port.ts';
+import { RefusedError } from './refused.ts';
 import { Reporting } from './reports.ts';
-import { RefusedError, Sessions } from './sessions.ts';
+import { Sessions } from './sessions.ts';
 import { StreamRelay } from './stream_relay.ts';
 import { startUplink } from './uplink.ts';
 

@@ -17,7 +17,7 @@ import type { NodeAddress } from '../../proto/subjects.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { LivenessTracker } from './liveness.ts';
-import { RefusedError } from './sessions.ts';
+import { RefusedError, refuseUnreadable } from './refused.ts';
 
 /** Options of {@link Reporting}. */
 export interface ReportingOptions {
@@ -25,6 +25,13 @@ export interface ReportingOptions {
   readonly liveness: LivenessTracker;
 }
 
+interface Fence {
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+/** How many fences of reports that were not written are kept: beyond, the oldest go. */
+const fenceLimit = 100_000;
 /** A report with more objects than this is refused. */
 const objectLimit = 1000;
 const textLimit = 4096;
@@ -32,6 +39,8 @@ const textLimit = 4096;
 /** Takes what agents report of their objects into the store. What is not newer than what is there changes nothing (Promise 4). */
 export class Reporting {
   readonly #options: ReportingOptions;
+  /** The newest word on each object, where it said nothing new and so was not written: by uid. */
+  readonly #unwritten = new Map<string, Fence>();
 
   constructor(options: ReportingOptions) {
     this.#options = options;
@@ -42,6 +51,10 @@ export class Reporting {
     if (report.objects.length > objectLimit) {
       throw new RefusedError(ErrorReason.INVALID, `more than ${objectLimit} objects in one report`);
     }
+    for (const { status } of report.objects) {
+      if (status.case === 'container') refuseUnreadable(ContainerStatusSchema, status.value);
+    }
+    const unchanged: string[] = [];
     const unknownUids = await this.#options.store.write({
       reads: [{ uid: address.nodeUid }, ...report.objects.map(({ uid }) => ({ uid }))],
       apply: (view) => {
@@ -49,34 +62,61 @@ export class Reporting {
         if (node?.kind !== 'Node' || node.epoch !== Number(report.epoch)) {
           throw new RefusedError(ErrorReason.FENCED, `epoch ${report.epoch} is not that of the node's newest session`);
         }
-        return report.objects.filter((object) => !takeOne(view, node, report, object)).map(({ uid }) => uid);
+        const outcomes = report.objects.map((object) => ({
+          uid: object.uid,
+          outcome: takeOne(view, node, report, object, this.#unwritten.get(object.uid)),
+        }));
+        unchanged.push(...outcomes.filter(({ outcome }) => outcome === 'unchanged').map(({ uid }) => uid));
+        return outcomes.filter(({ outcome }) => outcome === 'unknown').map(({ uid }) => uid);
       },
     });
+    this.#remember(unchanged, { epoch: Number(report.epoch), sequence: Number(report.sequence) });
     this.#options.liveness.confirm(address.nodeUid);
     return create(ReportReplySchema, { unknownUids });
   }
+
+  #remember(uids: readonly string[], fence: Fence): void {
+    for (const uid of uids) {
+      this.#unwritten.delete(uid);
+      this.#unwritten.set(uid, fence);
+    }
+    for (const uid of this.#unwritten.keys()) {
+      if (this.#unwritten.size <= fenceLimit) break;
+      this.#unwritten.delete(uid);
+    }
+  }
 }
 
-/** Returns whether the object is the node's. */
-function takeOne(view: WriteView, node: StoredObject, report: Report, object: ObjectReport): boolean {
+type Outcome = 'unknown' | 'stale' | 'unchanged' | 'taken';
+
+/** `unwritten`: the newest word on the object that was heard and not written. */
+function takeOne(
+  view: WriteView,
+  node: StoredObject,
+  report: Report,
+  object: ObjectReport,
+  unwritten: Fence | undefined,
+): Outcome {
   const stored = view.get({ uid: object.uid });
-  if (!stored || stored.nodeUid !== node.uid || stored.kind !== 'Container') return false;
-  const epoch = Number(report.epoch);
-  const sequence = Number(report.sequence);
-  if (stored.epoch > epoch || (stored.epoch === epoch && stored.sequence >= sequence)) return true;
+  if (!stored || stored.nodeUid !== node.uid || stored.kind !== 'Container') return 'unknown';
+  const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
+  if (!isNewer(fence, stored) || (unwritten && !isNewer(fence, unwritten))) return 'stale';
   if (object.removed) {
     // "It is not there" ends only what was to end: an agent that lost a container makes it again.
-    if (stored.deleting) view.remove(stored.uid, node.uid);
-    return true;
+    if (!stored.deleting) return 'unchanged';
+    view.remove(stored.uid, node.uid);
+    return 'taken';
   }
-  if (object.status.case !== 'container') return true;
+  if (object.status.case !== 'container') return 'unchanged';
   const container = decode('Container', stored);
   const status = cleaned(object.status.value, container, node.name, stored);
-  if (container.status && equals(ContainerStatusSchema, container.status, status)) return true;
+  if (container.status && equals(ContainerStatusSchema, container.status, status)) return 'unchanged';
   container.status = status;
-  view.put(encode('Container', container, { ...stored, epoch, sequence }), '');
-  return true;
+  view.put(encode('Container', container, { ...stored, ...fence }), '');
+  return 'taken';
 }
+
+const isNewer = (a: Fence, b: Fence): boolean => a.epoch > b.epoch || (a.epoch === b.epoch && a.sequence > b.sequence);
 
 /** A status as the agent may set it: what the control plane says itself is not the agent's to say. */
 function cleaned(

@@ -25,7 +25,7 @@ import {
   SyncRequestSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { NodePhase, type NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { downSubject, type NodeAddress, type UpVerb, upSubject } from '../../proto/subjects.ts';
 import type { Bus, BusMessage } from '../broker/port.ts';
 
@@ -114,14 +114,14 @@ export class ScriptedAgent {
     );
   }
 
-  heartbeat(): void {
+  heartbeat(status: MessageInitShape<typeof NodeStatusSchema> = { phase: NodePhase.READY }): void {
     this.#heartbeat += 1n;
     const message = create(HeartbeatSchema, {
       epoch: this.epoch,
       sequence: this.#heartbeat,
       appliedRevision: BigInt(this.revision),
       digest: this.#digest(),
-      status: { phase: NodePhase.READY },
+      status,
     });
     this.#bus.publish(upSubject(this.address, 'heartbeat'), toBinary(HeartbeatSchema, message));
   }

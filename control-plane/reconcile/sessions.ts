@@ -11,6 +11,7 @@ import {
 import {
   ConditionStatus,
   type Node,
+  NodeInfoSchema,
   NodePhase,
   type NodeStatus,
   NodeStatusSchema,
@@ -19,17 +20,8 @@ import type { NodeAddress } from '../../proto/subjects.ts';
 import type { Store } from '../store/port.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { LivenessTracker } from './liveness.ts';
+import { RefusedError, refuseUnreadable } from './refused.ts';
 import { writeNode } from './status_write.ts';
-
-/** A message of an agent that is not taken, and what the agent should do about it. */
-export class RefusedError extends Error {
-  override readonly name: string = 'RefusedError';
-  readonly reason: ErrorReason;
-  constructor(reason: ErrorReason, message: string) {
-    super(message);
-    this.reason = reason;
-  }
-}
 
 /** A message of a session that is not the node's newest. */
 class FencedError extends RefusedError {
@@ -88,6 +80,7 @@ export class Sessions {
   /** Begins a session. */
   async hello(address: NodeAddress, hello: Hello): Promise<HelloReply> {
     const { nodeUid } = address;
+    if (hello.info) refuseUnreadable(NodeInfoSchema, hello.info);
     if (!hello.instanceId) throw new RefusedError(ErrorReason.INVALID, 'instance_id: is required');
     await this.#refuseDuplicate(nodeUid, hello.instanceId);
     const now = this.#options.clock.now();
@@ -148,11 +141,12 @@ export class Sessions {
     if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
     session.heartbeat = Number(heartbeat.sequence);
     const status = heartbeat.status ?? create(NodeStatusSchema);
+    refuseUnreadable(NodeStatusSchema, status);
     // With reports on their way, silence about an object does not mean that it has not changed.
     if (heartbeat.reportsPending === 0) {
       this.#options.liveness.confirm(nodeUid, { appliedRevision: Number(heartbeat.appliedRevision), status });
     }
-    await this.#writeTransition(nodeUid, session, status, heartbeat.time ? timestampMs(heartbeat.time) : undefined);
+    await this.#writeTransition(nodeUid, session, status, timeOf(heartbeat));
     await this.#options.dispatcher.compare(nodeUid, {
       appliedRevision: Number(heartbeat.appliedRevision),
       digest: heartbeat.digest,
@@ -161,8 +155,6 @@ export class Sessions {
 
   /** The node has become silent: writes that, once. */
   async silent(nodeUid: string): Promise<void> {
-    const session = this.#sessions.get(nodeUid);
-    if (session) session.signature = '';
     await this.#options.store.write({
       reads: [{ uid: nodeUid }],
       apply: (view) => {
@@ -178,6 +170,9 @@ export class Sessions {
         });
       },
     });
+    // Only now: whatever was on its way to the store before this has been overwritten by it, and is to be written again.
+    const session = this.#sessions.get(nodeUid);
+    if (session) session.signature = '';
   }
 
   /** The node was revoked or removed. */
@@ -213,17 +208,21 @@ export class Sessions {
    * how many connections there are; whether the holder is alive is known when it is heard after the other has knocked.
    */
   async #refuseDuplicate(nodeUid: string, instanceId: string): Promise<void> {
+    // After a restart of ours there is no session yet, or one of an instance that we do not know: that is no reason to prefer the other.
     const session = this.#sessions.get(nodeUid);
-    if (!session?.instanceId || session.instanceId === instanceId) return;
+    if (session?.instanceId === instanceId) return;
     const connections = this.#options.connections(nodeUid);
     if (connections === undefined || connections < 2) return;
     const now = this.#options.clock.now();
     let suspicion = this.#suspicions.get(nodeUid);
-    if (!suspicion || suspicion.instanceId !== instanceId || now - suspicion.sinceMs > 10 * this.#options.heartbeatMs) {
+    const ageMs = suspicion ? now - suspicion.sinceMs : 0;
+    // Before it began: the clock was set back.
+    const over = ageMs < 0 || ageMs > 10 * this.#options.heartbeatMs;
+    if (!suspicion || suspicion.instanceId !== instanceId || over) {
       suspicion = { instanceId, sinceMs: now };
       this.#suspicions.set(nodeUid, suspicion);
     }
-    if (session.lastHeardMs > suspicion.sinceMs) {
+    if (session && session.lastHeardMs > suspicion.sinceMs) {
       await this.#writeDuplicate(nodeUid);
       throw new RefusedError(
         ErrorReason.DUPLICATE,
@@ -295,6 +294,14 @@ export class Sessions {
     });
     session.signature = signature;
   }
+}
+
+/** Milliseconds since 1970 by the agent's clock; undefined when that is no time that can be shown. */
+function timeOf({ time }: Heartbeat): number | undefined {
+  const ms = time ? timestampMs(time) : Number.NaN;
+  return Math.abs(ms) <= 8.64e15 && ms >= Date.parse('0001-01-01T00:00:00Z') && ms < 253_402_300_800_000
+    ? ms
+    : undefined;
 }
 
 function nodeOrRefuse<T extends { readonly kind: string; readonly bayUid: string }>(

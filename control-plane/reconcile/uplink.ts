@@ -21,8 +21,9 @@ import type { Bus, BusMessage } from '../broker/port.ts';
 import { DomainError } from '../domain/errors.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { ReconcileMetrics } from './metrics.ts';
+import { RefusedError } from './refused.ts';
 import type { Reporting } from './reports.ts';
-import { RefusedError, type Sessions } from './sessions.ts';
+import type { Sessions } from './sessions.ts';
 
 /** Options of {@link startUplink}. */
 export interface UplinkOptions {
