@@ -272,3 +272,65 @@ test('a message about a long or broken name is short enough for the headers of a
   });
   t.true([400, 404].includes(answer.status), await answer.text());
 });
+
+test('no first line, host or upgrade that anybody can think of ends the server', async (t) => {
+  await using api = await startApi();
+  const path = '/baykeeper.v1.ContainerService/WatchContainers';
+  const types = ['application/json', 'application/connect+json', 'application/grpc', 'application/grpc-web'];
+  const heads = [
+    `POST ${path} HTTP/1.0\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost:\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: [\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: a b:x:99999999\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: a\r\nhost: b\r\n`,
+    `POST http://[${path} HTTP/1.1\r\nhost: a\r\n`,
+    `POST ${path}?${'%ff&'.repeat(100)} HTTP/1.1\r\nhost: a\r\n`,
+    `POST //${path} HTTP/1.1\r\nhost: a\r\n`,
+    `GET ${path}?connect=v1&encoding=json&message=%E0%A4%A HTTP/1.1\r\nhost: [\r\n`,
+    `CONNECT ${path} HTTP/1.1\r\nhost: a\r\n`,
+    `OPTIONS * HTTP/1.1\r\nhost: a\r\n`,
+    `GET ${path} HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: a\r\nexpect: nonsense\r\n`,
+    `POST ${path} HTTP/1.1\r\nhost: a\r\nconnect-timeout-ms: ${'9'.repeat(40)}\r\ngrpc-timeout: x\r\n`,
+  ];
+  for (const head of heads) {
+    for (const type of types) {
+      const socket = net.connect(api.server.port, '127.0.0.1');
+      socket.on('error', () => undefined);
+      socket.resume();
+      await once(socket, 'connect');
+      socket.end(`${head}content-type: ${type}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}`);
+      await new Promise((done) => socket.once('close', done));
+    }
+  }
+  const session = http2.connect(api.server.url);
+  session.on('error', () => undefined);
+  for (const headers of [
+    { ':authority': '[' },
+    { ':authority': '' },
+    { ':path': '*', ':method': 'OPTIONS' },
+    { ':path': `${path}?%ff`, ':authority': 'a b' },
+    { 'content-encoding': 'gzip', 'content-type': 'application/proto' },
+    { ':path': '/baykeeper.v1.SystemService/GetServerInfo', 'grpc-timeout': 'x', 'content-type': 'application/grpc' },
+  ]) {
+    for (const type of types) {
+      const stream = session.request({ ':method': 'POST', ':path': path, 'content-type': type, ...headers });
+      stream.on('error', () => undefined);
+      stream.resume();
+      stream.end('{}');
+      await new Promise((done) => stream.once('close', done));
+    }
+  }
+  // HTTP/2 without an authority, which only a client of its own making sends.
+  const bare = http2.connect(api.server.url);
+  bare.on('error', () => undefined);
+  const stream = bare.request({ ':method': 'POST', ':path': path, ':authority': undefined, 'content-type': types[1] });
+  stream.on('error', () => undefined);
+  stream.resume();
+  stream.end('{}');
+  await new Promise((done) => stream.once('close', done));
+  session.destroy();
+  bare.destroy();
+  t.is((await fetch(`${api.server.url}/healthz`)).status, 200);
+});

@@ -279,7 +279,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       },
     );
   };
-  return connectNodeAdapter({
+  const serve = connectNodeAdapter({
     routes: (router) => {
       api.routes(router);
       mendUnaryAnswers(router);
@@ -294,6 +294,15 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
     compressMinBytes: 256 * 1024,
     jsonOptions,
   });
+  return (request: Request, response: Response): void => {
+    try {
+      serve(request, response);
+    } catch (error) {
+      // A request without a host, or with one that is none: connect-node throws that at whoever calls it.
+      log.debug({ err: error }, 'request cannot be read');
+      send(response, { status: 400, type: 'text/plain', body: 'bad request: host or path cannot be read\n' });
+    }
+  };
 }
 
 const limitsOf = ({ readMaxBytes = 4 * 1024 * 1024, writeMaxBytes = 64 * 1024 * 1024 }: ServerOptions) => ({

@@ -1,4 +1,4 @@
-import type { IncomingHttpHeaders, OutgoingHttpHeaders, ServerHttp2Stream } from 'node:http2';
+import { constants, type IncomingHttpHeaders, type OutgoingHttpHeaders, type ServerHttp2Stream } from 'node:http2';
 import {
   create,
   type DescMethodUnary,
@@ -170,7 +170,13 @@ function serve(
   const finish = (write: () => void): void => {
     if (ended) return;
     ended = true;
-    if (!stream.destroyed && !stream.closed) write();
+    if (stream.destroyed || stream.closed) return;
+    try {
+      write();
+    } catch {
+      // Headers that HTTP/2 does not take, or a stream that has ended in this moment: this call is lost, and no other.
+      stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    }
   };
   const fail = (error: unknown): void => {
     finish(() => codec.fail(stream, ConnectError.from(error, Code.Internal)));
