@@ -290,8 +290,8 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
     shutdownSignal,
     ...limitsOf(options),
     acceptCompression: [compressionGzip],
-    // Below this, packing costs more time than sending saves.
-    compressMinBytes: 256 * 1024,
+    // On the loopback, packing costs a third of the time of a list of thousands, on both sides, and sending next to nothing.
+    compressMinBytes: 8 * 1024 * 1024,
     jsonOptions,
   });
   return (request: Request, response: Response): void => {
