@@ -30,6 +30,7 @@ export class LivenessTracker implements Liveness {
   /** In the order of their last words, oldest first, so that a sweep looks only at those that have become stale. */
   readonly #entries = new Map<string, Entry>();
   readonly #dropped = new Set<string>();
+  #sweptMs = Number.NEGATIVE_INFINITY;
   readonly #listeners = new Set<(nodeUid: string) => void>();
 
   constructor(options: LivenessOptions) {
@@ -130,6 +131,7 @@ export class LivenessTracker implements Liveness {
   /** Marks what has become stale. Called every second or so. */
   sweep(): void {
     const now = this.#options.clock.now();
+    this.#notLaterThan(now);
     const stale: string[] = [];
     for (const nodeUid of this.#dropped) {
       const entry = this.#entries.get(nodeUid);
@@ -146,6 +148,19 @@ export class LivenessTracker implements Liveness {
       if (!entry) continue;
       entry.fresh = false;
       this.#notify(nodeUid);
+    }
+  }
+
+  /** Nobody has spoken in the future: the clock was set back, and without this their word would be believed until it has caught up. */
+  #notLaterThan(now: number): void {
+    if (now >= this.#sweptMs) {
+      this.#sweptMs = now;
+      return;
+    }
+    this.#sweptMs = now;
+    for (const entry of this.#entries.values()) {
+      entry.confirmTimeMs = Math.min(entry.confirmTimeMs, now);
+      if (entry.disconnectTimeMs !== undefined) entry.disconnectTimeMs = Math.min(entry.disconnectTimeMs, now);
     }
   }
 

@@ -484,6 +484,43 @@ test('a dropped connection is written once, as is the return', async (t) => {
   t.is(f.store.revision, revision + 2);
 });
 
+test('a session that goes on where the one before it ended is written once, and no more', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  const conditions = [{ type: 'Ready', reason: 'EngineAnswers' }];
+  agent.heartbeat({ phase: NodePhase.READY, conditions });
+  const node = async () => {
+    const stored = await f.store.get({ uid: nodeUid });
+    return stored && decode('Node', stored).status;
+  };
+  await until(t, 'written', async () => (await node())?.conditions.length === 1);
+  const { revision } = f.store;
+  for (const restarted of [false, true]) {
+    if (restarted) await f.restart();
+    await agent.hello();
+    await agent.sync();
+    agent.heartbeat({ phase: NodePhase.READY, conditions });
+    await until(t, 'fresh', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+  }
+  agent.heartbeat({ phase: NodePhase.READY, conditions: [{ type: 'Ready', reason: 'Other' }] });
+  await until(t, 'a change is written', async () => (await node())?.conditions[0]?.reason === 'Other');
+  t.is(f.store.revision, revision + 3, 'two epochs and one change');
+});
+
+test('a clock that is set back keeps no silent node fresh', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  trackerOf(f.reconciler).sweep();
+  f.clock.offsetMs -= 3_600_000;
+  trackerOf(f.reconciler).sweep();
+  t.true(f.reconciler.liveness.node(nodeUid)?.fresh);
+  f.clock.offsetMs += 601;
+  t.false(f.reconciler.liveness.node(nodeUid)?.fresh);
+  // Nor does it matter what the agent takes for the time.
+  agent.heartbeat();
+  await until(t, 'fresh again', () => f.reconciler.liveness.node(nodeUid)?.fresh === true);
+});
+
 test('what waits for a node is placed when one can take it', async (t) => {
   const f = await fixture(t);
   await put(f.store, 1, '');

@@ -260,13 +260,7 @@ export class Sessions {
 
   /** Writes phase and conditions when they have changed; usage and the like stay in memory. */
   async #writeTransition(nodeUid: string, session: Session, status: NodeStatus, timeMs?: number): Promise<void> {
-    const signature = JSON.stringify([
-      status.phase,
-      status.reason,
-      status.conditions.map((c) => [c.type, c.status, c.reason]),
-      status.info?.engineVersion,
-      status.info?.addresses,
-    ]);
+    const signature = signatureOf(status);
     if (signature === session.signature) return;
     await this.#options.store.write({
       reads: [{ uid: nodeUid }],
@@ -276,6 +270,8 @@ export class Sessions {
         writeNode(view, stored, (node) => {
           if (node.spec?.revoked) return false;
           const was = node.status ?? create(NodeStatusSchema);
+          // A session that goes on where the one before it ended has nothing to say: many may begin at once.
+          if (was.connected && signatureOf(was) === signature) return false;
           const kept = was.conditions.filter((c) => c.type === 'DuplicateIdentity');
           node.status = {
             ...was,
@@ -295,6 +291,16 @@ export class Sessions {
     session.signature = signature;
   }
 }
+
+/** What of a node's status is worth a write when it changes. */
+const signatureOf = (status: NodeStatus): string =>
+  JSON.stringify([
+    status.phase,
+    status.reason,
+    status.conditions.filter((c) => c.type !== 'DuplicateIdentity').map((c) => [c.type, c.status, c.reason]),
+    status.info?.engineVersion,
+    status.info?.addresses,
+  ]);
 
 /** Milliseconds since 1970 by the agent's clock; undefined when that is no time that can be shown. */
 function timeOf({ time }: Heartbeat): number | undefined {
