@@ -1,4 +1,9 @@
-import { createServer as createHttpServer, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type IncomingHttpHeaders,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import {
   createServer as createHttp2Server,
   type Http2Server,
@@ -9,6 +14,8 @@ import {
 } from 'node:http2';
 import { BlockList, isIP, type Socket } from 'node:net';
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
+import { parseTimeout as parseConnectTimeout } from '@connectrpc/connect/protocol-connect';
+import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-grpc';
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
@@ -296,6 +303,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
   });
   return (request: Request, response: Response): void => {
     try {
+      dropEndlessDeadlines(request.headers);
       serve(request, response);
     } catch (error) {
       // A request without a host, or with one that is none: connect-node throws that at whoever calls it.
@@ -303,6 +311,22 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       send(response, { status: 400, type: 'text/plain', body: 'bad request: host or path cannot be read\n' });
     }
   };
+}
+
+/** Timers of Node.js go no further. */
+const longestTimeoutMs = 2 ** 31 - 1;
+
+/** A deadline that is further away than a timer can reach is none; as it is, connect-node's timer would end the call at once. */
+function dropEndlessDeadlines(headers: IncomingHttpHeaders): void {
+  for (const [name, parse] of [
+    ['connect-timeout-ms', parseConnectTimeout],
+    ['grpc-timeout', parseGrpcTimeout],
+  ] as const) {
+    const value = headers[name];
+    if (typeof value !== 'string') continue;
+    const { timeoutMs } = parse(value, Number.MAX_SAFE_INTEGER);
+    if (timeoutMs !== undefined && timeoutMs > longestTimeoutMs) delete headers[name];
+  }
 }
 
 const limitsOf = ({ readMaxBytes = 4 * 1024 * 1024, writeMaxBytes = 64 * 1024 * 1024 }: ServerOptions) => ({

@@ -13,9 +13,19 @@ export function deadlinesInterceptor(unaryTimeoutMs: number): Interceptor {
       const timer = setTimeout(() => {
         reject(new ConnectError(`not done within ${timeoutMs / 1000} s`, Code.DeadlineExceeded));
       }, timeoutMs);
+      // connect-node tells the caller's deadline by the signal only. That a caller goes away, or that the server is to stop, ends no call.
+      const { signal } = request;
+      const aborted = (): void => {
+        if (ConnectError.from(signal.reason).code === Code.DeadlineExceeded) reject(signal.reason);
+      };
+      if (signal.aborted) aborted();
+      else signal.addEventListener('abort', aborted);
       next(request)
         .then(resolve, reject)
-        .finally(() => clearTimeout(timer));
+        .finally(() => {
+          clearTimeout(timer);
+          signal.removeEventListener('abort', aborted);
+        });
     });
   };
 }
