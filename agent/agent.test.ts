@@ -8,6 +8,7 @@ import test, { type ExecutionContext } from 'ava';
 import { AssignmentOp, ErrorReason } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { Kind } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { NodePhase } from '../proto/gen/baykeeper/v1/node_pb.js';
 import { downSubject } from '../proto/subjects.ts';
 import { chunksOf, deltaOf } from '../test/harness/chain_model.ts';
 import { FakeWorkloads } from '../test/harness/fake_workloads.ts';
@@ -318,6 +319,39 @@ test('an agent that is ahead of a restored control plane goes back only when it 
   await b.restart();
   await is(b, 'a', 'b');
   t.is(b.agent.store.revision, old.revision);
+});
+
+test('an older snapshot that comes unasked is asked about at once, and taken when it is meant', async (t) => {
+  const b = await bed(t);
+  b.cp.put('a');
+  await is(b, 'a');
+  const old = b.cp.chain.snapshot();
+  b.cp.put('b');
+  await is(b, 'a', 'b');
+  b.cp.onSync = () => {
+    for (const chunk of chunksOf(b.cp.epoch, old)) b.cp.send(chunk);
+    return { revision: old.revision };
+  };
+  for (const chunk of chunksOf(b.cp.epoch, old)) b.cp.send(chunk);
+  await until('it goes back', () => running(b).join() === 'a', { timeoutMs: 5_000 });
+  t.is(b.agent.store.revision, old.revision);
+});
+
+test('what becomes of the node does not wait for the next heartbeat, and does not multiply them', async (t) => {
+  const b = await bed(t);
+  await until('a heartbeat', () => b.cp.heartbeats.length > 0);
+  const last = () => b.cp.heartbeats.at(-1)?.status?.phase;
+  for (const phase of [NodePhase.NOT_READY, NodePhase.READY, NodePhase.NOT_READY, NodePhase.READY]) {
+    b.workloads.become(phase);
+    await until('it is told', () => last() === phase, { timeoutMs: 200 });
+  }
+  // Two at once: while one is being made.
+  b.workloads.become(NodePhase.NOT_READY);
+  b.workloads.become(NodePhase.READY);
+  await until('the last is told', () => last() === NodePhase.READY);
+  const [before, beganMs] = [b.cp.heartbeats.length, performance.now()];
+  await until('more', () => b.cp.heartbeats.length >= before + 5);
+  t.true(performance.now() - beganMs > 600, 'at their own pace');
 });
 
 test('a broker that dies, or falls silent, is found and lost no more than that', async (t) => {

@@ -131,12 +131,14 @@ function phaseOf({ removing, spec, container, memory }: StatusInput): Phase {
       return { phase: ContainerPhase.RUNNING, reason: 'Unhealthy', message: 'its health check fails' };
     case 'paused':
       return plain(ContainerPhase.PAUSED);
-    case 'restarting':
+    case 'restarting': {
+      const oom = ranOut(container, memory);
       return {
         phase: ContainerPhase.FAILED,
-        reason: container.oomKilled ? 'OutOfMemory' : 'Restarting',
-        message: `it ended with exit code ${container.exitCode}${container.oomKilled ? ', out of memory' : ''}, and is started again after a while`,
+        reason: oom ? 'OutOfMemory' : 'Restarting',
+        message: `it ended with exit code ${container.exitCode}${oom ? ', out of memory' : ''}, and is started again after a while`,
       };
+    }
     case 'created':
       return plain(stopped ? ContainerPhase.STOPPED : ContainerPhase.CREATING);
     default:
@@ -167,9 +169,17 @@ const healths = {
 
 const protocols = { tcp: PortProtocol.TCP, udp: PortProtocol.UDP, sctp: PortProtocol.SCTP } as const;
 
-/** The engine does not always note it. */
-const ranOut = ({ id, state, oomKilled }: EngineContainer, { ended }: ObjectMemory): boolean =>
-  oomKilled || (state === 'exited' && ended?.containerId === id && ended.oomKilled);
+const killedExitCode = 137;
+
+/**
+ * Whether its last run ended for want of memory. Engines lose their own note and their event of it when they hear of the end first. But who
+ * has a limit and was killed, and by nobody through the engine, was killed by the kernel: from inside, its first process cannot be.
+ */
+const ranOut = ({ id, state, oomKilled, exitCode, memoryBytes }: EngineContainer, { ended }: ObjectMemory): boolean => {
+  if (oomKilled) return true;
+  if ((state !== 'exited' && state !== 'restarting') || ended?.containerId !== id) return false;
+  return ended.oomKilled || (ended.by === 'itself' && memoryBytes > 0 && exitCode === killedExitCode);
+};
 
 function describe(status: ContainerStatus, container: EngineContainer, memory: ObjectMemory): void {
   const { restarts, ended } = memory;

@@ -173,6 +173,8 @@ export class Delivery {
       return;
     }
     this.#older = snapshot;
+    // Sent unasked it means that the control plane has gone back, to a copy of its store: whether that is so is asked at once.
+    this.#ask();
   }
 
   #adopt(snapshot: Snapshot): void {
@@ -209,7 +211,8 @@ export class Delivery {
     if (!this.#session || this.#sync.name !== 'idle') return;
     const waitMs = this.#lastAskMs + spacingMs - this.#options.clock.now();
     if (waitMs > 0) {
-      this.#wait(waitMs);
+      // A clock that was set back is no reason to wait until it has caught up.
+      this.#wait(Math.min(waitMs, spacingMs));
       return;
     }
     void this.#request(this.#session);

@@ -67,6 +67,7 @@ class Loop implements RunningWorkloads {
   readonly #queue: KeyedQueue;
   readonly #watch: EngineWatch;
   readonly #health: NodeHealth;
+  readonly #nodeListeners = new Set<() => void>();
   #memory = new VolatileMemory();
   #endings = new Endings(this.#memory);
   #stopped = false;
@@ -91,8 +92,14 @@ class Loop implements RunningWorkloads {
       log,
       random,
       sinceMs: () => this.#memory.lastEventMs,
-      onUp: () => void this.#relist(),
-      onDown: () => this.#firstLook(),
+      onUp: () => {
+        this.#tellNode();
+        void this.#relist();
+      },
+      onDown: () => {
+        this.#tellNode();
+        this.#firstLook();
+      },
       onEvent: (event) => this.#onEvent(event),
     });
   }
@@ -157,6 +164,15 @@ class Loop implements RunningWorkloads {
       containersRunning += owned.filter((one) => one.state === 'running' || one.state === 'paused').length;
     }
     return await this.#health.status({ info: this.#watch.info, problem, containersRunning, containersTotal });
+  }
+
+  onNodeChange(listener: () => void): () => void {
+    this.#nodeListeners.add(listener);
+    return () => this.#nodeListeners.delete(listener);
+  }
+
+  #tellNode(): void {
+    for (const listener of this.#nodeListeners) listener();
   }
 
   async openLogs(...[uid, request, sink]: Parameters<Workloads['openLogs']>): ReturnType<Workloads['openLogs']> {

@@ -47,6 +47,8 @@ export interface Workloads {
   snapshot(): readonly ObjectReport[];
   /** For a heartbeat: phase, conditions, info and usage. Never rejects: an engine that is away is a condition. */
   nodeStatus(): Promise<NodeStatus>;
+  /** Calls back when `nodeStatus` has something to say that should not wait for the next heartbeat. Returns what ends that. */
+  onNodeChange?(listener: () => void): () => void;
   openLogs(objectUid: string, request: LogsRequest, sink: StreamSink): Promise<OpenStream>;
   openExecute(objectUid: string, start: ExecuteStart, sink: StreamSink): Promise<OpenStream>;
 }

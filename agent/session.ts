@@ -28,7 +28,7 @@ export interface SessionOptions {
   readonly link: Pick<Link, 'connected' | 'onConnected' | 'publish' | 'request' | 'subscribe'>;
   readonly store: DesiredStore;
   readonly reports: Pick<Reporter, 'open' | 'close' | 'hurry' | 'pending'>;
-  readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus'>;
+  readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus' | 'onNodeChange'>;
   /** Drawn at random when the process starts. */
   readonly instanceId: string;
   readonly agentVersion: string;
@@ -55,6 +55,8 @@ export interface OpenSession {
   /** Of the last heartbeat. */
   sequence: bigint;
   readonly sinceMs: number;
+  /** The next heartbeat: a call away, being made, or being made and to be followed by another at once. */
+  beat: 'due' | 'making' | 'again';
   cancelHeartbeat: () => void;
 }
 
@@ -88,6 +90,7 @@ export class Session {
   #lastStatus: NodeStatus = create(NodeStatusSchema);
   #stopped = false;
   #unlisten: (() => void) | undefined;
+  #unlistenNode: (() => void) | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -113,15 +116,17 @@ export class Session {
   }
 
   start(): void {
-    const { link, address } = this.#options;
+    const { link, address, workloads } = this.#options;
     link.subscribe(downSubject(address, 'assign'), ({ data }) => this.#delivery.receive(data));
     this.#unlisten = link.onConnected((connected) => this.#connected(connected));
+    this.#unlistenNode = workloads.onNodeChange?.(() => this.#hurry());
     if (link.connected) this.#connected(true);
   }
 
   stop(): void {
     this.#stopped = true;
     this.#unlisten?.();
+    this.#unlistenNode?.();
     this.#become({ name: 'offline' });
   }
 
@@ -198,6 +203,7 @@ export class Session {
       heartbeatMs,
       sequence: 0n,
       sinceMs: clock.now(),
+      beat: 'due',
       cancelHeartbeat: () => undefined,
     };
     this.#become(session);
@@ -211,6 +217,7 @@ export class Session {
   async #heartbeat(session: OpenSession): Promise<void> {
     const { link, address, clock, store, reports, log } = this.#options;
     const begun = clock.now();
+    session.beat = 'making';
     const status = await this.#status();
     if (this.#state !== session) return;
     session.sequence += 1n;
@@ -228,8 +235,28 @@ export class Session {
     } catch (error) {
       log.debug({ error: (error as Error).message }, 'a heartbeat could not be sent');
     }
-    const waitMs = Math.max(0, session.heartbeatMs - (clock.now() - begun));
+    const again = this.#beatAgain(session);
+    session.beat = 'due';
+    // Bounded both ways: the clock may have been set meanwhile.
+    const waitMs = again ? 0 : Math.min(session.heartbeatMs, Math.max(0, session.heartbeatMs - (clock.now() - begun)));
     session.cancelHeartbeat = clock.after(waitMs, () => void this.#heartbeat(session));
+  }
+
+  /** Whether something changed while the heartbeat was being made. */
+  #beatAgain({ beat }: OpenSession): boolean {
+    return beat === 'again';
+  }
+
+  /** There is news of the node: the next heartbeat is now. */
+  #hurry(): void {
+    const session = this.#state;
+    if (session.name !== 'open') return;
+    if (session.beat !== 'due') {
+      session.beat = 'again';
+      return;
+    }
+    session.cancelHeartbeat();
+    void this.#heartbeat(session);
   }
 
   /** The node's status now, or the last one when the engine takes its time. */

@@ -18,6 +18,8 @@ export class FakeWorkloads implements RunningWorkloads {
   readonly removals: { readonly uid: string; readonly by: 'tombstone' | 'grave' | 'snapshot' }[] = [];
   started = false;
   openStreams = 0;
+  phase: NodePhase = NodePhase.READY;
+  #tell: () => void = () => undefined;
   readonly input: Uint8Array[] = [];
   #end: (() => void) | undefined;
 
@@ -40,7 +42,18 @@ export class FakeWorkloads implements RunningWorkloads {
   }
 
   async nodeStatus(): Promise<NodeStatus> {
-    return create(NodeStatusSchema, { phase: NodePhase.READY, info: { hostname: 'fake' } });
+    return create(NodeStatusSchema, { phase: this.phase, info: { hostname: 'fake' } });
+  }
+
+  onNodeChange(listener: () => void): () => void {
+    this.#tell = listener;
+    return () => undefined;
+  }
+
+  /** The node becomes so, and says it. */
+  become(phase: NodePhase): void {
+    this.phase = phase;
+    this.#tell();
   }
 
   async openLogs(objectUid: string, request: LogsRequest, sink: StreamSink): Promise<OpenStream> {
