@@ -18,7 +18,11 @@ const needs = {
   },
   busybox: { packages: ['busybox-static'], present: () => succeeds('dpkg', ['-s', 'busybox-static']) },
   loadGenerator: { packages: ['nghttp2-client'], present: () => Boolean(findProgram('h2load')) },
-  curl: { packages: ['curl'], present: () => Boolean(findProgram('curl')) },
+  // What only tests use: a client, a registry of images, and a wrong clock.
+  curl: {
+    packages: ['curl', 'docker-registry', 'faketime'],
+    present: () => Boolean(findProgram('curl') && findProgram('docker-registry') && findProgram('faketime')),
+  },
 };
 
 /** The Debian packages that are wanted and missing. */
@@ -51,7 +55,7 @@ export async function installDebianPackages(packages, { say, logFile }) {
   if (packages.length === 0) return;
   checkDebianPackages(packages);
   const list = packages.join(' ');
-  const brokerIsNew = packages.includes('nats-server');
+  const services = ['nats-server', 'docker-registry'].filter((name) => packages.includes(name));
   await step(say, `Installing ${list} from Debian`, async () => {
     const env = systemEnvironment({
       DEBIAN_FRONTEND: 'noninteractive',
@@ -77,9 +81,9 @@ export async function installDebianPackages(packages, { say, logFile }) {
       env,
       failure: `Debian could not install ${list}`,
     });
-    // Debian's package starts a server of its own, open to every address and without any rule. Only the program is wanted here.
-    if (brokerIsNew && existsSync('/run/systemd/system'))
-      await succeeds('systemctl', ['disable', '--now', 'nats-server']);
+    // Debian's packages start servers of their own, open to every address and without any rule. Only the programs are wanted here.
+    if (services.length > 0 && existsSync('/run/systemd/system'))
+      await succeeds('systemctl', ['disable', '--now', ...services]);
   });
 }
 

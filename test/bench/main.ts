@@ -4,12 +4,13 @@ import { creates, manifests } from './api.ts';
 import { delivery } from './delivery.ts';
 import { machine, type Row } from './measure.ts';
 import { etcd } from './peer.ts';
+import { storm } from './storm.ts';
 
 /**
- * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates manifests delivery etcd]`. Nothing here is a
+ * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates manifests delivery storm etcd]`. Nothing here is a
  * test; what was to be reached stands beside what was measured.
  */
-const suites: Record<string, () => Promise<Row[]>> = { creates, manifests, delivery, etcd };
+const suites: Record<string, () => Promise<Row[]>> = { creates, manifests, delivery, storm, etcd };
 
 const names = process.argv.slice(2);
 const unknown = names.find((name) => !(name in suites));

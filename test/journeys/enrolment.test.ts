@@ -5,7 +5,7 @@ import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_servic
 import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { startAgent } from '../harness/agent.ts';
-import { ownProgram, run } from '../harness/program.ts';
+import { ownProgram, Program, run } from '../harness/program.ts';
 import { type Site, startSite } from '../harness/site.ts';
 import { temporaryFolder } from '../harness/temporary_folder.ts';
 import { until } from '../harness/until.ts';
@@ -52,6 +52,51 @@ test.serial('what is wrong with a token is said on the node, in so many words', 
     t.is(stderr.trim().split('\n').length, 1, stderr);
     t.false(stderr.includes(token.split('.')[1] ?? token), 'no secret');
   }
+});
+
+test.serial('a clock that is far off is said, with how far and which way', async (t) => {
+  const token = await site.controlPlane.joinToken('local', 10);
+  for (const [offset, words] of [
+    ['+3h', /clock is (3 h|2 h 59 min).* ahead of/],
+    ['-2d', /clock is 2 d.* behind/],
+  ] as const) {
+    await using folder = await temporaryFolder('joining');
+    const args = ['join', '--server', site.controlPlane.url, '--token', token, '--name', 'late', '--data', folder.path];
+    const node = ownProgram('agent/main.ts', ...args, '--docker', site.dockerd.socketPath, '--enroll-only');
+    const { code, stderr } = await run(['faketime', '-f', offset, ...node]);
+    t.not(code, 0);
+    t.regex(stderr, words);
+    t.regex(stderr, /NTP/);
+  }
+});
+
+test.serial('an agent whose clock is set wrong later is believed by what it says, and not by its time', async (t) => {
+  await using off = await startAgent({
+    controlPlane: site.controlPlane,
+    bay: 'local',
+    name: 'off',
+    dockerSocket: site.dockerd.socketPath,
+  });
+  await off.stop();
+  // Its credentials would have run out by that clock.
+  const wrong = new Program({
+    command: [
+      'faketime',
+      '-f',
+      '-1h',
+      ...ownProgram('agent/main.ts', 'run', '--data', off.dataDir, '--docker', site.dockerd.socketPath),
+    ],
+  });
+  await until('the node is silent', async () => (await node('off'))?.status?.phase === NodePhase.UNKNOWN);
+  await wrong.start();
+  try {
+    await until('the node is ready', async () => (await node('off'))?.status?.phase === NodePhase.READY);
+    const status = (await node('off'))?.status;
+    t.true(Number(status?.trustUntil?.seconds) * 1000 > Date.now() - 2_000, 'trusted by our own clock');
+  } finally {
+    await wrong.stop();
+  }
+  await until('the node is silent again', async () => (await node('off'))?.status?.phase === NodePhase.UNKNOWN);
 });
 
 test.serial(
