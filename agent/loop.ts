@@ -6,7 +6,7 @@ import { problemOf } from './container_status.ts';
 import { type Driver, DriverError, type EngineContainer, type EngineEvent } from './drivers/driver.ts';
 import { Endings } from './endings.ts';
 import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
-import { notRunning, openExecute, openLogs } from './engine_streams.ts';
+import { openExecute, openLogs } from './engine_streams.ts';
 import { EngineWatch } from './engine_watch.ts';
 import { execute, whoseName } from './execute.ts';
 import { type HealthThresholds, NodeHealth } from './health.ts';
@@ -15,8 +15,9 @@ import { FileMemory, VolatileMemory } from './memory.ts';
 import { objectReport, sameReport } from './object_report.ts';
 import { mainOf, observe } from './observe.ts';
 import { planObject, type Wanted, wantedOf } from './plan.ts';
-import { type Desired, type Reports, StreamError, type Workloads } from './ports.ts';
+import type { Desired, Reports, Workloads } from './ports.ts';
 import { type Aside, KeyedQueue } from './queue.ts';
+import { containerOf } from './stream_target.ts';
 import { Tracked } from './tracked.ts';
 
 export interface WorkloadsOptions {
@@ -183,23 +184,10 @@ class Loop implements RunningWorkloads {
     return await openExecute(this.#options.driver, await this.#containerOf(uid), start, sink);
   }
 
-  /** The container of an object as it is now. Rejects with StreamError. */
-  async #containerOf(uid: string): Promise<EngineContainer> {
+  #containerOf(uid: string): Promise<EngineContainer> {
     const { desired, driver } = this.#options;
-    const wanted = wantedOf(desired.current, uid);
-    if (!desired.current.objects.has(uid)) throw new StreamError('not-found', 'this node has no such object');
-    if (!this.#watch.isUp) throw new StreamError('engine-unavailable', this.#watch.problem ?? '');
-    try {
-      const container = mainOf(wanted, await observe(driver, this.#owner, wanted));
-      if (container) return container;
-    } catch (cause) {
-      throw new StreamError('engine-unavailable', text(cause), { cause });
-    }
-    const problem = this.#tracked.get(uid)?.problem;
-    throw new StreamError(
-      'not-running',
-      problem ? `it has no container: ${problem.message}` : notRunning({ name: uid, state: 'created' }),
-    );
+    const away = this.#watch.isUp ? undefined : (this.#watch.problem ?? '');
+    return containerOf({ driver, desired, owner: this.#owner, away, problem: this.#tracked.get(uid)?.problem }, uid);
   }
 
   #onDesired(uids: readonly string[]): void {
