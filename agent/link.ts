@@ -81,7 +81,7 @@ class NatsLink implements Link {
   constructor(options: LinkOptions) {
     this.#options = options;
     this.#log = options.log;
-    this.#backoff = new Backoff({ baseMs: 500, maxMs: 15_000, random: options.random });
+    this.#backoff = new Backoff({ baseMs: 500, maxMs: 5_000, random: options.random });
   }
 
   get connected(): boolean {
