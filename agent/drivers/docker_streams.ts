@@ -15,6 +15,7 @@ export async function* raw(socket: Readable): AsyncGenerator<OutputChunk> {
 
 /**
  * Of pipes: frames with a header of eight bytes, the first of which says which stream (1 stdout, 2 stderr, 3 an error of the engine) and the last four how long.
+ * A log has a frame for each line: those of one stream that came together are passed on together, as each piece costs a message on the bus.
  * Throws when what comes is no such thing, or breaks off inside a frame.
  */
 export async function* demultiplex(socket: Readable): AsyncGenerator<OutputChunk> {
@@ -22,6 +23,14 @@ export async function* demultiplex(socket: Readable): AsyncGenerator<OutputChunk
   let stream = 1;
   let left = 0;
   let problem = '';
+  let run: OutputChunk['stream'] = 'stdout';
+  let pieces: Uint8Array[] = [];
+  const take = (): OutputChunk => {
+    const [only, ...others] = pieces;
+    const data = only && others.length === 0 ? only : Buffer.concat(pieces);
+    pieces = [];
+    return { stream: run, data };
+  };
   for await (const chunk of socket as AsyncIterable<Uint8Array>) {
     let rest = chunk;
     while (rest.byteLength > 0) {
@@ -41,10 +50,15 @@ export async function* demultiplex(socket: Readable): AsyncGenerator<OutputChunk
       left -= data.byteLength;
       if (stream === 3) {
         if (problem.length < 4096) problem += Buffer.from(data).toString('utf8');
-      } else {
-        yield { stream: stream === 2 ? 'stderr' : 'stdout', data };
+        continue;
       }
+      const source = stream === 2 ? 'stderr' : 'stdout';
+      if (source !== run && pieces.length > 0) yield take();
+      run = source;
+      pieces.push(data);
     }
+    // Nothing is held back to wait for more.
+    if (pieces.length > 0) yield take();
   }
   if (problem) throw new Error(problem.trim());
   if (left > 0 || header.byteLength > 0) throw new Error("the engine's output broke off");
