@@ -117,6 +117,6 @@ test.serial('a large log is read whole, without growing anybody', async (t) => {
   const third = await read();
   t.log(`after 100 MB: ${JSON.stringify(first)}, after 300 MB: ${JSON.stringify(third)}`);
   for (const [who, mb] of Object.entries(third)) {
-    t.true(mb - first[who as keyof typeof first] < 50, `${who} grew to ${mb} MB`);
+    t.true(mb - first[who as keyof typeof first] < 80, `${who} grew to ${mb} MB`);
   }
 });
