@@ -57,27 +57,33 @@ export async function manifests(): Promise<Row[]> {
   const api = controlPlane.client(ManifestService);
   const total = 10_000;
   const size = 1000;
-  const chunk = (from: number) =>
+  const chunk = (from: number, prefix: string) =>
     Array.from({ length: size }, (_, i) => ({
-      object: { case: 'container' as const, value: container(`c-${String(from + i).padStart(6, '0')}`) },
+      object: { case: 'container' as const, value: container(`${prefix}-${String(from + i).padStart(6, '0')}`) },
     }));
   const froms = Array.from({ length: total / size }, (_, i) => i * size);
   const rows: Row[] = [];
-  for (const what of ['created', 'unchanged']) {
+  // The first 10,000 find a control plane that has just started; the next show what it does once it is warm.
+  const rounds = [
+    { what: 'all created, right after its start', prefix: 'warm', target: '10,000/s' },
+    { what: 'all created', prefix: 'c', target: '10,000/s' },
+    { what: 'all unchanged', prefix: 'c', target: '' },
+  ];
+  for (const { what, prefix, target } of rounds) {
     const started = performance.now();
     let next = 0;
     await Promise.all(
       [0, 1].map(async () => {
         for (let from = froms[next++]; from !== undefined; from = froms[next++]) {
-          await api.apply({ manifests: chunk(from) });
+          await api.apply({ manifests: chunk(from, prefix) });
         }
       }),
     );
     const seconds = (performance.now() - started) / 1000;
     rows.push({
-      what: `apply ${total} containers, ${size} a call, 2 callers, all ${what}`,
+      what: `apply ${total} containers, ${size} a call, 2 callers, ${what}`,
       measured: `${Math.round(total / seconds)}/s`,
-      target: what === 'created' ? '10,000/s' : '',
+      target,
     });
   }
   const containers = controlPlane.client(ContainerService);
@@ -100,9 +106,9 @@ export async function manifests(): Promise<Row[]> {
   });
   const idle = await idleMb(controlPlane);
   rows.push({
-    what: 'memory of an idle control plane with 10,000 objects',
+    what: 'memory of an idle control plane with 20,000 objects',
     measured: `${Math.round(idle)} MB`,
-    target: '200 MB',
+    target: '200 MB with 10,000',
   });
   return rows;
 }
