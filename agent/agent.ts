@@ -40,6 +40,8 @@ export interface AgentOptions {
   readonly createWorkloads: (context: WorkloadsContext) => RunningWorkloads;
   /** New credentials for a proof of the key. Rejects with EnrollError. */
   readonly prove: () => Promise<Credentials>;
+  /** The control plane has another URL than last time, so the broker may have other addresses, too. Default false. */
+  readonly moved?: boolean;
   readonly agentVersion: string;
   readonly clock: Clock;
   readonly log: Log;
@@ -136,6 +138,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     link,
     session: late.session,
     prove: options.prove,
+    moved: options.moved,
     clock,
     log,
     random,

@@ -26,7 +26,10 @@ Examples:
     .option('--name <node>', "wanted name of the node (default: the machine's name)")
     .option('--enroll-only', 'enrol, and do not go on running')
     .action(join);
-  shared(program.command('run')).description('run with what the machine got when it joined').action(run);
+  shared(program.command('run'))
+    .description('run with what the machine got when it joined')
+    .option('--server <url>', 'new URL of the control plane, which is kept (default: the one of last time)')
+    .action(run);
   return program;
 }
 

@@ -8,6 +8,8 @@ export interface AgentConfig {
   readonly dataDir: string;
   /** Path of the Docker engine's socket. */
   readonly dockerSocket: string;
+  /** URL of the control plane from now on. Undefined: the one that the agent keeps since it enrolled. */
+  readonly server?: string;
   readonly logLevel: LogLevel;
 }
 
@@ -69,7 +71,13 @@ export function readConfig(flags: Flags, env: Environment): AgentConfig {
       `${level.source}: expected one of ${logLevels.join(', ')}, got ${JSON.stringify(level.value)}`,
     );
   }
-  return Object.freeze({ dataDir: resolve(data.value), dockerSocket, logLevel });
+  const server = setting(flags, env, 'server', '');
+  return Object.freeze({
+    dataDir: resolve(data.value),
+    dockerSocket,
+    ...(server.value === '' ? {} : { server: serverUrl(server) }),
+    logLevel,
+  });
 }
 
 /** Throws ConfigError. */

@@ -176,3 +176,23 @@ test('join prints what the server says, with an exit code of its own', async (t)
   t.is(elsewhere.code, 2);
   t.regex(elsewhere.stderr, /node n1 of bay edge-1 already/);
 });
+
+test('run takes another URL of the control plane, and says in one sentence what it cannot use', async (t) => {
+  const path = await folder(t);
+  const runWith = (...more: string[]) => run(ownProgram('agent/main.ts', 'run', '--data', path, ...more));
+  const rubbish = await runWith('--server', 'rubbish');
+  t.is(rubbish.code, 2);
+  t.regex(rubbish.stderr, /^baykeeper-agent: --server: expected http:.*\n$/);
+  const stranger = await runWith('--server', 'http://127.0.0.1:1');
+  t.is(stranger.code, 2);
+  t.regex(stranger.stderr, /has not joined/);
+  t.deepEqual(
+    (await readdir(path)).filter((name) => name === 'server'),
+    [],
+    'it does not look as if it had joined',
+  );
+  await writeFile(join(path, 'identity.seed'), 'garbage');
+  const damaged = await runWith();
+  t.is(damaged.code, 2);
+  t.regex(damaged.stderr, /identity\.seed holds no usable key/);
+});

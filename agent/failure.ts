@@ -1,9 +1,10 @@
-/** What the agent exits with: a failure, a setting that cannot be, a refusal by the control plane, a control plane that cannot be reached. */
+/** What the agent exits with: a failure, a setting or a kept file that cannot be, a refusal by the control plane, a control plane that cannot be reached. */
 export const exitCodes = { failed: 1, config: 2, refused: 3, unreachable: 4 } as const;
 
 const codeByName: Readonly<Record<string, number>> = {
   ConfigError: exitCodes.config,
   NotJoinedError: exitCodes.config,
+  IdentityError: exitCodes.config,
   EnrollError: exitCodes.refused,
 };
 

@@ -21,6 +21,8 @@ export interface Link {
   subscribe(subject: string, listener: (message: LinkMessage) => void): void;
   /** Calls back when the connection is up (true) and when it is lost (false). */
   onConnected(listener: (connected: boolean) => void): () => void;
+  /** Calls back when an attempt to connect came to nothing for another reason than a refusal. */
+  onFailed(listener: () => void): () => void;
   /** Calls back when the broker refuses credentials, or ends a connection because of them. */
   onRefused(listener: (userJwt: string) => void): () => void;
   start(): void;
@@ -70,6 +72,7 @@ class NatsLink implements Link {
   readonly #backoff: Backoff;
   readonly #subscriptions: { subject: string; listener: (message: LinkMessage) => void }[] = [];
   readonly #connectedListeners = new Set<(connected: boolean) => void>();
+  readonly #failedListeners = new Set<() => void>();
   readonly #refusedListeners = new Set<(userJwt: string) => void>();
   #connection: NatsConnection | undefined;
   #running: Promise<void> | undefined;
@@ -121,6 +124,11 @@ class NatsLink implements Link {
   onConnected(listener: (connected: boolean) => void): () => void {
     this.#connectedListeners.add(listener);
     return () => this.#connectedListeners.delete(listener);
+  }
+
+  onFailed(listener: () => void): () => void {
+    this.#failedListeners.add(listener);
+    return () => this.#failedListeners.delete(listener);
   }
 
   onRefused(listener: (userJwt: string) => void): () => void {
@@ -190,6 +198,7 @@ class NatsLink implements Link {
     } catch (error) {
       this.#log.warn({ error: messageOf(error), attempt: this.#backoff.failures + 1 }, 'cannot connect to the broker');
       if (isRefusal(error)) this.#tellRefused(userJwt);
+      else for (const listener of this.#failedListeners) listener();
       return undefined;
     }
   }

@@ -12,10 +12,12 @@ import type { SessionState } from './session.ts';
 export interface RenewalOptions {
   readonly address: NodeAddress;
   readonly identity: Pick<Identity, 'credentials' | 'take'>;
-  readonly link: Pick<Link, 'connected' | 'request' | 'onRefused' | 'wake' | 'rest'>;
+  readonly link: Pick<Link, 'connected' | 'request' | 'onConnected' | 'onFailed' | 'onRefused' | 'wake' | 'rest'>;
   readonly session: { readonly state: SessionState };
   /** Credentials for nothing but a proof of the key, from the control plane itself. Rejects with EnrollError. */
   readonly prove: () => Promise<Credentials>;
+  /** The control plane has another URL than last time: ask it at once. Default false. */
+  readonly moved?: boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly random?: () => number;
@@ -23,10 +25,16 @@ export interface RenewalOptions {
 
 const requestTimeoutMs = 10_000;
 const minuteMs = 60_000;
+/** After so many attempts in a row that reached no broker, or after so long, it may have moved. */
+const lost = { attempts: 5, afterMs: 15_000 };
+/** Within this, agents that lost the same broker ask one after another. */
+const lostSpreadMs = 10_000;
 
 /**
  * Keeps the credentials good: renews them over the bus at two thirds of their life, and by proving the key when they have run out or
  * the broker does not take them. A node that was revoked is told so, and asks again only now and then.
+ *
+ * Credentials also say where the broker is. When it is not to be reached there, new ones are asked for, at most once a minute.
  */
 export class Renewal {
   readonly #options: RenewalOptions;
@@ -35,7 +43,12 @@ export class Renewal {
   #stopped = false;
   #renewing = false;
   #cancel: (() => void) | undefined;
-  #unlisten: (() => void) | undefined;
+  #cancelLost: (() => void) | undefined;
+  #unlisten: (() => void)[] = [];
+  /** Attempts in a row that reached no broker, and when the first of them had failed. */
+  #failed = { attempts: 0, sinceMs: 0 };
+  /** While it has asked lately where the broker is: what ends that. */
+  #cancelAsked: (() => void) | undefined;
 
   constructor(options: RenewalOptions) {
     this.#options = options;
@@ -45,14 +58,22 @@ export class Renewal {
   }
 
   start(): void {
-    this.#unlisten = this.#options.link.onRefused((userJwt) => this.#refused(userJwt));
+    const { link, moved } = this.#options;
+    this.#unlisten = [
+      link.onRefused((userJwt) => this.#refused(userJwt)),
+      link.onFailed(() => this.#unreached()),
+      link.onConnected((connected) => connected && this.#reached()),
+    ];
     this.#schedule();
+    if (moved) void this.#askWhere();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.#unlisten?.();
+    for (const unlisten of this.#unlisten) unlisten();
     this.#cancel?.();
+    this.#cancelLost?.();
+    this.#cancelAsked?.();
   }
 
   #schedule(): void {
@@ -67,9 +88,9 @@ export class Renewal {
     this.#after(Math.max(0, renewTimeMs(credentials) - clock.now()) + random() * Math.min(lifeMs / 20, 5 * minuteMs));
   }
 
-  #after(ms: number): void {
+  #after(ms: number, proof = false): void {
     this.#cancel?.();
-    this.#cancel = this.#options.clock.after(ms, () => void this.#renew());
+    this.#cancel = this.#options.clock.after(ms, () => void this.#renew(proof));
   }
 
   /** The broker did not take these credentials. When there are newer ones by now, it is to be shown those. */
@@ -84,9 +105,55 @@ export class Renewal {
     if (this.#proofBackoff.failures === 0) void this.#renew(true);
   }
 
-  async #renew(proof = false): Promise<void> {
+  /** The broker is there, and took the credentials. */
+  #reached(): void {
+    this.#proofBackoff.reset();
+    this.#failed = { attempts: 0, sinceMs: 0 };
+    this.#cancelLost?.();
+    this.#cancelLost = undefined;
+  }
+
+  /** One more attempt that reached no broker. */
+  #unreached(): void {
+    const { clock, random = Math.random } = this.#options;
+    const now = clock.now();
+    if (this.#failed.attempts === 0) this.#failed.sinceMs = now;
+    this.#failed.attempts += 1;
+    const { attempts, sinceMs } = this.#failed;
+    if (this.#cancelLost || this.#cancelAsked) return;
+    if (attempts < lost.attempts && now - sinceMs < lost.afterMs) return;
+    this.#cancelLost = clock.after(random() * lostSpreadMs, () => {
+      this.#cancelLost = undefined;
+      void this.#askWhere();
+    });
+  }
+
+  /** Asks the control plane for credentials because of the addresses in them. The ones at hand are still good, so nothing rests. */
+  async #askWhere(): Promise<void> {
+    const { prove, identity, link, clock, log, random = Math.random } = this.#options;
+    // A proof that is under way, or failed and will be repeated, brings the addresses as well.
+    if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
+    this.#renewing = true;
+    this.#cancelAsked = clock.after((1 + random()) * minuteMs, () => {
+      this.#cancelAsked = undefined;
+    });
+    try {
+      const credentials = await prove();
+      await identity.take(credentials);
+      log.info({ brokers: credentials.brokerUrls }, 'asked the control plane where the broker is');
+      link.wake();
+    } catch (error) {
+      log.warn({ error: (error as Error).message }, 'the control plane does not tell where the broker is');
+    } finally {
+      this.#renewing = false;
+    }
+    if (!this.#stopped) this.#schedule();
+  }
+
+  async #renew(asked = false): Promise<void> {
     const { identity, clock, session } = this.#options;
     if (this.#stopped || this.#renewing) return;
+    const proof = asked && session.state.name !== 'open';
     // The timer may be shorter than the time that it is for.
     if (!proof && identity.credentials && clock.now() < renewTimeMs(identity.credentials)) {
       this.#schedule();
@@ -97,7 +164,7 @@ export class Renewal {
     const expired = !identity.credentials || clock.now() >= expireTimeMs(identity.credentials);
     let waitMs: number | undefined;
     try {
-      if (!proof && session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
+      if (session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
       else if (proof || expired || this.#proofBackoff.failures > 0) waitMs = await this.#byProof();
       // Offline, and the credentials are still good: the connection may be back in time.
       else waitMs = Math.min(minuteMs, expireTimeMs(identity.credentials as Credentials) - clock.now());
@@ -106,7 +173,8 @@ export class Renewal {
     }
     if (this.#stopped) return;
     if (waitMs === undefined) this.#schedule();
-    else this.#after(Math.max(0, waitMs));
+    // What a refusal asked for is owed until it is done, however long the credentials would be good.
+    else this.#after(Math.max(0, waitMs), proof);
   }
 
   /** Undefined: done. Else how long to wait. */

@@ -16,6 +16,13 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
   const keepAlive = setInterval(() => undefined, 2 ** 30);
   try {
     const identity = await openIdentity(config.dataDir);
+    const { server } = config;
+    // A machine that has not joined must not look as if it had.
+    const moved = server !== undefined && identity.node !== undefined && server !== identity.server;
+    if (moved) {
+      log.info({ from: identity.server, to: server }, 'the control plane has another URL');
+      await identity.enrolledAt(server);
+    }
     const { createWorkloads } = await import('./workloads.ts');
     const stopped = untilAsked(log);
     const agent = await startAgent({
@@ -26,6 +33,7 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
         const { renewByProof } = await import('./enroll.ts');
         return renewByProof({ server: identity.server, identity, nowMs: () => systemClock.now() });
       },
+      moved,
       agentVersion,
       clock: systemClock,
       log,
