@@ -12,6 +12,8 @@ export interface ChildOptions {
   readonly logFile: string;
   /** A line on stdout that begins so means ready. Without it, a child is ready once it runs. */
   readonly readyLine?: string;
+  /** Exit codes that say that trying again changes nothing. Default none. */
+  readonly finalCodes?: readonly number[];
   readonly environment: NodeJS.ProcessEnv;
   /** Called when it ended by itself, and again before each new attempt. */
   readonly say: (text: string) => void;
@@ -33,6 +35,7 @@ export class Child {
   #exited: Promise<ChildExit> = Promise.resolve({ code: null, signal: null });
   #stopping = new AbortController();
   #logStart = 0;
+  #refusal = '';
 
   constructor(options: ChildOptions) {
     this.#options = options;
@@ -72,15 +75,22 @@ export class Child {
     throw new Error(reason || `the ${name} ended with ${first.code ?? first.signal}`);
   }
 
+  /** Why it ended with one of `finalCodes` when it was run last. Empty: it did not. */
+  get refusal(): string {
+    return this.#refusal;
+  }
+
   /** Starts it anew whenever it ends, until `stop`. Call it once, after `start`. */
   async keepRunning(readyTimeoutMs: number): Promise<void> {
-    const { name, say } = this.#options;
+    const { name, say, finalCodes = [] } = this.#options;
     const { signal } = this.#stopping;
     let waitMs = backOffMs.first;
     let startMs = performance.now();
     while (!signal.aborted) {
       const exit = await this.#exited;
       if (signal.aborted) return;
+      const isFinal = exit.code !== null && finalCodes.includes(exit.code);
+      this.#refusal = isFinal ? this.lastReason() || `it ended with ${exit.code}` : '';
       if (performance.now() - startMs > steadyMs) waitMs = backOffMs.first;
       say(
         `The ${name} ended (${exit.signal ?? exit.code ?? 'could not be run'}). Starting it again in ${(waitMs / 1000).toFixed(1)} s.`,
@@ -107,7 +117,7 @@ export class Child {
     const text = readFileSync(this.#options.logFile).subarray(this.#logStart).toString('utf8').trimEnd();
     const lines = text.split('\n').filter((line) => line !== '');
     const last = lines.at(-1) ?? '';
-    if (!last.startsWith('{')) return last.replace(/^Error: /, '').slice(0, 500);
+    if (!last.startsWith('{')) return sentenceOf(last);
     return lines.map(reasonOf).findLast((reason) => reason !== '') ?? '';
   }
 
@@ -125,6 +135,9 @@ export class Child {
     await force;
   }
 }
+
+/** What a program of ours says at its end, without its name. */
+export const sentenceOf = (line: string): string => line.replace(/^(Error|baykeeper-agent): /, '').slice(0, 500);
 
 /** The message of a line of the log, when it is one of an error. */
 function reasonOf(line: string): string {

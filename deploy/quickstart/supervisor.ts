@@ -6,7 +6,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { Child } from './child.ts';
+import { Child, sentenceOf } from './child.ts';
 import { ControlPlaneApi } from './control_plane_api.ts';
 import { trimLogs } from './log_files.ts';
 
@@ -56,8 +56,10 @@ const controlPlane = new Child({
 const agent = new Child({
   name: 'agent',
   command: process.execPath,
-  args: program('agent/main.ts', 'run', '--data', data.agent, '--docker', docker),
+  args: program('agent/main.ts', 'run', '--server', serverUrl, '--data', data.agent, '--docker', docker),
   logFile: logs.agent,
+  // Its exitCodes `config` and `refused`.
+  finalCodes: [2, 3],
   environment: environment(),
   say,
 });
@@ -88,6 +90,7 @@ try {
 
 async function bringUp(): Promise<void> {
   await trimLogs(Object.values(logs), maxLogBytes);
+  await joinedName();
   say('Starting the control plane …');
   await controlPlane.start(readyTimeoutMs);
   const token = await readFile(path.join(data.controlPlane, 'admin.token'), 'utf8');
@@ -99,12 +102,29 @@ async function bringUp(): Promise<void> {
   await agent.start(readyTimeoutMs);
   void controlPlane.keepRunning(readyTimeoutMs);
   void agent.keepRunning(readyTimeoutMs);
-  await nodeReady(api, (await readFile(nodeFile, 'utf8').catch(nodeName)).trim());
+  await nodeReady(api, (await joinedName()) ?? nodeName());
 }
 
-/** The agent writes down where it has enrolled, last of all. */
+/** The agent writes down which node it is when it has got its credentials; joining once more after that changes nothing. */
 function hasJoined(): boolean {
-  return existsSync(path.join(data.agent, 'server'));
+  return ['node.json', 'credentials.bin'].some((file) => existsSync(path.join(data.agent, file)));
+}
+
+/** The name under which this machine has joined; undefined when that was not written down. */
+async function joinedName(): Promise<string | undefined> {
+  let stored: string;
+  try {
+    stored = await readFile(nodeFile, 'utf8');
+  } catch (error) {
+    const { code = 'unknown' } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT') return undefined;
+    throw new Error(`${nodeFile} cannot be read (${code})`);
+  }
+  const name = stored.trim();
+  if (/^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$/.test(name)) return name;
+  throw new Error(
+    `${nodeFile} does not hold the name of a node: write there the one that ${path.join(data.agent, 'node.json')} says, or remove it when that is ${nodeName()}`,
+  );
 }
 
 /** Enrols this machine in the bay: once, the first time. */
@@ -130,11 +150,8 @@ async function join(api: ControlPlaneApi): Promise<void> {
     child.once('close', resolve);
   });
   if (code !== 0) {
-    const sentence = output
-      .split('\n')
-      .find((line) => line.startsWith('Error: '))
-      ?.slice('Error: '.length);
-    throw new Error(`this machine could not join: ${sentence ?? (output.trim() || `the agent ended with ${code}`)}`);
+    const sentence = sentenceOf(output.trimEnd().split('\n').at(-1) ?? '');
+    throw new Error(`this machine could not join: ${sentence || `the agent ended with ${code}`}`);
   }
   await writeFile(nodeFile, `${name}\n`, { mode: 0o600 });
 }
@@ -144,6 +161,7 @@ async function nodeReady(api: ControlPlaneApi, name: string): Promise<void> {
   const deadlineMs = performance.now() + readyTimeoutMs;
   let last = 'nothing was heard from it';
   while (!stopping.signal.aborted) {
+    if (agent.refusal) throw new Error(`the agent cannot run: ${agent.refusal}`);
     const node = (await api.listNodes(bay)).find((candidate) => candidate.name === name);
     if (node?.phase === 'READY') return;
     if (node) last = `it is ${node.phase || 'PENDING'}${node.why ? `: ${node.why}` : ''}`;

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import path from 'node:path';
@@ -86,6 +86,49 @@ test.serial('a machine goes from npm start to a container, through stop and star
   t.is(deleted.code, 0, deleted.stderr);
   await until('the container is gone', async () => (await runningId(engine, 'web')) === undefined);
 });
+
+test.serial(
+  'other ports are found by the agent that enrolled at the old ones, and damage is said at once',
+  async (t) => {
+    t.timeout(240_000);
+    await using place = await startPlace();
+    const { home, npm, bayctl } = place;
+    t.is((await npm('start', '--detach', ...place.ports)).code, 0);
+    t.is((await npm('stop')).code, 0);
+
+    // As its own advice says when a port is taken: both, and the broker's alone.
+    const other = String(await freePort());
+    for (const args of [
+      ['--port', other, '--nats-port', String(await freePort())],
+      ['--nats-port', String(await freePort())],
+    ]) {
+      const startMs = performance.now();
+      const started = await npm('start', '--detach', ...args);
+      t.is(started.code, 0, started.stdout + started.stderr);
+      t.log(`${args.join(' ')}: ${((performance.now() - startMs) / 1000).toFixed(1)} s`);
+      t.regex((await bayctl('get', 'nodes', '-b', 'local')).stdout, /\bready\b/i);
+      t.is((await npm('stop')).code, 0);
+    }
+    t.is((await readFile(path.join(home, 'agent', 'server'), 'utf8')).trim(), `http://127.0.0.1:${other}`);
+
+    const refused = async (file: string, content: string | Buffer, sentence: RegExp) => {
+      const whole = await readFile(path.join(home, file));
+      await writeFile(path.join(home, file), content);
+      const startMs = performance.now();
+      const outcome = await npm('start', '--detach');
+      t.is(outcome.code, 1, outcome.stdout);
+      t.regex(outcome.stderr, sentence);
+      t.true(outcome.stderr.includes(path.join(home, file)), outcome.stderr);
+      t.is(outcome.stderr.trimEnd().split('\n').length, 1, outcome.stderr);
+      t.true(performance.now() - startMs < 20_000, 'at once');
+      t.deepEqual(processesOf(home), []);
+      await writeFile(path.join(home, file), whole);
+    };
+    await refused('agent/identity.seed', 'garbage', /^Baykeeper could not start: .*no usable key/);
+    await refused('node', Buffer.from('\u001b[2J\u0000\u00ff\u0001'), /^Baykeeper could not start: .*name of a node/);
+    t.is((await npm('start', '--detach')).code, 0);
+  },
+);
 
 test.serial('what is in the way is said in one sentence', async (t) => {
   await using folder = await temporaryFolder('quickstart');
