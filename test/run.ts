@@ -1,15 +1,20 @@
 import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
 import { createInterface } from 'node:readline';
+import { setTimeout as delay } from 'node:timers/promises';
 import { stripVTControlCharacters } from 'node:util';
+import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.ts';
 
 /**
- * Runs the tests: `node test/run.ts [--counts FILE] [unit | system | FILE…]`; without a choice, unit and then system. Units lie beside
- * the code and run two files at a time; system tests, in `test/`, start servers and engines, and run one after the other.
+ * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system. Units
+ * lie beside the code and run two files at a time; system tests, in `test/`, start servers and engines, and run one after the other.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
- * as one failure.
+ * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
+ *
+ * What tests leave behind is ended and removed, and said in one line. After tests that all passed it is a failure: they did not clean up.
  */
 
 interface Counts {
@@ -26,33 +31,58 @@ const suites: Record<string, readonly string[]> = {
   system: ['--concurrency=1', '--serial', 'test/*/**/*.test.ts', engineTests],
 };
 
+/** For AVA to say what it was at, once it is told to end. */
+const lastWordsMs = 15_000;
+
 const args = process.argv.slice(2);
 const countsFile = takeValue('--counts');
+const limitMinutes = Number(takeValue('--limit') ?? 40);
+if (!(limitMinutes > 0)) throw new Error('--limit: expected a number of minutes');
 const chosen = args.length > 0 && args.every((arg) => arg in suites) ? args : undefined;
 const runs =
   chosen || args.length === 0
     ? (chosen ?? Object.keys(suites)).map((name) => suites[name] ?? [])
     : [['--concurrency=1', ...args]];
 
+/** Why the tests are to end before their time. */
+const ending = new AbortController();
+const limit = setTimeout(() => ending.abort(`the limit of ${limitMinutes} minutes is reached`), limitMinutes * 60_000);
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => ending.abort(`${signal} came`));
+
 const total: Counts = { passed: 0, failed: 0, skipped: 0 };
 let exitCode = 0;
 for (const run of runs) {
-  const { counts, code } = await ava(run);
+  if (ending.signal.aborted) {
+    console.log(`run: ${ending.signal.reason}: the tests after that did not run`);
+    total.failed += 1;
+    exitCode ||= 1;
+    break;
+  }
+  const testRun = await beginTestRun();
+  const { counts, code, left } = await ava(run, testRun);
+  const leaked = left.length > 0 && code === 0 && counts.failed === 0;
+  if (left.length > 0) console.log(`run: tests left behind, and it was ended: ${left.join(', ')}`);
   total.passed += counts.passed;
-  total.failed += counts.failed;
+  total.failed += counts.failed + (leaked ? 1 : 0);
   total.skipped += counts.skipped;
-  exitCode ||= code || (counts.failed > 0 ? 1 : 0);
+  exitCode ||= code || (counts.failed > 0 || leaked ? 1 : 0);
 }
+clearTimeout(limit);
 if (countsFile) writeFileSync(countsFile, JSON.stringify(total));
-process.exitCode = exitCode;
+// Not left to the event loop: a pipe may be held open by what could not be ended.
+process.exit(exitCode);
 
-/** One run of AVA, its output passed on as it comes. */
-async function ava(avaArgs: readonly string[]): Promise<{ counts: Counts; code: number }> {
+/** One run of AVA, its output passed on as it comes. Then what it left is removed. */
+async function ava(
+  avaArgs: readonly string[],
+  testRun: TestRun,
+): Promise<{ counts: Counts; code: number; left: string[] }> {
   const entry = path.join(root, 'node_modules', 'ava', 'entrypoints', 'cli.mjs');
   const child = spawn(process.execPath, [entry, ...avaArgs], {
     cwd: root,
     env: {
       ...process.env,
+      ...testRun.env,
       // Programs that a test starts by name are the pinned ones.
       PATH: `${path.join(root, 'node_modules', '.bin')}${path.delimiter}${process.env.PATH ?? ''}`,
       // On a Linux console AVA would draw other marks.
@@ -60,19 +90,39 @@ async function ava(avaArgs: readonly string[]): Promise<{ counts: Counts; code: 
     },
     stdio: ['ignore', countsFile ? 'pipe' : 'inherit', 'inherit'],
   });
-  const forward = (signal: NodeJS.Signals) => child.kill(signal);
-  process.on('SIGTERM', forward);
+  let late: NodeJS.Timeout | undefined;
+  const end = () => {
+    console.log(`run: ${ending.signal.reason}: ending the tests`);
+    // At this signal AVA reports what it has.
+    child.kill('SIGINT');
+    late = setTimeout(() => child.kill('SIGKILL'), lastWordsMs);
+  };
+  ending.signal.addEventListener('abort', end, { once: true });
   const lines: string[] = [];
   if (child.stdout) {
     child.stdout.pipe(process.stdout, { end: false });
     createInterface({ input: child.stdout }).on('line', (line) => lines.push(stripVTControlCharacters(line)));
   }
-  const code = await new Promise<number>((resolve, reject) => {
-    child.once('error', reject);
-    child.once('close', (status) => resolve(status ?? 1));
+  const closed = once(child, 'close').then(() => undefined);
+  const exited = new AbortController();
+  const left: string[] = [];
+  const waiting = idle(child.pid ?? 0, exited.signal).then(async () => {
+    // It has run all, and waits for what holds a test's output open.
+    if (!exited.signal.aborted) left.push(...(await removeLeftovers(testRun, { graceMs: 0, except: child.pid })));
   });
-  process.off('SIGTERM', forward);
-  return { counts: count(lines, code), code };
+  const status = await new Promise<number>((resolve, reject) => {
+    child.once('error', reject);
+    child.once('exit', (exit) => resolve(exit ?? 1));
+  });
+  ending.signal.removeEventListener('abort', end);
+  clearTimeout(late);
+  exited.abort();
+  await waiting;
+  left.push(...(await removeLeftovers(testRun)));
+  // Its output may have been held open by what it left.
+  await Promise.race([closed, delay(5_000, undefined, { ref: false })]);
+  const code = status || (ending.signal.aborted ? 1 : 0);
+  return { counts: count(lines, code), code, left };
 }
 
 /**

@@ -9,6 +9,7 @@ import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import type Docker from 'dockerode';
 import { dockerClient } from '../../agent/drivers/docker_client.ts';
+import { bridgeAlias, runVariable } from '../leftovers.ts';
 
 /** A private Docker engine: its own socket, data, containerd and bridge. Needs root, dockerd, `ip` and /bin/busybox (package busybox-static). */
 export interface TestDockerd {
@@ -255,6 +256,9 @@ async function makeBridge(name: string): Promise<void> {
     if (stdout.includes(`${network}.`) && attempt < 20) continue;
     await run('ip', ['link', 'add', 'name', name, 'type', 'bridge']);
     try {
+      // By this the run of the tests finds it again, when its test was killed.
+      const runId = process.env[runVariable];
+      if (runId) await run('ip', ['link', 'set', name, 'alias', bridgeAlias(runId)]);
       await run('ip', ['addr', 'add', `${network}.1/24`, 'dev', name]);
       await run('ip', ['link', 'set', name, 'up']);
       return;
