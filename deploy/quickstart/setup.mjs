@@ -2,6 +2,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { fileURLToPath } from 'node:url';
 import { checkDebianPackages, installDebianPackages, missingDebianPackages } from './debian.mjs';
+import { linkForCheckout } from './links.mjs';
 import { withLock } from './lock.mjs';
 import { cacheFolder, installPackages, missingPackages } from './packages.mjs';
 import { SetupError } from './process.mjs';
@@ -14,7 +15,13 @@ export const root = path.resolve(path.dirname(fileURLToPath(import.meta.url)), '
  * (names as in debian.mjs). Says what it installs while it does; says nothing and contacts nobody when nothing is missing. Two at a time wait for
  * each other. Throws SetupError with one sentence when something cannot be had.
  */
-export async function setUp({ wanted, say }) {
+export async function setUp(options) {
+  await installMissing(options);
+  // Also when nothing was missing: another npm ci takes it away.
+  linkForCheckout(root);
+}
+
+async function installMissing({ wanted, say }) {
   if (process.platform !== 'linux') throw new SetupError('Set-up knows Linux only.');
   if (Number(process.versions.node.split('.')[0]) < 20)
     throw new SetupError(`Node.js 20 or newer is needed to begin with; this is ${process.version}.`);

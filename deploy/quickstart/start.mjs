@@ -4,6 +4,7 @@ import path from 'node:path';
 import process from 'node:process';
 import { askEngine, engineMustStart, engineSocket, startEngine } from './engine.mjs';
 import { checkPort, defaultPorts, homePath, openHome, parseArguments, readSettings, writeSettings } from './home.mjs';
+import { linkBayctl, machineLink } from './links.mjs';
 import { withLock } from './lock.mjs';
 import { packagePaths } from './packages.mjs';
 import { findProgram, SetupError } from './process.mjs';
@@ -58,7 +59,13 @@ async function start(paths, options) {
     await startEngine({ socket: engine.socket, say, logFile: path.join(paths.logs, 'dockerd.log') });
   }
   writeSettings(paths, ports);
-  return runSupervisor(paths, { ...ports, socket: engine.socket, detach: options.detach });
+  const linked = isMachinesOwn(options) && ['linked', 'there'].includes(linkBayctl(root, machineLink));
+  return runSupervisor(paths, { ...ports, socket: engine.socket, detach: options.detach, linked });
+}
+
+/** Whether this is root's one start for the machine, with nothing else said: then bayctl may be linked for everybody. */
+function isMachinesOwn(options) {
+  return process.getuid() === 0 && !options.home && !process.env.BAYKEEPER_HOME;
 }
 
 async function isAbsent(engine) {
@@ -69,7 +76,7 @@ async function isAbsent(engine) {
 }
 
 /** Starts the supervisor as a process of its own, which a closed terminal does not take along, and waits until it says that all is ready. */
-async function runSupervisor(paths, { port, natsPort, socket, detach }) {
+async function runSupervisor(paths, { port, natsPort, socket, detach, linked }) {
   const logFile = path.join(paths.logs, 'supervisor.log');
   const log = openSync(logFile, 'a', 0o600);
   const args = ['--home', paths.home, '--port', String(port), '--nats-port', String(natsPort), '--docker', socket];
@@ -109,7 +116,7 @@ async function runSupervisor(paths, { port, natsPort, socket, detach }) {
     if (stopping) return { code: 130 };
     throw new SetupError(failure ?? `Baykeeper could not start: ${first.reason}. See ${logFile}.`);
   }
-  printNext(paths, { port, detach });
+  printNext(paths, { port, detach, linked });
   if (detach) {
     child.disconnect();
     child.unref();
@@ -127,15 +134,18 @@ async function runSupervisor(paths, { port, natsPort, socket, detach }) {
   };
 }
 
-function printNext(paths, { port, detach }) {
+function printNext(paths, { port, detach, linked }) {
   const isDefault = paths.home === homePath();
-  const bayctl = `${isDefault ? '' : `BAYKEEPER_HOME=${paths.home} `}${path.join(root, 'cli', 'bayctl')}`;
+  const file = path.join(root, 'cli', 'bayctl');
+  // Only where that is what the shell finds.
+  const isOnPath = linked && findProgram('bayctl') === machineLink;
+  const bayctl = isOnPath ? 'bayctl' : `${isDefault ? '' : `BAYKEEPER_HOME=${paths.home} `}${file}`;
   const stop = isDefault ? 'npm stop' : `npm stop -- --home ${paths.home}`;
   say(`
 Baykeeper is ready on http://127.0.0.1:${port}, with this machine as bay "local".
 State and logs are in ${paths.home}
 
-Try next:
+Try next${isOnPath ? ` (bayctl is ${machineLink}, a link to ${file})` : ''}:
   ${bayctl} get nodes -b local
   ${bayctl} run web -b local --image IMAGE -- COMMAND
   ${bayctl} get containers -b local
