@@ -96,10 +96,14 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
 export const expireTimeMs = (credentials: Credentials): number =>
   credentials.expireTime ? timestampMs(credentials.expireTime) : 0;
 
+/** When they were made, by the control plane's clock. */
+export const issueTimeMs = (credentials: Credentials): number =>
+  credentials.issueTime ? timestampMs(credentials.issueTime) : expireTimeMs(credentials);
+
 /** When they are to be renewed: at two thirds of their life. */
 export function renewTimeMs(credentials: Credentials): number {
   const end = expireTimeMs(credentials);
-  const start = credentials.issueTime ? timestampMs(credentials.issueTime) : end;
+  const start = issueTimeMs(credentials);
   return start + Math.max(0, (end - start) * 2) / 3;
 }
 

@@ -4,7 +4,7 @@ import type { Credentials } from '../proto/gen/baykeeper/v1/enrollment_service_p
 import { type NodeAddress, upSubject } from '../proto/subjects.ts';
 import { Backoff } from './backoff.ts';
 import type { Clock } from './clock.ts';
-import { expireTimeMs, type Identity, renewTimeMs } from './identity.ts';
+import { expireTimeMs, type Identity, issueTimeMs, renewTimeMs } from './identity.ts';
 import type { Link } from './link.ts';
 import type { Log } from './log.ts';
 import type { SessionState } from './session.ts';
@@ -25,6 +25,8 @@ export interface RenewalOptions {
 
 const requestTimeoutMs = 10_000;
 const minuteMs = 60_000;
+/** Clocks that differ by less count as one: the times in credentials are whole seconds, and have been on their way. */
+const tolerableSkewMs = 5_000;
 /** After so many attempts in a row that reached no broker, or after so long, it may have moved. */
 const lost = { attempts: 5, afterMs: 15_000 };
 /** Within this, agents that lost the same broker ask one after another. */
@@ -41,6 +43,8 @@ export class Renewal {
   readonly #busBackoff: Backoff;
   readonly #proofBackoff: Backoff;
   #stopped = false;
+  /** How far the control plane's clock is ahead of this machine's, as of the newest credentials. */
+  #aheadMs = 0;
   #renewing = false;
   #cancel: (() => void) | undefined;
   #cancelLost: (() => void) | undefined;
@@ -77,15 +81,29 @@ export class Renewal {
   }
 
   #schedule(): void {
-    const { identity, clock, random = Math.random } = this.#options;
+    const { identity, random = Math.random } = this.#options;
     const { credentials } = identity;
     if (!credentials) {
       this.#after(0);
       return;
     }
-    const lifeMs = Math.max(0, expireTimeMs(credentials) - clock.now());
+    const now = this.#now(credentials);
+    const lifeMs = Math.max(0, expireTimeMs(credentials) - now);
     // Agents that were enrolled together need not renew together.
-    this.#after(Math.max(0, renewTimeMs(credentials) - clock.now()) + random() * Math.min(lifeMs / 20, 5 * minuteMs));
+    this.#after(Math.max(0, renewTimeMs(credentials) - now) + random() * Math.min(lifeMs / 20, 5 * minuteMs));
+  }
+
+  /** The time by the clock that the credentials were made by: this machine's may be far off, and they would seem to last for ever, or no time. */
+  #now(credentials: Credentials): number {
+    const now = this.#options.clock.now() + this.#aheadMs;
+    // What lies on disk was not made in the future.
+    return Math.max(now, issueTimeMs(credentials));
+  }
+
+  async #take(credentials: Credentials): Promise<void> {
+    const aheadMs = issueTimeMs(credentials) - this.#options.clock.now();
+    this.#aheadMs = Math.abs(aheadMs) < tolerableSkewMs ? 0 : aheadMs;
+    await this.#options.identity.take(credentials);
   }
 
   #after(ms: number, proof = false): void {
@@ -130,7 +148,7 @@ export class Renewal {
 
   /** Asks the control plane for credentials because of the addresses in them. The ones at hand are still good, so nothing rests. */
   async #askWhere(): Promise<void> {
-    const { prove, identity, link, clock, log, random = Math.random } = this.#options;
+    const { prove, link, clock, log, random = Math.random } = this.#options;
     // A proof that is under way, or failed and will be repeated, brings the addresses as well.
     if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
     this.#renewing = true;
@@ -139,7 +157,7 @@ export class Renewal {
     });
     try {
       const credentials = await prove();
-      await identity.take(credentials);
+      await this.#take(credentials);
       log.info({ brokers: credentials.brokerUrls }, 'asked the control plane where the broker is');
       link.wake();
     } catch (error) {
@@ -151,23 +169,24 @@ export class Renewal {
   }
 
   async #renew(asked = false): Promise<void> {
-    const { identity, clock, session } = this.#options;
+    const { identity, session } = this.#options;
     if (this.#stopped || this.#renewing) return;
     const proof = asked && session.state.name !== 'open';
     // The timer may be shorter than the time that it is for.
-    if (!proof && identity.credentials && clock.now() < renewTimeMs(identity.credentials)) {
+    if (!proof && identity.credentials && this.#now(identity.credentials) < renewTimeMs(identity.credentials)) {
       this.#schedule();
       return;
     }
     this.#renewing = true;
     this.#cancel?.();
-    const expired = !identity.credentials || clock.now() >= expireTimeMs(identity.credentials);
+    const { credentials } = identity;
+    const expired = !credentials || this.#now(credentials) >= expireTimeMs(credentials);
     let waitMs: number | undefined;
     try {
       if (session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
       else if (proof || expired || this.#proofBackoff.failures > 0) waitMs = await this.#byProof();
       // Offline, and the credentials are still good: the connection may be back in time.
-      else waitMs = Math.min(minuteMs, expireTimeMs(identity.credentials as Credentials) - clock.now());
+      else waitMs = Math.min(minuteMs, expireTimeMs(credentials) - this.#now(credentials));
     } finally {
       this.#renewing = false;
     }
@@ -179,7 +198,7 @@ export class Renewal {
 
   /** Undefined: done. Else how long to wait. */
   async #overBus(epoch: bigint): Promise<number | undefined> {
-    const { link, address, identity, log } = this.#options;
+    const { link, address, log } = this.#options;
     try {
       const request = toBinary(RenewRequestSchema, create(RenewRequestSchema, { epoch }));
       const answer = await link.request(upSubject(address, 'renew'), request, requestTimeoutMs);
@@ -189,7 +208,7 @@ export class Renewal {
         return 15 * minuteMs;
       }
       if (error || !credentials) throw new Error(error?.message ?? 'an answer without credentials');
-      await identity.take(credentials);
+      await this.#take(credentials);
       this.#busBackoff.reset();
       this.#proofBackoff.reset();
       log.info({ expires: new Date(expireTimeMs(credentials)).toISOString() }, 'credentials renewed');
@@ -203,10 +222,10 @@ export class Renewal {
 
   /** Undefined: done. Else how long to wait. */
   async #byProof(): Promise<number | undefined> {
-    const { prove, identity, link, log, random = Math.random } = this.#options;
+    const { prove, link, log, random = Math.random } = this.#options;
     try {
       const credentials = await prove();
-      await identity.take(credentials);
+      await this.#take(credentials);
       this.#proofBackoff.reset();
       log.info(
         { expires: new Date(expireTimeMs(credentials)).toISOString() },

@@ -35,9 +35,12 @@ export async function* readEvents(
 
 /** See Driver.history. */
 export async function readHistory(docker: Docker, sinceMs: number, abortSignal: AbortSignal): Promise<EngineEvent[]> {
+  const untilMs = Date.now();
+  // The clock was set back: there is no past to ask for, and the engine calls the question an error.
+  if (sinceMs >= untilMs) return [];
   const stream = (await docker.getEvents({
     since: seconds(Math.floor(sinceMs)) as unknown as number,
-    until: seconds(Date.now()) as unknown as number,
+    until: seconds(untilMs) as unknown as number,
     filters: { type: ['container'], event: [...eventActions] },
     abortSignal,
   })) as Readable;

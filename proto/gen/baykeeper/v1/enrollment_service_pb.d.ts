@@ -148,6 +148,8 @@ export declare type RenewCredentialsRequest = Message<"baykeeper.v1.RenewCredent
   proof?: KeyProof | undefined;
 
   /**
+   * The node's clock. A wrong one is no reason to refuse: the key proves who it is.
+   *
    * @generated from field: google.protobuf.Timestamp time = 2;
    */
   time?: Timestamp | undefined;
