@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import test from 'ava';
-import { NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { NodePhase, NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { LivenessTracker } from './liveness.ts';
 
 function tracker() {
@@ -8,8 +8,10 @@ function tracker() {
   const liveness = new LivenessTracker({ trustMs: 30_000, reconnectGraceMs: 2_000, clock });
   const changes: string[] = [];
   liveness.subscribe((nodeUid) => changes.push(`${nodeUid} ${liveness.node(nodeUid)?.fresh ?? 'gone'}`));
-  const heartbeat = (nodeUid: string, appliedRevision = 1) =>
-    liveness.confirm(nodeUid, { appliedRevision, status: create(NodeStatusSchema) });
+  const heartbeat = (nodeUid: string, appliedRevision = 1) => {
+    liveness.describe(nodeUid, { appliedRevision, status: create(NodeStatusSchema) });
+    liveness.confirm(nodeUid);
+  };
   return { clock, liveness, changes, heartbeat };
 }
 
@@ -71,4 +73,16 @@ test('a word of the agent after its connection dropped counts', (t) => {
   clock.timeMs += 10_000;
   liveness.sweep();
   t.true(liveness.node('a')?.fresh);
+});
+
+test('what an agent says of its node is shown at once, also while its objects are not confirmed', (t) => {
+  const { clock, liveness, heartbeat } = tracker();
+  const status = create(NodeStatusSchema, { phase: NodePhase.NOT_READY });
+  liveness.describe('new', { appliedRevision: 1, status });
+  t.false(liveness.node('new')?.fresh);
+  heartbeat('a');
+  const { confirmTimeMs } = liveness.node('a') ?? {};
+  clock.timeMs += 1_000;
+  liveness.describe('a', { appliedRevision: 2, status });
+  t.like(liveness.node('a'), { confirmTimeMs, appliedRevision: 2, status });
 });

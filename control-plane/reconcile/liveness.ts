@@ -21,6 +21,16 @@ interface Entry {
   status: NodeStatus;
 }
 
+const newEntry = (): Entry => ({
+  fresh: false,
+  connected: true,
+  confirmTimeMs: 0,
+  disconnectTimeMs: undefined,
+  appliedRevision: 0,
+  assignedRevision: 0,
+  status: create(NodeStatusSchema),
+});
+
 /**
  * Knows which nodes may be believed, from heartbeats and from the broker's news of connections. In memory only: after a restart every node is
  * unknown until its agent speaks.
@@ -71,17 +81,17 @@ export class LivenessTracker implements Liveness {
     return () => this.#listeners.delete(listener);
   }
 
+  /** What the agent says of the node itself. It says nothing of how fresh its objects are. */
+  describe(nodeUid: string, heartbeat: { readonly appliedRevision: number; readonly status: NodeStatus }): void {
+    const entry = this.#entries.get(nodeUid) ?? newEntry();
+    this.#entries.set(nodeUid, entry);
+    entry.appliedRevision = heartbeat.appliedRevision;
+    entry.status = heartbeat.status;
+  }
+
   /** The agent has spoken, and what it said of its objects is complete. */
-  confirm(nodeUid: string, heartbeat?: { readonly appliedRevision: number; readonly status: NodeStatus }): void {
-    const entry = this.#entries.get(nodeUid) ?? {
-      fresh: false,
-      connected: true,
-      confirmTimeMs: 0,
-      disconnectTimeMs: undefined,
-      appliedRevision: 0,
-      assignedRevision: 0,
-      status: create(NodeStatusSchema),
-    };
+  confirm(nodeUid: string): void {
+    const entry = this.#entries.get(nodeUid) ?? newEntry();
     this.#entries.delete(nodeUid);
     this.#entries.set(nodeUid, entry);
     this.#dropped.delete(nodeUid);
@@ -90,10 +100,6 @@ export class LivenessTracker implements Liveness {
     entry.connected = true;
     entry.disconnectTimeMs = undefined;
     entry.confirmTimeMs = this.#options.clock.now();
-    if (heartbeat) {
-      entry.appliedRevision = heartbeat.appliedRevision;
-      entry.status = heartbeat.status;
-    }
     if (!was) this.#notify(nodeUid);
   }
 

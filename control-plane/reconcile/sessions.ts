@@ -142,10 +142,9 @@ export class Sessions {
     session.heartbeat = Number(heartbeat.sequence);
     const status = heartbeat.status ?? create(NodeStatusSchema);
     refuseUnreadable(NodeStatusSchema, status);
+    this.#options.liveness.describe(nodeUid, { appliedRevision: Number(heartbeat.appliedRevision), status });
     // With reports on their way, silence about an object does not mean that it has not changed.
-    if (heartbeat.reportsPending === 0) {
-      this.#options.liveness.confirm(nodeUid, { appliedRevision: Number(heartbeat.appliedRevision), status });
-    }
+    if (heartbeat.reportsPending === 0) this.#options.liveness.confirm(nodeUid);
     await this.#writeTransition(nodeUid, session, status, timeOf(heartbeat));
     await this.#options.dispatcher.compare(nodeUid, {
       appliedRevision: Number(heartbeat.appliedRevision),
