@@ -170,16 +170,15 @@ test('why there is no stream is said', async (t) => {
 });
 
 test('a side that falls silent is dropped, one that keeps alive is not', async (t) => {
-  const { cp, freed, streams } = await bed(t, { keepaliveMs: 100, silenceMs: 300 });
-  const stream = await cp.open({ ...logs(true), creditBytes: 10 });
-  await until('keepalives', () => stream.frames.filter((f) => f.body.case === 'keepalive').length > 2);
-  const timer = setInterval(() => stream.send({ case: 'keepalive', value: true }), 50);
-  await new Promise((resolve) => setTimeout(resolve, 600));
-  t.is(streams.size, 0);
-  clearInterval(timer);
+  const { cp, freed, streams } = await bed(t, { keepaliveMs: 200, silenceMs: 1_500 });
+  const silent = await cp.open({ ...logs(true), creditBytes: 10 });
+  await until('keepalives', () => silent.frames.filter((f) => f.body.case === 'keepalive').length > 2);
+  await until('dropped', () => streams.size === 0);
   const kept = await cp.open({ ...logs(true), creditBytes: 10 });
   const alive = setInterval(() => kept.send({ case: 'keepalive', value: true }), 50);
-  await new Promise((resolve) => setTimeout(resolve, 600));
+  t.teardown(() => clearInterval(alive));
+  const opened = Date.now();
+  await until('it has been kept for longer than a silent one', () => Date.now() - opened > 2_500);
   t.is(streams.size, 1);
   clearInterval(alive);
   await freed();
