@@ -2,21 +2,28 @@ import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { type KindName, type Kinds, kinds } from './kinds.ts';
 import type { ObjectMessage } from './object.ts';
 
-/** An object as the store keeps it, as far as the rules need it: `StoredObject` of store/port.ts is one. */
+/** An object as it lies in the store: what is searched by, and the whole as protobuf. */
 export interface StoredRecord {
   readonly uid: string;
+  /** One of the seven kinds, or a kind of the control plane's own (`JoinToken`). */
   readonly kind: string;
   readonly project: string;
+  /** Empty for kinds that are not in a bay. */
   readonly bayUid: string;
+  /** Empty for kinds without. */
   readonly namespace: string;
   readonly name: string;
+  /** The node that it is assigned to. Empty: none. */
   readonly nodeUid: string;
   readonly generation: number;
+  /** Its deletion is asked for. */
   readonly deleting: boolean;
   readonly revision: number;
+  /** Epoch and sequence of the report that its status comes from (Promise 4). Of a Node: the epoch of its newest session. */
   readonly epoch: number;
   readonly sequence: number;
   readonly createTimeMs: number;
+  /** The object, serialized. */
   readonly body: Uint8Array;
 }
 

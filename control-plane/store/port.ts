@@ -1,3 +1,5 @@
+import type { StoredRecord } from '../domain/record.ts';
+
 /**
  * The store: the only truth. Objects by uid and by name, and a feed of every change with gap-free revisions.
  *
@@ -51,30 +53,8 @@ export interface Store {
   close(): Promise<void>;
 }
 
-/** An object as it lies in the store: what is searched by, and the whole as protobuf. */
-export interface StoredObject {
-  readonly uid: string;
-  /** One of the seven kinds, or a kind of the control plane's own (`JoinToken`). */
-  readonly kind: string;
-  readonly project: string;
-  /** Empty for kinds that are not in a bay. */
-  readonly bayUid: string;
-  /** Empty for kinds without. */
-  readonly namespace: string;
-  readonly name: string;
-  /** The node that it is assigned to. Empty: none. */
-  readonly nodeUid: string;
-  readonly generation: number;
-  /** Its deletion is asked for. */
-  readonly deleting: boolean;
-  readonly revision: number;
-  /** Epoch and sequence of the report that its status comes from (Promise 4). Of a Node: the epoch of its newest session. */
-  readonly epoch: number;
-  readonly sequence: number;
-  readonly createTimeMs: number;
-  /** The object, serialized. */
-  readonly body: Uint8Array;
-}
+/** An object as it lies in the store. The rules know it too, so it is theirs to say what it is. */
+export type StoredObject = StoredRecord;
 
 export type ObjectKey =
   | { readonly uid: string }
