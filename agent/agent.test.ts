@@ -17,7 +17,7 @@ import { ScriptedControlPlane } from '../test/harness/scripted_control_plane.ts'
 import { until } from '../test/harness/until.ts';
 import { type Agent, startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
-import { type Identity, openIdentity } from './identity.ts';
+import { type Identity, openIdentity } from './link/identity.ts';
 import { silentLog } from './log.ts';
 
 let nats: NatsServer;

@@ -2,15 +2,15 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Credentials } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { Clock } from './clock.ts';
-import type { Identity } from './identity.ts';
-import { createLink } from './link.ts';
+import type { Identity } from './link/identity.ts';
+import { createLink } from './link/link.ts';
+import { Renewal } from './link/renewal.ts';
+import { Reporter } from './link/report.ts';
+import { Session } from './link/session.ts';
+import { DesiredStore } from './link/state.ts';
+import { Streams } from './link/streams.ts';
 import type { Log } from './log.ts';
 import type { Desired, Reports, Workloads } from './ports.ts';
-import { Renewal } from './renewal.ts';
-import { Reporter } from './report.ts';
-import { Session } from './session.ts';
-import { DesiredStore } from './state.ts';
-import { Streams } from './streams.ts';
 
 /** What the half that talks to the engine is made from. */
 export interface WorkloadsContext {

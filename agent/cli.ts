@@ -45,8 +45,8 @@ async function join(flags: Flags): Promise<void> {
   const wanted = readJoinConfig(flags, process.env);
   const [{ lockFolder }, { openIdentity }, { enroll }] = await Promise.all([
     import('./lock.ts'),
-    import('./identity.ts'),
-    import('./enroll.ts'),
+    import('./link/identity.ts'),
+    import('./link/enroll.ts'),
   ]);
   const unlock = await lockFolder(config.dataDir);
   try {

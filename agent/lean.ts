@@ -37,7 +37,7 @@ export async function runLean(): Promise<void> {
     await Promise.all([import('./run.ts'), import('./workloads.ts'), import('./version.ts')]);
     if (strippedTypes()) {
       // What the agent may come to need, too: what is not in the cache brings the compiler back.
-      await import('./enroll.ts');
+      await import('./link/enroll.ts');
       flushCompileCache();
       begin('lean', config);
     }

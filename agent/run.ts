@@ -1,7 +1,7 @@
 import { startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
 import type { AgentConfig } from './config.ts';
-import { openIdentity } from './identity.ts';
+import { openIdentity } from './link/identity.ts';
 import { lockFolder } from './lock.ts';
 import { createLog } from './log.ts';
 
@@ -30,7 +30,7 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
       identity,
       createWorkloads: (context) => createWorkloads(config, context),
       prove: async () => {
-        const { renewByProof } = await import('./enroll.ts');
+        const { renewByProof } = await import('./link/enroll.ts');
         return renewByProof({ server: identity.server, identity, nowMs: () => systemClock.now() });
       },
       moved,

@@ -108,6 +108,16 @@ test('adapters know each other through ports only', (t) => {
   t.deepEqual(wrong, []);
 });
 
+test('the halves of the agent, one towards the control plane and one towards the engine, know each other through ports only', (t) => {
+  const halfOf = (file: string) =>
+    /^agent\/(link|containers|cluster|drivers)\//.exec(file)?.[1]?.replace(/^(?!link).*/, 'engine');
+  const wrong = ofCode.filter(({ from, to, isPackage }) => {
+    const [half, target] = [halfOf(from), halfOf(to)];
+    return !isPackage && half && target && half !== target;
+  });
+  t.deepEqual(wrong, []);
+});
+
 test('main and config of the control plane are imported by main alone', (t) => {
   const wrong = ofCode.filter(
     ({ from, to }) => adapterOf(from) && /^control-plane\/(main|config|server)\.ts$/.test(to),
@@ -117,7 +127,7 @@ test('main and config of the control plane are imported by main alone', (t) => {
 
 test("a vendor's SDK stays inside one adapter of a program", (t) => {
   const places: Record<string, readonly RegExp[]> = {
-    nats: [/^control-plane\/broker\//, /^agent\/link\.ts$/],
+    nats: [/^control-plane\/broker\//, /^agent\/link\/link\.ts$/],
     'nats-jwt': [/^control-plane\/broker\//],
     sqlite3: [/^control-plane\/store\/sqlite[^/]*\.ts$/],
     pg: [/^control-plane\/store\/postgres[^/]*\.ts$/],

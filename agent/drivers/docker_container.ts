@@ -6,7 +6,7 @@ import {
   MountType,
   PortProtocol,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { restartOf, stopTimeoutSeconds } from '../container_spec.ts';
+import { restartOf, stopTimeoutSeconds } from '../containers/container_spec.ts';
 import type { CreateRequest, EngineContainer, EnginePort, EngineState } from './driver.ts';
 
 /** A ContainerSpec in Docker's words, and Docker's answers in ours. */

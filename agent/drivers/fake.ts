@@ -1,4 +1,4 @@
-import { memoryOf, nanoCpusOf, restartOf } from '../container_spec.ts';
+import { memoryOf, nanoCpusOf, restartOf } from '../containers/container_spec.ts';
 import {
   type CreateRequest,
   type Driver,

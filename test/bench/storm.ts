@@ -3,8 +3,8 @@ import process from 'node:process';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { fromSeed } from 'nkeys.js';
 import { systemClock } from '../../agent/clock.ts';
-import { enroll } from '../../agent/enroll.ts';
-import { createLink, type Link } from '../../agent/link.ts';
+import { enroll } from '../../agent/link/enroll.ts';
+import { createLink, type Link } from '../../agent/link/link.ts';
 import { silentLog } from '../../agent/log.ts';
 import { SetDigest } from '../../proto/digest.ts';
 import {

@@ -1,7 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { digestMember } from '../../agent/chain.ts';
+import { digestMember } from '../../agent/link/chain.ts';
 import { SetDigest } from '../../proto/digest.ts';
 import {
   type Assign,

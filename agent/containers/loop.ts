@@ -1,0 +1,429 @@
+import { create } from '@bufbuild/protobuf';
+import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import type { Clock } from '../clock.ts';
+import { type Driver, DriverError, type EngineContainer, type EngineEvent } from '../drivers/driver.ts';
+import { type HealthThresholds, NodeHealth } from '../health.ts';
+import type { Log } from '../log.ts';
+import type { Desired, Reports, Workloads } from '../ports.ts';
+import { type Aside, KeyedQueue } from '../queue.ts';
+import { problemOf } from './container_status.ts';
+import { Endings } from './endings.ts';
+import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
+import { openExecute, openLogs } from './engine_streams.ts';
+import { EngineWatch } from './engine_watch.ts';
+import { execute, whoseName } from './execute.ts';
+import { FileMemory, VolatileMemory } from './memory.ts';
+import { objectReport, sameReport } from './object_report.ts';
+import { mainOf, observe } from './observe.ts';
+import { planObject, type Wanted, wantedOf } from './plan.ts';
+import { containerOf } from './stream_target.ts';
+import { Tracked } from './tracked.ts';
+
+export interface WorkloadsOptions {
+  readonly driver: Driver;
+  readonly desired: Desired;
+  readonly reports: Reports;
+  readonly bayUid: string;
+  readonly nodeUid: string;
+  readonly nodeName: string;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** A file of its own, in a folder that exists. */
+  readonly memoryFile: string;
+  /** How many objects are worked on at a time; those that pull or stop do not count. Default 8. */
+  readonly concurrency?: number;
+  /** How often everything is looked at, in case an event was missed. Default 60 s. */
+  readonly resyncMs?: number;
+  readonly thresholds?: HealthThresholds;
+  /** In [0, 1). Default `Math.random`. */
+  readonly random?: () => number;
+}
+
+/** The engine half of the agent. */
+export interface RunningWorkloads extends Workloads {
+  /** Begins to make things so. Resolves once the engine was tried; one that is away is a condition, and no error. */
+  start(): Promise<void>;
+  /** Ends the work; what runs on the engine goes on. */
+  stop(): Promise<void>;
+}
+
+/** Plan and steps, before it is said that they lead nowhere. */
+const maxRounds = 6;
+const removalPollMs = 250;
+const memoryDelayMs = 1_000;
+/** How long a step under way may hold up the end. */
+const stopPatienceMs = 5_000;
+const startPatienceMs = 2_000;
+
+export function createWorkloads(options: WorkloadsOptions): RunningWorkloads {
+  return new Loop(options);
+}
+
+/** Makes what the engine has be what is desired, object by object, and says what became of each. */
+class Loop implements RunningWorkloads {
+  readonly #options: WorkloadsOptions;
+  readonly #owner: Owner;
+  readonly #tracked = new Map<string, Tracked>();
+  readonly #queue: KeyedQueue;
+  readonly #watch: EngineWatch;
+  readonly #health: NodeHealth;
+  readonly #nodeListeners = new Set<() => void>();
+  #memory = new VolatileMemory();
+  #endings = new Endings(this.#memory);
+  #stopped = false;
+  #unsubscribe: () => void = () => undefined;
+  #cancelResync: () => void = () => undefined;
+  #cancelFlush: (() => void) | undefined;
+  #firstLook: () => void = () => undefined;
+
+  constructor(options: WorkloadsOptions) {
+    const { driver, clock, log, random, bayUid, nodeUid } = options;
+    this.#options = options;
+    this.#owner = { bayUid, nodeUid };
+    this.#health = new NodeHealth({ clock, thresholds: options.thresholds });
+    this.#queue = new KeyedQueue({
+      concurrency: options.concurrency ?? 8,
+      work: (uid, aside) => this.#work(uid, aside),
+      onError: (uid, error) => log.error({ uid, error: text(error) }, 'an object could not be worked on'),
+    });
+    this.#watch = new EngineWatch({
+      driver,
+      clock,
+      log,
+      random,
+      sinceMs: () => this.#memory.lastEventMs,
+      onUp: () => {
+        this.#tellNode();
+        void this.#relist();
+      },
+      onDown: () => {
+        this.#tellNode();
+        this.#firstLook();
+      },
+      onEvent: (event) => this.#onEvent(event),
+    });
+  }
+
+  async start(): Promise<void> {
+    const { clock, desired, log, memoryFile, resyncMs = 60_000 } = this.#options;
+    try {
+      this.#memory = await FileMemory.open(memoryFile, log);
+    } catch (error) {
+      log.error({ memoryFile, error: text(error) }, 'the memory file cannot be read: going on without');
+    }
+    this.#endings = new Endings(this.#memory);
+    if (this.#memory.lastEventMs === 0) this.#memory.lastEventMs = clock.now();
+    this.#unsubscribe = desired.subscribe((uids) => this.#onDesired(uids));
+    const looked = new Promise<void>((resolve) => {
+      this.#firstLook = resolve;
+      const cancel = clock.after(startPatienceMs, resolve);
+      this.#firstLook = () => {
+        cancel();
+        resolve();
+      };
+    });
+    this.#watch.start();
+    const resync = () => {
+      this.#cancelResync = clock.after(resyncMs, () => {
+        void this.#relist(true);
+        resync();
+      });
+    };
+    resync();
+    await looked;
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    this.#unsubscribe();
+    this.#cancelResync();
+    this.#cancelFlush?.();
+    for (const one of this.#tracked.values()) one.callOff();
+    const late = new Promise<void>((resolve) => setTimeout(resolve, stopPatienceMs).unref());
+    await Promise.race([Promise.all([this.#watch.stop(), this.#queue.stop()]), late]);
+    await this.#flush();
+  }
+
+  snapshot(): readonly ObjectReport[] {
+    return [...this.#tracked.values()].flatMap(({ report }) => (report ? [report] : []));
+  }
+
+  async nodeStatus(): Promise<NodeStatus> {
+    const { driver } = this.#options;
+    let problem = this.#watch.problem;
+    if (problem === undefined) {
+      // The stream of events does not tell an engine that hangs from one that has nothing to say.
+      await driver.ping().catch((error: unknown) => {
+        problem = text(error);
+      });
+    }
+    let containersRunning = 0;
+    let containersTotal = 0;
+    for (const { owned } of this.#tracked.values()) {
+      containersTotal += owned.length;
+      containersRunning += owned.filter((one) => one.state === 'running' || one.state === 'paused').length;
+    }
+    return await this.#health.status({ info: this.#watch.info, problem, containersRunning, containersTotal });
+  }
+
+  onNodeChange(listener: () => void): () => void {
+    this.#nodeListeners.add(listener);
+    return () => this.#nodeListeners.delete(listener);
+  }
+
+  #tellNode(): void {
+    for (const listener of this.#nodeListeners) listener();
+  }
+
+  async openLogs(...[uid, request, sink]: Parameters<Workloads['openLogs']>): ReturnType<Workloads['openLogs']> {
+    return await openLogs(this.#options.driver, await this.#containerOf(uid), request, sink);
+  }
+
+  async openExecute(...[uid, start, sink]: Parameters<Workloads['openExecute']>): ReturnType<Workloads['openExecute']> {
+    return await openExecute(this.#options.driver, await this.#containerOf(uid), start, sink);
+  }
+
+  #containerOf(uid: string): Promise<EngineContainer> {
+    const { desired, driver } = this.#options;
+    const away = this.#watch.isUp ? undefined : (this.#watch.problem ?? '');
+    return containerOf({ driver, desired, owner: this.#owner, away, problem: this.#tracked.get(uid)?.problem }, uid);
+  }
+
+  #onDesired(uids: readonly string[]): void {
+    for (const uid of uids) {
+      const one = this.#track(uid);
+      const wanted = wantedOf(this.#options.desired.current, uid);
+      // What it does now, and what it waits for, are of no interest when something else is wanted.
+      if (one.want(wanted)) this.#report(one, wanted);
+      this.#queue.add(uid);
+    }
+  }
+
+  #onEvent(event: EngineEvent): void {
+    this.#memory.lastEventMs = Math.max(this.#memory.lastEventMs, event.timeMs);
+    const uid = ownedUid(this.#owner, event);
+    if (uid !== undefined) {
+      this.#endings.observe(uid, event);
+      this.#remember();
+      if (!quiet.has(event.action) && !this.#stopped) this.#queue.add(uid);
+    }
+    if (event.action !== 'destroy' && event.action !== 'rename') return;
+    // A name has become free, perhaps one that is waited for.
+    for (const one of this.#tracked.values()) {
+      if (one.waitsForName !== undefined && (one.waitsForName === event.name || one.waitsForName === event.oldName)) {
+        one.retryNow();
+        this.#queue.add(one.uid);
+      }
+    }
+  }
+
+  /** @param changedOnly Only what is not as it was last seen. */
+  async #relist(changedOnly = false): Promise<void> {
+    const { driver, desired, log } = this.#options;
+    if (!this.#watch.isUp || this.#stopped) return;
+    try {
+      const found = new Map<string, string[]>();
+      for (const summary of await driver.list(ownerLabels(this.#owner))) {
+        const uid = summary.labels[label.uid];
+        if (uid) found.set(uid, [...(found.get(uid) ?? []), `${summary.id} ${summary.name} ${summary.state}`]);
+      }
+      const { objects, graves } = desired.current;
+      for (const uid of new Set([...objects.keys(), ...graves, ...found.keys()])) {
+        const one = this.#track(uid);
+        const same = one.seen === (found.get(uid) ?? []).sort().join('\n');
+        if (changedOnly && same && one.settled) continue;
+        if (!changedOnly) one.retryNow();
+        this.#queue.add(uid);
+      }
+      for (const uid of this.#memory.uids()) {
+        if (!objects.has(uid) && !graves.has(uid) && !found.has(uid)) this.#memory.forget(uid);
+      }
+      this.#remember();
+    } catch (error) {
+      log.warn({ error: text(error) }, 'the engine could not be asked for its containers');
+    } finally {
+      this.#firstLook();
+    }
+  }
+
+  async #work(uid: string, aside: Aside): Promise<void> {
+    const { desired } = this.#options;
+    const one = this.#track(uid);
+    for (let round = 0; !this.#stopped; round += 1) {
+      const wanted = wantedOf(desired.current, uid);
+      one.want(wanted);
+      if (wanted.kind === 'untouched') return this.#untrack(one);
+      if (wanted.kind === 'unusable' || !this.#watch.isUp) return this.#report(one, wanted);
+      try {
+        if (await this.#step(one, wanted, aside, round)) return;
+      } catch (error) {
+        if (error instanceof DriverError && error.kind === 'cancelled') continue;
+        return this.#fail(one, wanted, error);
+      }
+    }
+  }
+
+  /** One look, one plan, and its steps. True: there is nothing more to do now. */
+  async #step(one: Tracked, wanted: Wanted, aside: Aside, round: number): Promise<boolean> {
+    const { driver, clock } = this.#options;
+    const view = await observe(driver, this.#owner, wanted);
+    one.see(view.owned, mainOf(wanted, view), clock.now());
+    const { steps, blocked } = planObject(this.#owner, wanted, view, this.#memory.get(one.uid));
+    if (blocked?.by === 'name') {
+      one.waitsForName = blocked.occupant.name;
+      if (one.isWaiting(clock.now())) {
+        this.#report(one, wanted);
+        return true;
+      }
+      throw new DriverError('name-taken', whoseName(this.#owner, blocked.occupant));
+    }
+    if (blocked) {
+      one.retryAfter(removalPollMs, () => this.#queue.add(one.uid));
+      this.#report(one, wanted);
+      return true;
+    }
+    if (steps.length === 0) {
+      await this.#settle(one, wanted);
+      return true;
+    }
+    if (one.isWaiting(clock.now())) {
+      this.#report(one, wanted);
+      return true;
+    }
+    if (round >= maxRounds) {
+      const kinds = steps.map((step) => step.kind).join(', ');
+      throw new DriverError(
+        'other',
+        `the engine does not become what was asked for, however often it is told: ${kinds}`,
+      );
+    }
+    const signal = one.begin();
+    const goOn = () => !this.#stopped && !signal.aborted && this.#watch.isUp;
+    try {
+      await execute(
+        steps,
+        {
+          driver,
+          memory: this.#memory,
+          owner: this.#owner,
+          signal,
+          aside,
+          doing: (what) => {
+            one.doing = what;
+            this.#report(one, wanted);
+          },
+        },
+        goOn,
+      );
+    } finally {
+      one.doing = undefined;
+      this.#remember();
+    }
+    return !this.#watch.isUp;
+  }
+
+  async #settle(one: Tracked, wanted: Wanted): Promise<void> {
+    const { desired, clock } = this.#options;
+    one.settle();
+    if (wanted.kind === 'present') {
+      if (this.#memory.get(one.uid).applied?.generation !== wanted.generation) {
+        this.#memory.set(one.uid, { applied: { generation: wanted.generation, timeMs: clock.now() } });
+        this.#remember();
+      }
+      return this.#report(one, wanted);
+    }
+    this.#memory.forget(one.uid);
+    this.#remember();
+    const { objects, graves } = desired.current;
+    if (objects.has(one.uid)) {
+      this.#put(one, create(ObjectReportSchema, { uid: one.uid, removed: true }));
+    } else {
+      this.#untrack(one);
+    }
+    if (graves.has(one.uid)) await desired.buried(one.uid);
+  }
+
+  #fail(one: Tracked, wanted: Wanted, error: unknown): void {
+    const { log, clock } = this.#options;
+    if (!(error instanceof DriverError)) {
+      log.error(
+        { uid: one.uid, error: error instanceof Error ? error.stack : String(error) },
+        'an error of the agent itself',
+      );
+    } else if (error.kind === 'engine-unavailable') {
+      // No fault of the object's, and the node's condition says it: everything is looked at again once the engine is back.
+      one.failed(error, clock.now(), () => this.#queue.add(one.uid));
+      if (!this.#watch.isUp) this.#report(one, wanted);
+      return;
+    }
+    const retryTimeMs = one.failed(error, clock.now(), () => this.#queue.add(one.uid));
+    one.problem = problemOf(error, retryTimeMs);
+    log.warn(
+      { uid: one.uid, reason: one.problem.reason, message: one.problem.message, retryTimeMs },
+      'an object is not as asked',
+    );
+    this.#report(one, wanted);
+  }
+
+  /** Says how an object is, when that is anything new. */
+  #report(one: Tracked, wanted: Wanted): void {
+    const { desired, nodeName, clock } = this.#options;
+    const object = desired.current.objects.get(one.uid);
+    if (!object || wanted.kind === 'untouched') return;
+    const { generation } = object.assignment;
+    const away = this.#watch.problem;
+    // Objects keep their last word while the engine is away: that is the node's condition. A new generation needs one of its own.
+    if (away !== undefined && one.report && one.reportedGeneration === generation) return;
+    one.reportedGeneration = generation;
+    const memory = this.#memory.get(one.uid);
+    this.#put(one, objectReport({ object, wanted, one, memory, away, nodeName, nowMs: clock.now() }));
+  }
+
+  #put(one: Tracked, report: ObjectReport): void {
+    if (one.report && sameReport(one.report, report)) return;
+    one.report = report;
+    this.#options.reports.put(report);
+  }
+
+  #track(uid: string): Tracked {
+    let one = this.#tracked.get(uid);
+    if (!one) {
+      one = new Tracked(uid, this.#options);
+      this.#tracked.set(uid, one);
+    }
+    return one;
+  }
+
+  #untrack(one: Tracked): void {
+    one.callOff();
+    // While something is added for it, it comes back by itself.
+    if (this.#tracked.get(one.uid) === one) this.#tracked.delete(one.uid);
+  }
+
+  /** The memory goes to disk soon: a change by itself is not worth a write. */
+  #remember(): void {
+    if (this.#memory instanceof FileMemory) this.#memory.touch();
+    if (this.#cancelFlush || this.#stopped) return;
+    this.#cancelFlush = this.#options.clock.after(memoryDelayMs, () => {
+      this.#cancelFlush = undefined;
+      void this.#flush();
+    });
+  }
+
+  async #flush(): Promise<void> {
+    try {
+      await this.#memory.flush();
+    } catch (error) {
+      this.#options.log.warn(
+        { error: text(error) },
+        'the memory file cannot be written; tried again at the next change',
+      );
+    }
+  }
+}
+
+/** Actions that change nothing to act on. */
+const quiet: ReadonlySet<EngineEvent['action']> = new Set(['create', 'kill']);
+
+const text = (error: unknown): string => (error instanceof Error ? error.message : String(error));

@@ -1,0 +1,301 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import {
+  type Assign,
+  AssignSchema,
+  type Error as BusError,
+  type Delta,
+  ErrorReason,
+  type Snapshot,
+  type SnapshotChunk,
+  SyncReplySchema,
+  SyncRequestSchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { type NodeAddress, upSubject } from '../../proto/subjects.ts';
+import { Backoff } from '../backoff.ts';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { takeDelta, takeSnapshot } from './chain.ts';
+import type { Link } from './link.ts';
+import { type AssemblyLimits, assemblyLimits, SnapshotAssembly } from './snapshot_assembly.ts';
+import type { DesiredStore } from './state.ts';
+
+export interface DeliveryOptions {
+  readonly address: NodeAddress;
+  readonly link: Pick<Link, 'request'>;
+  readonly store: Pick<
+    DesiredStore,
+    'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'digest' | 'problem'
+  >;
+  /** The control plane says that another session is the node's newest. */
+  readonly onOtherSession: () => void;
+  /** The control plane speaks in this session. */
+  readonly onHeard: () => void;
+  /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
+  readonly onRefused: (error: BusError) => void;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly random?: () => number;
+  readonly limits?: AssemblyLimits;
+}
+
+/** Where the agent is with bringing itself up to date. There is never more than one SyncRequest under way. */
+export type SyncState =
+  | { readonly name: 'idle' }
+  /** A request is out, or about to be. */
+  | { readonly name: 'asking' }
+  /** It was answered: `revision` is on its way. `back`: it is older than what we have, which is not believed any more. */
+  | { readonly name: 'receiving'; readonly revision: bigint; readonly back: boolean; readonly cancel: () => void }
+  /** Until the next try. */
+  | { readonly name: 'waiting'; readonly cancel: () => void };
+
+const requestTimeoutMs = 10_000;
+/** Between two requests there is at least this. */
+const spacingMs = 500;
+/** An agent asks this often without a reason: it learns so that its session is over, or that it missed something. */
+const roundMs = 60_000;
+
+/**
+ * Takes what the control plane assigns: Deltas that fit, and Snapshots that are whole. What does not fit leads to one SyncRequest,
+ * however much of it there is.
+ */
+export class Delivery {
+  readonly #options: DeliveryOptions;
+  readonly #backoff: Backoff;
+  readonly #assembly: SnapshotAssembly;
+  #session: { readonly epoch: bigint } | undefined;
+  #sync: SyncState = { name: 'idle' };
+  #lastAskMs = Number.NEGATIVE_INFINITY;
+  /** The newest revision that was heard of. */
+  #heardOf = 0n;
+  /** A verified Snapshot that is older than what we have: taken if the control plane says that it is meant. */
+  #older: Snapshot | undefined;
+  #cancelRound: (() => void) | undefined;
+
+  constructor(options: DeliveryOptions) {
+    this.#options = options;
+    this.#backoff = new Backoff({ baseMs: 1_000, minMs: 200, maxMs: 60_000, random: options.random });
+    this.#assembly = new SnapshotAssembly(options.limits);
+  }
+
+  get sync(): SyncState['name'] {
+    return this.#sync.name;
+  }
+
+  /** A session begins: asks for what is missing. */
+  open(epoch: bigint): void {
+    this.close();
+    this.#session = { epoch };
+    this.#backoff.reset();
+    this.#lastAskMs = Number.NEGATIVE_INFINITY;
+    this.#ask();
+    this.#round();
+  }
+
+  /** The session is over: nothing more is taken until the next. */
+  close(): void {
+    this.#session = undefined;
+    this.#heardOf = 0n;
+    this.#older = undefined;
+    this.#assembly.clear();
+    this.#cancelRound?.();
+    this.#become({ name: 'idle' });
+  }
+
+  /** Takes a message from the `assign` subject, whatever it holds. */
+  receive(data: Uint8Array): void {
+    const { log } = this.#options;
+    if (!this.#session) return;
+    let assign: Assign;
+    try {
+      assign = fromBinary(AssignSchema, data);
+    } catch {
+      log.warn({ bytes: data.byteLength }, 'an assignment that cannot be read');
+      return;
+    }
+    if (assign.epoch !== this.#session.epoch) {
+      log.debug({ epoch: Number(assign.epoch) }, 'an assignment of another session');
+      if (assign.body.case === undefined) this.#options.onOtherSession();
+      return;
+    }
+    this.#options.onHeard();
+    if (assign.body.case === 'delta') this.#takeDelta(assign.body.value);
+    else if (assign.body.case === 'snapshot') this.#takeChunk(assign.body.value);
+  }
+
+  #takeDelta(delta: Delta): void {
+    const { store, clock, log } = this.#options;
+    const taken = store.take((head) => takeDelta(head, delta, clock.now()));
+    switch (taken.outcome) {
+      case 'applied':
+        this.#moved();
+        return;
+      case 'stale':
+        return;
+      case 'gap':
+        if (delta.resultsIn > this.#heardOf) this.#heardOf = delta.resultsIn;
+        log.debug({ appliesTo: Number(delta.appliesTo), head: Number(store.headRevision) }, 'a gap before a delta');
+        this.#ask();
+        return;
+      case 'invalid':
+        log.warn({ reason: taken.reason }, 'a delta that cannot be is not taken');
+        if (this.#sync.name === 'idle') this.#fail('invalid delta');
+    }
+  }
+
+  #takeChunk(chunk: SnapshotChunk): void {
+    const { clock, log } = this.#options;
+    const collected = this.#assembly.add(chunk, clock.now());
+    switch (collected.outcome) {
+      case 'more':
+        // It is coming: patience begins anew.
+        if (this.#sync.name === 'receiving') this.#receive(this.#sync.revision, this.#sync.back);
+        return;
+      case 'invalid':
+        log.warn({ reason: collected.reason }, 'a snapshot that cannot be is not taken');
+        if (this.#sync.name !== 'waiting' && this.#sync.name !== 'asking') this.#fail('invalid snapshot');
+        return;
+      case 'whole':
+        this.#consider(collected.snapshot);
+        return;
+    }
+  }
+
+  #consider(snapshot: Snapshot): void {
+    const { store, log } = this.#options;
+    const meant = this.#sync.name === 'receiving' && this.#sync.back && this.#sync.revision === snapshot.revision;
+    if (snapshot.revision >= store.headRevision || meant) {
+      if (meant)
+        log.warn(
+          { from: Number(store.headRevision), to: Number(snapshot.revision) },
+          'going back to an older revision',
+        );
+      this.#adopt(snapshot);
+      return;
+    }
+    this.#older = snapshot;
+    // Sent unasked it means that the control plane has gone back, to a copy of its store: whether that is so is asked at once.
+    this.#ask();
+  }
+
+  #adopt(snapshot: Snapshot): void {
+    const { store, clock, log } = this.#options;
+    this.#older = undefined;
+    const taken = store.take((head) => takeSnapshot(head, snapshot, clock.now()));
+    const changed = taken.outcome === 'applied' ? taken.changed.length : 0;
+    log.info({ revision: Number(snapshot.revision), count: snapshot.count, changed }, 'took a snapshot');
+    if (this.#sync.name === 'receiving' && this.#sync.revision === snapshot.revision) {
+      this.#reached();
+      return;
+    }
+    this.#moved();
+  }
+
+  /** The head has moved: perhaps to where the SyncRequest was to lead. */
+  #moved(): void {
+    const sync = this.#sync;
+    if (sync.name === 'receiving' && !sync.back && this.#options.store.headRevision >= sync.revision) this.#reached();
+  }
+
+  #has(revision: bigint): boolean {
+    const { store } = this.#options;
+    return store.headComplete && store.headRevision >= revision;
+  }
+
+  #reached(): void {
+    this.#become({ name: 'idle' });
+    this.#backoff.reset();
+    if (this.#heardOf > this.#options.store.headRevision) this.#ask();
+  }
+
+  #ask(): void {
+    if (!this.#session || this.#sync.name !== 'idle') return;
+    const waitMs = this.#lastAskMs + spacingMs - this.#options.clock.now();
+    if (waitMs > 0) {
+      // A clock that was set back is no reason to wait until it has caught up.
+      this.#wait(Math.min(waitMs, spacingMs));
+      return;
+    }
+    void this.#request(this.#session);
+  }
+
+  async #request(session: { readonly epoch: bigint }): Promise<void> {
+    const { store, link, address, clock } = this.#options;
+    const asking: SyncState = { name: 'asking' };
+    this.#become(asking);
+    this.#lastAskMs = clock.now();
+    this.#heardOf = 0n;
+    try {
+      await store.settled();
+      if (store.revision !== store.headRevision)
+        throw new Error(store.problem || 'the newest state is not on disk yet');
+      // Whoever does not know all asks for all.
+      const asked = store.headComplete ? store.revision : 0n;
+      const request = create(SyncRequestSchema, { epoch: session.epoch, appliedRevision: asked, digest: store.digest });
+      const answer = await link.request(
+        upSubject(address, 'sync'),
+        toBinary(SyncRequestSchema, request),
+        requestTimeoutMs,
+      );
+      if (this.#sync !== asking) return;
+      const { error, revision } = fromBinary(SyncReplySchema, answer);
+      if (error) {
+        this.#refused(error);
+        return;
+      }
+      const back = revision < asked;
+      if (!back && this.#has(revision)) {
+        this.#reached();
+        return;
+      }
+      this.#receive(revision, back);
+      if (back && this.#older?.revision === revision) this.#consider(this.#older);
+    } catch (error) {
+      if (this.#sync === asking) this.#fail((error as Error).message);
+    }
+  }
+
+  #refused(error: BusError): void {
+    if (
+      error.reason === ErrorReason.RETRY ||
+      error.reason === ErrorReason.UNSPECIFIED ||
+      error.reason === ErrorReason.INVALID
+    ) {
+      this.#fail(error.message);
+      return;
+    }
+    this.#options.onRefused(error);
+  }
+
+  #receive(revision: bigint, back: boolean): void {
+    const { clock, limits = assemblyLimits } = this.#options;
+    const cancel = clock.after(limits.patienceMs, () => this.#fail('what was announced did not come'));
+    this.#become({ name: 'receiving', revision, back, cancel });
+  }
+
+  #fail(reason: string): void {
+    const waitMs = this.#backoff.nextMs();
+    this.#options.log.debug({ reason, waitMs }, 'not brought up to date');
+    this.#wait(waitMs);
+  }
+
+  #wait(ms: number): void {
+    const cancel = this.#options.clock.after(ms, () => {
+      this.#become({ name: 'idle' });
+      if (this.#session) void this.#request(this.#session);
+    });
+    this.#become({ name: 'waiting', cancel });
+  }
+
+  #become(next: SyncState): void {
+    if ('cancel' in this.#sync) this.#sync.cancel();
+    this.#sync = next;
+  }
+
+  #round(): void {
+    const { clock, random = Math.random } = this.#options;
+    this.#cancelRound = clock.after(roundMs * (0.8 + 0.4 * random()), () => {
+      this.#ask();
+      this.#round();
+    });
+  }
+}

@@ -1,0 +1,249 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { ErrorReason, RenewReplySchema, RenewRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { Credentials } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { type NodeAddress, upSubject } from '../../proto/subjects.ts';
+import { Backoff } from '../backoff.ts';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { expireTimeMs, type Identity, issueTimeMs, renewTimeMs } from './identity.ts';
+import type { Link } from './link.ts';
+import type { SessionState } from './session.ts';
+
+export interface RenewalOptions {
+  readonly address: NodeAddress;
+  readonly identity: Pick<Identity, 'credentials' | 'take'>;
+  readonly link: Pick<Link, 'connected' | 'request' | 'onConnected' | 'onFailed' | 'onRefused' | 'wake' | 'rest'>;
+  readonly session: { readonly state: SessionState };
+  /** Credentials for nothing but a proof of the key, from the control plane itself. Rejects with EnrollError. */
+  readonly prove: () => Promise<Credentials>;
+  /** The control plane has another URL than last time: ask it at once. Default false. */
+  readonly moved?: boolean;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly random?: () => number;
+}
+
+const requestTimeoutMs = 10_000;
+const minuteMs = 60_000;
+/** Clocks that differ by less count as one: the times in credentials are whole seconds, and have been on their way. */
+const tolerableSkewMs = 5_000;
+/** After so many attempts in a row that reached no broker, or after so long, it may have moved. */
+const lost = { attempts: 5, afterMs: 15_000 };
+/** Within this, agents that lost the same broker ask one after another. */
+const lostSpreadMs = 10_000;
+
+/**
+ * Keeps the credentials good: renews them over the bus at two thirds of their life, and by proving the key when they have run out or
+ * the broker does not take them. A node that was revoked is told so, and asks again only now and then.
+ *
+ * Credentials also say where the broker is. When it is not to be reached there, new ones are asked for, at most once a minute.
+ */
+export class Renewal {
+  readonly #options: RenewalOptions;
+  readonly #busBackoff: Backoff;
+  readonly #proofBackoff: Backoff;
+  #stopped = false;
+  /** How far the control plane's clock is ahead of this machine's, as of the newest credentials. */
+  #aheadMs = 0;
+  #renewing = false;
+  #cancel: (() => void) | undefined;
+  #cancelLost: (() => void) | undefined;
+  #unlisten: (() => void)[] = [];
+  /** Attempts in a row that reached no broker, and when the first of them had failed. */
+  #failed = { attempts: 0, sinceMs: 0 };
+  /** While it has asked lately where the broker is: what ends that. */
+  #cancelAsked: (() => void) | undefined;
+
+  constructor(options: RenewalOptions) {
+    this.#options = options;
+    const { random } = options;
+    this.#busBackoff = new Backoff({ baseMs: 5_000, minMs: 500, maxMs: 5 * minuteMs, random });
+    this.#proofBackoff = new Backoff({ baseMs: 1_000, minMs: 100, maxMs: minuteMs, random });
+  }
+
+  start(): void {
+    const { link, moved } = this.#options;
+    this.#unlisten = [
+      link.onRefused((userJwt) => this.#refused(userJwt)),
+      link.onFailed(() => this.#unreached()),
+      link.onConnected((connected) => connected && this.#reached()),
+    ];
+    this.#schedule();
+    if (moved) void this.#askWhere();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    for (const unlisten of this.#unlisten) unlisten();
+    this.#cancel?.();
+    this.#cancelLost?.();
+    this.#cancelAsked?.();
+  }
+
+  #schedule(): void {
+    const { identity, random = Math.random } = this.#options;
+    const { credentials } = identity;
+    if (!credentials) {
+      this.#after(0);
+      return;
+    }
+    const now = this.#now(credentials);
+    const lifeMs = Math.max(0, expireTimeMs(credentials) - now);
+    // Agents that were enrolled together need not renew together.
+    this.#after(Math.max(0, renewTimeMs(credentials) - now) + random() * Math.min(lifeMs / 20, 5 * minuteMs));
+  }
+
+  /** The time by the clock that the credentials were made by: this machine's may be far off, and they would seem to last for ever, or no time. */
+  #now(credentials: Credentials): number {
+    const now = this.#options.clock.now() + this.#aheadMs;
+    // What lies on disk was not made in the future.
+    return Math.max(now, issueTimeMs(credentials));
+  }
+
+  async #take(credentials: Credentials): Promise<void> {
+    const aheadMs = issueTimeMs(credentials) - this.#options.clock.now();
+    this.#aheadMs = Math.abs(aheadMs) < tolerableSkewMs ? 0 : aheadMs;
+    await this.#options.identity.take(credentials);
+  }
+
+  #after(ms: number, proof = false): void {
+    this.#cancel?.();
+    this.#cancel = this.#options.clock.after(ms, () => void this.#renew(proof));
+  }
+
+  /** The broker did not take these credentials. When there are newer ones by now, it is to be shown those. */
+  #refused(userJwt: string): void {
+    const { identity, link } = this.#options;
+    if (this.#stopped || this.#renewing) return;
+    if (identity.credentials && identity.credentials.userJwt !== userJwt) {
+      link.wake();
+      return;
+    }
+    // The first refusal is answered at once; what follows is spaced by the link's and our own back-off.
+    if (this.#proofBackoff.failures === 0) void this.#renew(true);
+  }
+
+  /** The broker is there, and took the credentials. */
+  #reached(): void {
+    this.#proofBackoff.reset();
+    this.#failed = { attempts: 0, sinceMs: 0 };
+    this.#cancelLost?.();
+    this.#cancelLost = undefined;
+  }
+
+  /** One more attempt that reached no broker. */
+  #unreached(): void {
+    const { clock, random = Math.random } = this.#options;
+    const now = clock.now();
+    if (this.#failed.attempts === 0) this.#failed.sinceMs = now;
+    this.#failed.attempts += 1;
+    const { attempts, sinceMs } = this.#failed;
+    if (this.#cancelLost || this.#cancelAsked) return;
+    if (attempts < lost.attempts && now - sinceMs < lost.afterMs) return;
+    this.#cancelLost = clock.after(random() * lostSpreadMs, () => {
+      this.#cancelLost = undefined;
+      void this.#askWhere();
+    });
+  }
+
+  /** Asks the control plane for credentials because of the addresses in them. The ones at hand are still good, so nothing rests. */
+  async #askWhere(): Promise<void> {
+    const { prove, link, clock, log, random = Math.random } = this.#options;
+    // A proof that is under way, or failed and will be repeated, brings the addresses as well.
+    if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
+    this.#renewing = true;
+    this.#cancelAsked = clock.after((1 + random()) * minuteMs, () => {
+      this.#cancelAsked = undefined;
+    });
+    try {
+      const credentials = await prove();
+      await this.#take(credentials);
+      log.info({ brokers: credentials.brokerUrls }, 'asked the control plane where the broker is');
+      link.wake();
+    } catch (error) {
+      log.warn({ error: (error as Error).message }, 'the control plane does not tell where the broker is');
+    } finally {
+      this.#renewing = false;
+    }
+    if (!this.#stopped) this.#schedule();
+  }
+
+  async #renew(asked = false): Promise<void> {
+    const { identity, session } = this.#options;
+    if (this.#stopped || this.#renewing) return;
+    const proof = asked && session.state.name !== 'open';
+    // The timer may be shorter than the time that it is for.
+    if (!proof && identity.credentials && this.#now(identity.credentials) < renewTimeMs(identity.credentials)) {
+      this.#schedule();
+      return;
+    }
+    this.#renewing = true;
+    this.#cancel?.();
+    const { credentials } = identity;
+    const expired = !credentials || this.#now(credentials) >= expireTimeMs(credentials);
+    let waitMs: number | undefined;
+    try {
+      if (session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
+      else if (proof || expired || this.#proofBackoff.failures > 0) waitMs = await this.#byProof();
+      // Offline, and the credentials are still good: the connection may be back in time.
+      else waitMs = Math.min(minuteMs, expireTimeMs(credentials) - this.#now(credentials));
+    } finally {
+      this.#renewing = false;
+    }
+    if (this.#stopped) return;
+    if (waitMs === undefined) this.#schedule();
+    // What a refusal asked for is owed until it is done, however long the credentials would be good.
+    else this.#after(Math.max(0, waitMs), proof);
+  }
+
+  /** Undefined: done. Else how long to wait. */
+  async #overBus(epoch: bigint): Promise<number | undefined> {
+    const { link, address, log } = this.#options;
+    try {
+      const request = toBinary(RenewRequestSchema, create(RenewRequestSchema, { epoch }));
+      const answer = await link.request(upSubject(address, 'renew'), request, requestTimeoutMs);
+      const { error, credentials } = fromBinary(RenewReplySchema, answer);
+      if (error?.reason === ErrorReason.REVOKED) {
+        log.error({ message: error.message }, 'this node was revoked: its credentials are not renewed');
+        return 15 * minuteMs;
+      }
+      if (error || !credentials) throw new Error(error?.message ?? 'an answer without credentials');
+      await this.#take(credentials);
+      this.#busBackoff.reset();
+      this.#proofBackoff.reset();
+      log.info({ expires: new Date(expireTimeMs(credentials)).toISOString() }, 'credentials renewed');
+      return undefined;
+    } catch (error) {
+      const waitMs = this.#busBackoff.nextMs();
+      log.warn({ error: (error as Error).message, waitMs }, 'credentials not renewed over the bus');
+      return waitMs;
+    }
+  }
+
+  /** Undefined: done. Else how long to wait. */
+  async #byProof(): Promise<number | undefined> {
+    const { prove, link, log, random = Math.random } = this.#options;
+    try {
+      const credentials = await prove();
+      await this.#take(credentials);
+      this.#proofBackoff.reset();
+      log.info(
+        { expires: new Date(expireTimeMs(credentials)).toISOString() },
+        'credentials renewed by proving the key',
+      );
+      link.wake();
+      return undefined;
+    } catch (error) {
+      const backoffMs = this.#proofBackoff.nextMs();
+      const kind = (error as { kind?: unknown }).kind;
+      if (kind === 'denied' || kind === 'invalid') {
+        const waitMs = (15 + 15 * random()) * minuteMs;
+        log.error({ error: (error as Error).message, waitMs }, 'no new credentials: what runs is left as it is');
+        link.rest(waitMs);
+        return waitMs;
+      }
+      log.warn({ error: (error as Error).message, waitMs: backoffMs }, 'credentials not renewed by proving the key');
+      return backoffMs;
+    }
+  }
+}

@@ -1,0 +1,180 @@
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import {
+  type Frame,
+  FrameSchema,
+  type StreamOpen,
+  StreamOpenReplySchema,
+  StreamOpenSchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import {
+  downSubject,
+  everyDownStreamSubject,
+  type NodeAddress,
+  parseDownStreamSubject,
+  upStreamSubject,
+} from '../../proto/subjects.ts';
+import type { Clock } from '../clock.ts';
+import type { Log } from '../log.ts';
+import { type OpenStream, StreamError, type StreamSink, type Workloads } from '../ports.ts';
+import { isUid } from './chain.ts';
+import type { Link, LinkMessage } from './link.ts';
+import { AgentStream, inputWindowBytes } from './stream.ts';
+
+export interface StreamsOptions {
+  readonly address: NodeAddress;
+  readonly link: Pick<Link, 'publish' | 'subscribe'>;
+  readonly workloads: Pick<Workloads, 'openLogs' | 'openExecute'>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Most streams at a time. Default 64. */
+  readonly maxStreams?: number;
+  /** A frame goes out at least this often. Default 10 s. */
+  readonly keepaliveMs?: number;
+  /** A stream whose other side is silent for so long is dropped. Default 30 s. */
+  readonly silenceMs?: number;
+}
+
+type Refusal = NonNullable<MessageInitShape<typeof StreamOpenReplySchema>['error']>;
+
+/** gRPC codes. */
+const codes: Record<StreamError['kind'], number> = {
+  'not-found': 5,
+  'not-running': 9,
+  'engine-unavailable': 14,
+  invalid: 3,
+};
+
+/** The streams of bytes that the control plane opens into objects of this node: logs, and commands. */
+export class Streams {
+  readonly #options: Required<StreamsOptions>;
+  readonly #streams = new Map<string, AgentStream>();
+  #serving = false;
+  #cancelTick: (() => void) | undefined;
+
+  constructor(options: StreamsOptions) {
+    this.#options = { maxStreams: 64, keepaliveMs: 10_000, silenceMs: 30_000, ...options };
+  }
+
+  /** How many there are. */
+  get size(): number {
+    return this.#streams.size;
+  }
+
+  start(): void {
+    const { link, address } = this.#options;
+    link.subscribe(downSubject(address, 'open'), (message) => void this.#open(message));
+    link.subscribe(everyDownStreamSubject(address), ({ subject, data }) => this.#receive(subject, data));
+  }
+
+  /** There is a session: streams may be opened. */
+  serve(): void {
+    this.#serving = true;
+  }
+
+  /** There is no session, or no agent, any more: everything is freed. `reason` is for the other side, should it still listen. */
+  closeAll(reason: string): void {
+    this.#serving = false;
+    for (const stream of [...this.#streams.values()]) stream.fail(14, reason);
+  }
+
+  async #open({ data, respond }: LinkMessage): Promise<void> {
+    const answer = (reply: MessageInitShape<typeof StreamOpenReplySchema>) =>
+      respond(toBinary(StreamOpenReplySchema, create(StreamOpenReplySchema, reply)));
+    // Another agent with this identity is the one to answer.
+    if (!this.#serving) return;
+    let open: StreamOpen;
+    try {
+      open = fromBinary(StreamOpenSchema, data);
+    } catch {
+      answer({ error: { code: 3, message: 'the request could not be read' } });
+      return;
+    }
+    const refusal = this.#refusal(open);
+    if (refusal) {
+      answer({ error: refusal });
+      return;
+    }
+    const stream = this.#add(open);
+    try {
+      const source = await this.#source(open, stream);
+      if (!stream.closed) answer({ creditBytes: inputWindowBytes });
+      stream.start(source);
+    } catch (error) {
+      stream.close();
+      answer({ error: this.#explained(error) });
+    }
+  }
+
+  #refusal(open: StreamOpen): Refusal | undefined {
+    const { maxStreams } = this.#options;
+    if (!isUid(open.streamId)) return { code: 3, message: 'a malformed stream id' };
+    if (!isUid(open.objectUid)) return { code: 3, message: 'a malformed uid' };
+    if (open.what.case === undefined) return { code: 12, message: 'this agent does not know that kind of stream' };
+    if (this.#streams.has(open.streamId)) return { code: 6, message: 'there is a stream with that id' };
+    if (this.#streams.size >= maxStreams) {
+      return { code: 8, message: `there are ${maxStreams} open streams on this node: close one, and try again` };
+    }
+    return undefined;
+  }
+
+  #add({ streamId, creditBytes }: StreamOpen): AgentStream {
+    const { link, address, clock } = this.#options;
+    const subject = upStreamSubject(address, streamId);
+    const stream = new AgentStream({
+      send: (frame) => link.publish(subject, frame),
+      onClosed: () => {
+        this.#streams.delete(streamId);
+        if (this.#streams.size === 0) this.#endTick();
+      },
+      now: () => clock.now(),
+      creditBytes,
+    });
+    this.#streams.set(streamId, stream);
+    if (!this.#cancelTick) this.#tick();
+    return stream;
+  }
+
+  #source({ objectUid, what }: StreamOpen, sink: StreamSink): Promise<OpenStream> {
+    const { workloads } = this.#options;
+    if (what.case === 'logs') return workloads.openLogs(objectUid, what.value, sink);
+    if (what.case === 'execute') return workloads.openExecute(objectUid, what.value, sink);
+    throw new StreamError('invalid', 'this agent does not know that kind of stream');
+  }
+
+  #explained(error: unknown): Refusal {
+    if (error instanceof StreamError) return { code: codes[error.kind], message: error.message.slice(0, 4096) };
+    this.#options.log.error({ error: (error as Error).message }, 'a stream could not be opened');
+    return { code: 13, message: 'the agent could not open the stream; its log says why' };
+  }
+
+  #receive(subject: string, data: Uint8Array): void {
+    const stream = this.#streams.get(parseDownStreamSubject(subject) ?? '');
+    if (!stream) return;
+    let frame: Frame;
+    try {
+      frame = fromBinary(FrameSchema, data);
+    } catch {
+      stream.fail(3, 'a frame could not be read');
+      return;
+    }
+    stream.receive(frame);
+  }
+
+  #tick(): void {
+    const { clock, keepaliveMs, silenceMs } = this.#options;
+    this.#cancelTick = clock.after(keepaliveMs / 4, () => {
+      const now = clock.now();
+      for (const stream of [...this.#streams.values()]) {
+        if (now - stream.lastHeardMs >= silenceMs) stream.fail(14, 'nothing was heard from the other side');
+        else if (now - stream.lastSentMs >= keepaliveMs * 0.75) stream.keepalive();
+      }
+      this.#cancelTick = undefined;
+      if (this.#streams.size > 0) this.#tick();
+    });
+  }
+
+  #endTick(): void {
+    this.#cancelTick?.();
+    this.#cancelTick = undefined;
+  }
+}
