@@ -1,6 +1,8 @@
-import type { Assignment, ObjectReport } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { JsonObject } from '@bufbuild/protobuf';
+import type { Assignment, NodeReport, ObjectReport } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { ExecuteStart, LogsRequest, TerminalSize } from '../proto/gen/baykeeper/v1/container_service_pb.js';
 import type { NodeStatus } from '../proto/gen/baykeeper/v1/node_pb.js';
+import type { ExecutePodStart, PodLogsRequest } from '../proto/gen/baykeeper/v1/pod_service_pb.js';
 
 /**
  * What the two halves of the agent know of each other. One half talks to the control plane (link, session, state, report), the other to the
@@ -41,6 +43,13 @@ export interface Reports {
   put(report: ObjectReport): void;
 }
 
+/** The same, for an agent that leads a Kubernetes bay. */
+export interface ClusterReports extends Reports {
+  putNode(report: NodeReport): void;
+  /** Every node that the cluster has: others that were reported are gone. */
+  putNodes(reports: readonly NodeReport[]): void;
+}
+
 /** The half that talks to the engine, as the other half sees it. */
 export interface Workloads {
   /** What every object looks like now: reported anew at the start of each session. */
@@ -51,6 +60,41 @@ export interface Workloads {
   onNodeChange?(listener: () => void): () => void;
   openLogs(objectUid: string, request: LogsRequest, sink: StreamSink): Promise<OpenStream>;
   openExecute(objectUid: string, start: ExecuteStart, sink: StreamSink): Promise<OpenStream>;
+  /** Undefined on a Docker bay. */
+  readonly cluster?: Cluster;
+}
+
+/** What the engine half of a Kubernetes bay's agent does besides. */
+export interface Cluster {
+  /** Whether this agent is the one of the bay's that sees to what the bay shares. Only then does it report on that. */
+  readonly leads: boolean;
+  /** Calls back when that changes. Returns what ends it. */
+  onLeads(listener: () => void): () => void;
+  /** Every node of the cluster: reported anew at the start of each session that leads. Undefined until the cluster has told. */
+  nodes(): readonly NodeReport[] | undefined;
+  /** What would the cluster say to this object? Nothing is changed. Rejects with StreamError when it cannot be found out. */
+  check(assignment: Assignment): Promise<Verdict>;
+  openPodLogs(objectUid: string, request: PodLogsRequest, sink: StreamSink): Promise<OpenStream>;
+  openPodExecute(objectUid: string, start: ExecutePodStart, sink: StreamSink): Promise<OpenStream>;
+}
+
+/** The outcome of a cluster's own dry run. */
+export interface Verdict {
+  /** Unset: the cluster takes it. */
+  readonly refusal?: {
+    /** A gRPC code. */
+    readonly code: number;
+    /** As in an object's status. */
+    readonly reason: string;
+    /** The cluster's own words. */
+    readonly message: string;
+    /** Path of the field that is wrong; empty: no single one. */
+    readonly field: string;
+  };
+  /** The object as it is in the cluster; undefined where there is none. */
+  readonly live?: JsonObject;
+  /** As it would be; undefined when it is refused. */
+  readonly merged?: JsonObject;
 }
 
 /** Takes the output of a stream. A call resolves when there is room for more: the producer waits for it, and reads no further meanwhile. */

@@ -14,8 +14,8 @@
 export const upVerbs = ['hello', 'sync', 'heartbeat', 'report', 'renew'] as const;
 export type UpVerb = (typeof upVerbs)[number];
 
-/** What the control plane sends. `assign` is published; `open` is a request. */
-export const downVerbs = ['assign', 'open'] as const;
+/** What the control plane sends. `assign` is published; `open` and `check` are requests. */
+export const downVerbs = ['assign', 'open', 'check'] as const;
 export type DownVerb = (typeof downVerbs)[number];
 
 /** An agent's address: the uids of its bay and its node. */

@@ -1,7 +1,9 @@
-import { create, toBinary } from '@bufbuild/protobuf';
+import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import {
   type Error as BusError,
   ErrorReason,
+  type NodeReport,
+  NodeReportSchema,
   type ObjectReport,
   ObjectReportSchema,
   type Report,
@@ -11,7 +13,10 @@ import {
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
-import type { Reports } from '../ports.ts';
+import type { ClusterReports } from '../ports.ts';
+
+type Word = ObjectReport | NodeReport;
+
 import { isUid } from './chain.ts';
 
 export interface ReporterOptions {
@@ -28,6 +33,12 @@ export interface ReporterOptions {
   readonly maxBytes?: number;
 }
 
+const isNode = (word: Word): word is NodeReport => word.$typeName === 'baykeeper.bus.v1.NodeReport';
+/** No uid has a space in it. */
+const keyOf = (word: Word): string => (isNode(word) ? `node ${word.name}` : word.uid);
+const sizeOf = (word: Word): number =>
+  (isNode(word) ? toBinary(NodeReportSchema, word) : toBinary(ObjectReportSchema, word)).byteLength;
+
 /** After a Report was acknowledged: what comes in this time goes into the next one. */
 const coalesceMs = 5;
 
@@ -35,10 +46,12 @@ const coalesceMs = 5;
  * Sends what was put, the latest word on each object, again and again until it is acknowledged. One Report is under way at a time, so
  * memory is bounded by the number of objects. Nothing is sent outside of a session; what is put then waits for the next.
  */
-export class Reporter implements Reports {
+export class Reporter implements ClusterReports {
   readonly #options: ReporterOptions;
   readonly #backoff: Backoff;
-  readonly #pending = new Map<string, ObjectReport>();
+  readonly #pending = new Map<string, Word>();
+  /** Names of all that the cluster has, until it is acknowledged. */
+  #allNodes: readonly string[] | undefined;
   #session: { readonly epoch: bigint } | undefined;
   #sequence = 0n;
   #sending = false;
@@ -51,7 +64,7 @@ export class Reporter implements Reports {
     this.#backoff = new Backoff({ baseMs: 500, maxMs: 15_000, random: options.random });
   }
 
-  /** How many objects have a word that is not acknowledged. */
+  /** How many objects (and nodes) have a word that is not acknowledged. */
   get pending(): number {
     return this.#pending.size;
   }
@@ -61,21 +74,36 @@ export class Reporter implements Reports {
       this.#options.log.error({ uid: report.uid }, 'a report without a usable uid is dropped');
       return;
     }
-    // Out and in again: the order of sending is the order of the last words.
-    this.#pending.delete(report.uid);
-    this.#pending.set(report.uid, report);
+    this.#put(report);
     this.#kick();
   }
 
-  /** A session begins: sequences begin anew, and all that is given is reported, besides what is still pending. */
-  open(epoch: bigint, everything: readonly ObjectReport[]): void {
+  putNode(report: NodeReport): void {
+    this.#put(report);
+    this.#kick();
+  }
+
+  putNodes(reports: readonly NodeReport[]): void {
+    this.#allNodes = reports.map(({ name }) => name);
+    for (const report of reports) this.#put(report);
+    this.#kick();
+  }
+
+  /**
+   * A session begins: sequences begin anew, and all that is given is reported, besides what is still pending. `nodes`: every node of the
+   * cluster, where this agent leads one and knows them.
+   */
+  open(epoch: bigint, everything: readonly ObjectReport[], nodes?: readonly NodeReport[]): void {
     this.#session = { epoch };
+    this.#allNodes = undefined;
+    for (const [key, word] of this.#pending) if (isNode(word)) this.#pending.delete(key);
     this.#sequence = 0n;
     this.#single = false;
     this.#backoff.reset();
     this.#endWait();
     for (const report of everything) if (isUid(report.uid)) this.#pending.set(report.uid, report);
-    this.#kick();
+    if (nodes) this.putNodes(nodes);
+    else this.#kick();
   }
 
   /** The control plane has been heard: what failed while it was away is tried again now. */
@@ -92,21 +120,39 @@ export class Reporter implements Reports {
     this.#endWait();
   }
 
+  #put(word: Word): void {
+    // Out and in again: the order of sending is the order of the last words.
+    this.#pending.delete(keyOf(word));
+    this.#pending.set(keyOf(word), word);
+  }
+
   #kick(): void {
-    if (!this.#session || this.#sending || this.#cancelWait || this.#pending.size === 0) return;
+    if (!this.#session || this.#sending || this.#cancelWait) return;
+    if (this.#pending.size === 0 && !this.#allNodes) return;
     void this.#sendNext(this.#session);
   }
 
   async #sendNext(session: { readonly epoch: bigint }): Promise<void> {
     const { send, log } = this.#options;
-    const objects = this.#batch();
+    const words = this.#batch();
+    const names = this.#allNodes;
     this.#sequence += 1n;
     this.#sending = true;
     let waitMs = coalesceMs;
     try {
-      const reply = await send(create(ReportSchema, { epoch: session.epoch, sequence: this.#sequence, objects }));
+      const report: MessageInitShape<typeof ReportSchema> = {
+        epoch: session.epoch,
+        sequence: this.#sequence,
+        objects: words.filter((word) => !isNode(word)),
+        nodes: words.filter(isNode),
+        ...(names && !this.#single ? { allNodes: { names: [...names] } } : {}),
+      };
+      const reply = await send(create(ReportSchema, report));
       // An answer to a session that is over says nothing about this one: all is reported anew there.
-      if (this.#session === session) waitMs = this.#take(objects, reply);
+      if (this.#session === session) {
+        if (!reply.error && report.allNodes && this.#allNodes === names) this.#allNodes = undefined;
+        waitMs = this.#take(words, reply);
+      }
     } catch (error) {
       waitMs = this.#backoff.nextMs();
       log.debug(
@@ -121,25 +167,25 @@ export class Reporter implements Reports {
   }
 
   /** What to do after a reply: returns how long to wait before the next Report. */
-  #take(objects: readonly ObjectReport[], reply: ReportReply): number {
+  #take(words: readonly Word[], reply: ReportReply): number {
     const { log, onRefused } = this.#options;
     const { error, unknownUids } = reply;
     if (!error) {
       this.#backoff.reset();
-      for (const report of objects) if (this.#pending.get(report.uid) === report) this.#pending.delete(report.uid);
+      for (const word of words) if (this.#pending.get(keyOf(word)) === word) this.#pending.delete(keyOf(word));
       if (unknownUids.length > 0)
         log.debug({ count: unknownUids.length }, 'reports on objects that are unknown by now');
       for (const uid of unknownUids) this.#pending.delete(uid);
       return coalesceMs;
     }
     if (error.reason === ErrorReason.INVALID) {
-      const [only, ...others] = objects;
+      const [only, ...others] = words;
       if (only && others.length === 0) {
         log.error(
-          { uid: only.uid, error: error.message },
+          { of: keyOf(only), error: error.message },
           'the control plane does not understand a report, which is dropped',
         );
-        if (this.#pending.get(only.uid) === only) this.#pending.delete(only.uid);
+        if (this.#pending.get(keyOf(only)) === only) this.#pending.delete(keyOf(only));
         this.#single = false;
       } else {
         this.#single = true;
@@ -150,22 +196,22 @@ export class Reporter implements Reports {
     return this.#backoff.nextMs();
   }
 
-  #batch(): ObjectReport[] {
+  #batch(): Word[] {
     const { maxObjects = 256, maxBytes = 512 * 1024, log } = this.#options;
-    const objects: ObjectReport[] = [];
+    const words: Word[] = [];
     let bytes = 0;
-    for (const report of this.#pending.values()) {
-      const size = toBinary(ObjectReportSchema, report).byteLength + 8;
+    for (const [key, word] of this.#pending) {
+      const size = sizeOf(word) + 8;
       if (size > maxBytes) {
-        log.error({ uid: report.uid, size }, 'a report is too large, and is dropped');
-        this.#pending.delete(report.uid);
+        log.error({ of: key, size }, 'a report is too large, and is dropped');
+        this.#pending.delete(key);
         continue;
       }
-      if (objects.length > 0 && (bytes + size > maxBytes || objects.length >= (this.#single ? 1 : maxObjects))) break;
-      objects.push(report);
+      if (words.length > 0 && (bytes + size > maxBytes || words.length >= (this.#single ? 1 : maxObjects))) break;
+      words.push(word);
       bytes += size;
     }
-    return objects;
+    return words;
   }
 
   #wait(ms: number): void {

@@ -28,7 +28,7 @@ export interface SessionOptions {
   readonly link: Pick<Link, 'connected' | 'onConnected' | 'publish' | 'request' | 'subscribe'>;
   readonly store: DesiredStore;
   readonly reports: Pick<Reporter, 'open' | 'close' | 'hurry' | 'pending'>;
-  readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus' | 'onNodeChange'>;
+  readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus' | 'onNodeChange' | 'cluster'>;
   /** Drawn at random when the process starts. */
   readonly instanceId: string;
   readonly agentVersion: string;
@@ -91,6 +91,7 @@ export class Session {
   #stopped = false;
   #unlisten: (() => void) | undefined;
   #unlistenNode: (() => void) | undefined;
+  #unlistenLead: (() => void) | undefined;
 
   constructor(options: SessionOptions) {
     this.#options = options;
@@ -120,6 +121,7 @@ export class Session {
     link.subscribe(downSubject(address, 'assign'), ({ data }) => this.#delivery.receive(data));
     this.#unlisten = link.onConnected((connected) => this.#connected(connected));
     this.#unlistenNode = workloads.onNodeChange?.(() => this.#hurry());
+    this.#unlistenLead = workloads.cluster?.onLeads(() => this.#startAnew());
     if (link.connected) this.#connected(true);
   }
 
@@ -127,6 +129,7 @@ export class Session {
     this.#stopped = true;
     this.#unlisten?.();
     this.#unlistenNode?.();
+    this.#unlistenLead?.();
     this.#become({ name: 'offline' });
   }
 
@@ -172,13 +175,21 @@ export class Session {
     }
   }
 
+  /** Who leads a bay, and who no longer does, says so with a session of its own: the control plane tells by it whose word counts. */
+  #startAnew(): void {
+    const { name } = this.#state;
+    if (name === 'open' || name === 'greeting') void this.#greet();
+  }
+
   async #greet(): Promise<void> {
-    const { link, address, instanceId, agentVersion, clock, log } = this.#options;
+    const { link, address, instanceId, agentVersion, clock, log, workloads } = this.#options;
     const greeting: SessionState = { name: 'greeting' };
     this.#become(greeting);
     try {
       const { info } = await this.#status();
-      const hello = create(HelloSchema, { instanceId, agentVersion, time: timestampFromMs(clock.now()), info });
+      const leader = workloads.cluster?.leads ?? false;
+      const time = timestampFromMs(clock.now());
+      const hello = create(HelloSchema, { instanceId, agentVersion, time, info, leader });
       const answer = await link.request(upSubject(address, 'hello'), toBinary(HelloSchema, hello), helloTimeoutMs);
       if (this.#state !== greeting) return;
       const reply = fromBinary(HelloReplySchema, answer);
@@ -209,7 +220,8 @@ export class Session {
     this.#become(session);
     log.info({ epoch: Number(epoch), heartbeatMs }, 'session begun');
     this.#delivery.open(epoch);
-    reports.open(epoch, [...workloads.snapshot(), ...store.unsupported()]);
+    const nodes = workloads.cluster?.leads ? workloads.cluster.nodes() : undefined;
+    reports.open(epoch, [...workloads.snapshot(), ...store.unsupported()], nodes);
     for (const listener of this.#openListeners) listener(true);
     void this.#heartbeat(session);
   }

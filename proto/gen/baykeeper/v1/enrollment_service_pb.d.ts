@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ContainerEngine } from "./container_engine_pb.js";
 
 /**
  * Describes the file baykeeper/v1/enrollment_service.proto.
@@ -231,6 +232,13 @@ export declare type Credentials = Message<"baykeeper.v1.Credentials"> & {
    * @generated from field: repeated string broker_urls = 9;
    */
   brokerUrls: string[];
+
+  /**
+   * What the bay's containers run on: which engine the agent is to look after.
+   *
+   * @generated from field: baykeeper.v1.ContainerEngine container_engine = 10;
+   */
+  containerEngine: ContainerEngine;
 };
 
 /**

@@ -4,6 +4,7 @@
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
+import type { ClusterEvent } from "./cluster_pb.js";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 
 /**
@@ -82,6 +83,13 @@ export declare type WhyResponse = Message<"baykeeper.v1.WhyResponse"> & {
    * @generated from field: string summary = 4;
    */
   summary: string;
+
+  /**
+   * What its Kubernetes cluster said about it lately, oldest first.
+   *
+   * @generated from field: repeated baykeeper.v1.ClusterEvent events = 5;
+   */
+  events: ClusterEvent[];
 };
 
 /**
@@ -112,7 +120,7 @@ export declare type WhyStep = Message<"baykeeper.v1.WhyStep"> & {
   time?: Timestamp | undefined;
 
   /**
-   * Who: `control-plane`, `broker`, `agent/NODE`, `docker/NODE`.
+   * Who: `control-plane`, `broker`, `agent/NODE`, `docker/NODE`, `kubernetes/NODE`.
    *
    * @generated from field: string actor = 4;
    */

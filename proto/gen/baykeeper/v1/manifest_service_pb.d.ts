@@ -3,7 +3,7 @@
 /* eslint-disable */
 
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
-import type { Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { BayModel } from "./bay_model_pb.js";
 import type { Bay } from "./bay_pb.js";
 import type { Pod } from "./pod_pb.js";
@@ -26,7 +26,8 @@ export declare type ApplyRequest = Message<"baykeeper.v1.ApplyRequest"> & {
   manifests: Manifest[];
 
   /**
-   * Check everything and answer as if done, and do nothing.
+   * Check everything and answer as if done, and do nothing. What goes to a Kubernetes bay is checked by its cluster, in a dry run of its own:
+   * UNAVAILABLE when the bay is offline.
    *
    * @generated from field: bool validate_only = 2;
    */
@@ -131,6 +132,19 @@ export declare type ApplyResult = Message<"baykeeper.v1.ApplyResult"> & {
    * @generated from field: baykeeper.v1.ApplyError error = 3;
    */
   error?: ApplyError | undefined;
+
+  /**
+   * With `validate_only`, of what goes to a Kubernetes bay: the object as it is in the cluster, unset where there is none, and as the
+   * cluster says that it would be.
+   *
+   * @generated from field: google.protobuf.Struct live = 4;
+   */
+  live?: JsonObject | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Struct merged = 5;
+   */
+  merged?: JsonObject | undefined;
 };
 
 /**

@@ -68,7 +68,8 @@ export declare type Metadata = Message<"baykeeper.v1.Metadata"> & {
   annotations: { [key: string]: string };
 
   /**
-   * Counts changes of the spec, from 1.
+   * Counts changes of the spec, from 1; of a Pod, Service or ReplicationController those of labels and annotations as well, which its
+   * engine sees.
    *
    * @generated from field: int64 generation = 8;
    */

@@ -92,7 +92,7 @@ export declare type NodeStatus = Message<"baykeeper.v1.NodeStatus"> & {
   message: string;
 
   /**
-   * Ready, MemoryPressure, DiskPressure, EngineUnavailable, DuplicateIdentity.
+   * Ready, MemoryPressure, DiskPressure, EngineUnavailable, DuplicateIdentity; of a cluster's node, what its kubelet says.
    *
    * @generated from field: repeated baykeeper.v1.NodeCondition conditions = 4;
    */
@@ -160,6 +160,27 @@ export declare type NodeStatus = Message<"baykeeper.v1.NodeStatus"> & {
    * @generated from field: baykeeper.v1.NodeUsage usage = 15;
    */
   usage?: NodeUsage | undefined;
+
+  /**
+   * Of a Kubernetes bay: whether this node's agent is the one that applies what the bay should have.
+   *
+   * @generated from field: bool leader = 16;
+   */
+  leader: boolean;
+
+  /**
+   * Of a node of a Kubernetes cluster: what the cluster says of it.
+   *
+   * @generated from field: baykeeper.v1.ClusterNode cluster = 17;
+   */
+  cluster?: ClusterNode | undefined;
+
+  /**
+   * Name of the node whose agent says so, when it is another one: a cluster's nodes need no agent of their own.
+   *
+   * @generated from field: string reported_by = 18;
+   */
+  reportedBy: string;
 };
 
 /**
@@ -167,6 +188,64 @@ export declare type NodeStatus = Message<"baykeeper.v1.NodeStatus"> & {
  * Use `create(NodeStatusSchema)` to create a new message.
  */
 export declare const NodeStatusSchema: GenMessage<NodeStatus>;
+
+/**
+ * A node, as its Kubernetes cluster sees it.
+ *
+ * @generated from message baykeeper.v1.ClusterNode
+ */
+export declare type ClusterNode = Message<"baykeeper.v1.ClusterNode"> & {
+  /**
+   * `control-plane`, `worker`: from its `node-role.kubernetes.io/` labels.
+   *
+   * @generated from field: repeated string roles = 1;
+   */
+  roles: string[];
+
+  /**
+   * As Kubernetes writes them: `cpu: "2"`, `memory: 4039584Ki`, `pods: "110"`.
+   *
+   * @generated from field: map<string, string> capacity = 2;
+   */
+  capacity: { [key: string]: string };
+
+  /**
+   * @generated from field: map<string, string> allocatable = 3;
+   */
+  allocatable: { [key: string]: string };
+
+  /**
+   * @generated from field: string kubelet_version = 4;
+   */
+  kubeletVersion: string;
+
+  /**
+   * For example "docker://20.10.24".
+   *
+   * @generated from field: string container_runtime = 5;
+   */
+  containerRuntime: string;
+
+  /**
+   * Cordoned.
+   *
+   * @generated from field: bool unschedulable = 6;
+   */
+  unschedulable: boolean;
+
+  /**
+   * Uid of the Node object in the cluster.
+   *
+   * @generated from field: string cluster_uid = 7;
+   */
+  clusterUid: string;
+};
+
+/**
+ * Describes the message baykeeper.v1.ClusterNode.
+ * Use `create(ClusterNodeSchema)` to create a new message.
+ */
+export declare const ClusterNodeSchema: GenMessage<ClusterNode>;
 
 /**
  * @generated from message baykeeper.v1.NodeCondition
@@ -274,6 +353,13 @@ export declare type NodeInfo = Message<"baykeeper.v1.NodeInfo"> & {
    * @generated from field: google.protobuf.Timestamp boot_time = 11;
    */
   bootTime?: Timestamp | undefined;
+
+  /**
+   * Of the Docker engine that containers can go to, where `engine` is another one. Empty: there is none.
+   *
+   * @generated from field: string docker_version = 12;
+   */
+  dockerVersion: string;
 };
 
 /**

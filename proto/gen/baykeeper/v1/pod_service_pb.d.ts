@@ -5,8 +5,9 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Pod } from "./pod_pb.js";
-import type { FieldMask } from "@bufbuild/protobuf/wkt";
+import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { WatchEventType } from "./watch_pb.js";
+import type { TerminalSize } from "./container_service_pb.js";
 
 /**
  * Describes the file baykeeper/v1/pod_service.proto.
@@ -412,6 +413,249 @@ export declare type WatchPodsResponse = Message<"baykeeper.v1.WatchPodsResponse"
 export declare const WatchPodsResponseSchema: GenMessage<WatchPodsResponse>;
 
 /**
+ * @generated from message baykeeper.v1.PodLogsRequest
+ */
+export declare type PodLogsRequest = Message<"baykeeper.v1.PodLogsRequest"> & {
+  /**
+   * Name of the bay.
+   *
+   * @generated from field: string bay = 1;
+   */
+  bay: string;
+
+  /**
+   * Default: `default`.
+   *
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * Name or uid, one of them.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string uid = 4;
+   */
+  uid: string;
+
+  /**
+   * Which of its containers. Empty: its only one, or the one that its annotation `kubectl.kubernetes.io/default-container` names, else the first.
+   *
+   * @generated from field: string container = 5;
+   */
+  container: string;
+
+  /**
+   * Of the run before this one.
+   *
+   * @generated from field: bool previous = 6;
+   */
+  previous: boolean;
+
+  /**
+   * Go on as it writes more.
+   *
+   * @generated from field: bool follow = 7;
+   */
+  follow: boolean;
+
+  /**
+   * Only the last so many lines. Unset: all.
+   *
+   * @generated from field: optional int64 tail_lines = 8;
+   */
+  tailLines?: bigint | undefined;
+
+  /**
+   * Only what was written at or after this time.
+   *
+   * @generated from field: google.protobuf.Timestamp since_time = 9;
+   */
+  sinceTime?: Timestamp | undefined;
+
+  /**
+   * Begin each line with its time, RFC 3339.
+   *
+   * @generated from field: bool timestamps = 10;
+   */
+  timestamps: boolean;
+};
+
+/**
+ * Describes the message baykeeper.v1.PodLogsRequest.
+ * Use `create(PodLogsRequestSchema)` to create a new message.
+ */
+export declare const PodLogsRequestSchema: GenMessage<PodLogsRequest>;
+
+/**
+ * @generated from message baykeeper.v1.PodLogsResponse
+ */
+export declare type PodLogsResponse = Message<"baykeeper.v1.PodLogsResponse"> & {
+  /**
+   * Kubernetes keeps both outputs in one.
+   *
+   * @generated from field: bytes output = 1;
+   */
+  output: Uint8Array;
+};
+
+/**
+ * Describes the message baykeeper.v1.PodLogsResponse.
+ * Use `create(PodLogsResponseSchema)` to create a new message.
+ */
+export declare const PodLogsResponseSchema: GenMessage<PodLogsResponse>;
+
+/**
+ * @generated from message baykeeper.v1.ExecutePodRequest
+ */
+export declare type ExecutePodRequest = Message<"baykeeper.v1.ExecutePodRequest"> & {
+  /**
+   * @generated from oneof baykeeper.v1.ExecutePodRequest.input
+   */
+  input: {
+    /**
+     * @generated from field: baykeeper.v1.ExecutePodStart start = 1;
+     */
+    value: ExecutePodStart;
+    case: "start";
+  } | {
+    /**
+     * @generated from field: bytes stdin = 2;
+     */
+    value: Uint8Array;
+    case: "stdin";
+  } | {
+    /**
+     * No more input.
+     *
+     * @generated from field: bool stdin_end = 3;
+     */
+    value: boolean;
+    case: "stdinEnd";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.TerminalSize resize = 4;
+     */
+    value: TerminalSize;
+    case: "resize";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message baykeeper.v1.ExecutePodRequest.
+ * Use `create(ExecutePodRequestSchema)` to create a new message.
+ */
+export declare const ExecutePodRequestSchema: GenMessage<ExecutePodRequest>;
+
+/**
+ * @generated from message baykeeper.v1.ExecutePodStart
+ */
+export declare type ExecutePodStart = Message<"baykeeper.v1.ExecutePodStart"> & {
+  /**
+   * Name of the bay.
+   *
+   * @generated from field: string bay = 1;
+   */
+  bay: string;
+
+  /**
+   * Default: `default`.
+   *
+   * @generated from field: string namespace = 2;
+   */
+  namespace: string;
+
+  /**
+   * Name or uid, one of them.
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * @generated from field: string uid = 4;
+   */
+  uid: string;
+
+  /**
+   * As in PodLogsRequest.
+   *
+   * @generated from field: string container = 5;
+   */
+  container: string;
+
+  /**
+   * @generated from field: repeated string command = 6;
+   */
+  command: string[];
+
+  /**
+   * Give it a terminal; its two outputs are one then.
+   *
+   * @generated from field: bool tty = 7;
+   */
+  tty: boolean;
+
+  /**
+   * @generated from field: baykeeper.v1.TerminalSize terminal_size = 8;
+   */
+  terminalSize?: TerminalSize | undefined;
+
+  /**
+   * Whether input will come.
+   *
+   * @generated from field: bool stdin = 9;
+   */
+  stdin: boolean;
+};
+
+/**
+ * Describes the message baykeeper.v1.ExecutePodStart.
+ * Use `create(ExecutePodStartSchema)` to create a new message.
+ */
+export declare const ExecutePodStartSchema: GenMessage<ExecutePodStart>;
+
+/**
+ * @generated from message baykeeper.v1.ExecutePodResponse
+ */
+export declare type ExecutePodResponse = Message<"baykeeper.v1.ExecutePodResponse"> & {
+  /**
+   * @generated from oneof baykeeper.v1.ExecutePodResponse.output
+   */
+  output: {
+    /**
+     * @generated from field: bytes stdout = 1;
+     */
+    value: Uint8Array;
+    case: "stdout";
+  } | {
+    /**
+     * @generated from field: bytes stderr = 2;
+     */
+    value: Uint8Array;
+    case: "stderr";
+  } | {
+    /**
+     * It has ended, and this was its exit code. The last message.
+     *
+     * @generated from field: int32 exit_code = 3;
+     */
+    value: number;
+    case: "exitCode";
+  } | { case: undefined; value?: undefined };
+};
+
+/**
+ * Describes the message baykeeper.v1.ExecutePodResponse.
+ * Use `create(ExecutePodResponseSchema)` to create a new message.
+ */
+export declare const ExecutePodResponseSchema: GenMessage<ExecutePodResponse>;
+
+/**
  * Pods.
  *
  * @generated from service baykeeper.v1.PodService
@@ -475,6 +719,26 @@ export declare const PodService: GenService<{
     methodKind: "server_streaming";
     input: typeof WatchPodsRequestSchema;
     output: typeof WatchPodsResponseSchema;
+  },
+  /**
+   * What one of its containers wrote, as it writes it. UNAVAILABLE when its bay does not answer.
+   *
+   * @generated from rpc baykeeper.v1.PodService.PodLogs
+   */
+  podLogs: {
+    methodKind: "server_streaming";
+    input: typeof PodLogsRequestSchema;
+    output: typeof PodLogsResponseSchema;
+  },
+  /**
+   * Runs a command in one of its containers. The first message says what; those after it are its input.
+   *
+   * @generated from rpc baykeeper.v1.PodService.ExecutePod
+   */
+  executePod: {
+    methodKind: "bidi_streaming";
+    input: typeof ExecutePodRequestSchema;
+    output: typeof ExecutePodResponseSchema;
   },
 }>;
 

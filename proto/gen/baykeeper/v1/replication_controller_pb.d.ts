@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Metadata } from "./metadata_pb.js";
 import type { Delivery } from "./delivery_pb.js";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ClusterEvent } from "./cluster_pb.js";
 
 /**
  * Describes the file baykeeper/v1/replication_controller.proto.
@@ -50,6 +52,28 @@ export declare type ReplicationControllerSpec = Message<"baykeeper.v1.Replicatio
    * @generated from field: google.protobuf.Struct manifest = 1;
    */
   manifest?: JsonObject | undefined;
+
+  /**
+   * What the manifest's `metadata` has beside name, namespace, labels and annotations, as its author wrote it: `finalizers`, say.
+   *
+   * @generated from field: google.protobuf.Struct metadata = 2;
+   */
+  metadata?: JsonObject | undefined;
+
+  /**
+   * Take over an object of this name that is in the cluster already and is not ours. Without it such an object is a conflict, and
+   * stays as it is.
+   *
+   * @generated from field: bool adopt = 3;
+   */
+  adopt: boolean;
+
+  /**
+   * Make the namespace where there is none. One that was made so is removed again once it is empty.
+   *
+   * @generated from field: bool create_namespace = 4;
+   */
+  createNamespace: boolean;
 };
 
 /**
@@ -106,6 +130,44 @@ export declare type ReplicationControllerStatus = Message<"baykeeper.v1.Replicat
    * @generated from field: baykeeper.v1.Delivery delivery = 7;
    */
   delivery?: Delivery | undefined;
+
+  /**
+   * When the agent tries again, while it backs off.
+   *
+   * @generated from field: google.protobuf.Timestamp retry_time = 8;
+   */
+  retryTime?: Timestamp | undefined;
+
+  /**
+   * Uid of the object in the cluster.
+   *
+   * @generated from field: string cluster_uid = 9;
+   */
+  clusterUid: string;
+
+  /**
+   * How many pods the cluster's object asks for, an autoscaler's word included; how many there are, and how many are ready.
+   *
+   * @generated from field: int32 replicas_wanted = 10;
+   */
+  replicasWanted: number;
+
+  /**
+   * @generated from field: int32 replicas = 11;
+   */
+  replicas: number;
+
+  /**
+   * @generated from field: int32 replicas_ready = 12;
+   */
+  replicasReady: number;
+
+  /**
+   * The newest ones, at most 16, oldest first.
+   *
+   * @generated from field: repeated baykeeper.v1.ClusterEvent events = 13;
+   */
+  events: ClusterEvent[];
 };
 
 /**

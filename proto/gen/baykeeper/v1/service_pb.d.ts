@@ -6,6 +6,8 @@ import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2"
 import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Metadata } from "./metadata_pb.js";
 import type { Delivery } from "./delivery_pb.js";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { ClusterEvent } from "./cluster_pb.js";
 
 /**
  * Describes the file baykeeper/v1/service.proto.
@@ -50,6 +52,28 @@ export declare type ServiceSpec = Message<"baykeeper.v1.ServiceSpec"> & {
    * @generated from field: google.protobuf.Struct manifest = 1;
    */
   manifest?: JsonObject | undefined;
+
+  /**
+   * What the manifest's `metadata` has beside name, namespace, labels and annotations, as its author wrote it: `finalizers`, say.
+   *
+   * @generated from field: google.protobuf.Struct metadata = 2;
+   */
+  metadata?: JsonObject | undefined;
+
+  /**
+   * Take over an object of this name that is in the cluster already and is not ours. Without it such an object is a conflict, and
+   * stays as it is.
+   *
+   * @generated from field: bool adopt = 3;
+   */
+  adopt: boolean;
+
+  /**
+   * Make the namespace where there is none. One that was made so is removed again once it is empty.
+   *
+   * @generated from field: bool create_namespace = 4;
+   */
+  createNamespace: boolean;
 };
 
 /**
@@ -106,6 +130,53 @@ export declare type ServiceStatus = Message<"baykeeper.v1.ServiceStatus"> & {
    * @generated from field: baykeeper.v1.Delivery delivery = 7;
    */
   delivery?: Delivery | undefined;
+
+  /**
+   * When the agent tries again, while it backs off.
+   *
+   * @generated from field: google.protobuf.Timestamp retry_time = 8;
+   */
+  retryTime?: Timestamp | undefined;
+
+  /**
+   * Uid of the object in the cluster.
+   *
+   * @generated from field: string cluster_uid = 9;
+   */
+  clusterUid: string;
+
+  /**
+   * `None` for a headless service.
+   *
+   * @generated from field: string cluster_ip = 10;
+   */
+  clusterIp: string;
+
+  /**
+   * Of its ports, for people: `80/TCP`, `80:30080/TCP` with a port on each node.
+   *
+   * @generated from field: repeated string ports = 11;
+   */
+  ports: string[];
+
+  /**
+   * What it leads to, as `IP:PORT`, at most 100 of each.
+   *
+   * @generated from field: repeated string endpoints_ready = 12;
+   */
+  endpointsReady: string[];
+
+  /**
+   * @generated from field: repeated string endpoints_not_ready = 13;
+   */
+  endpointsNotReady: string[];
+
+  /**
+   * The newest ones, at most 16, oldest first.
+   *
+   * @generated from field: repeated baykeeper.v1.ClusterEvent events = 14;
+   */
+  events: ClusterEvent[];
 };
 
 /**

@@ -9,13 +9,17 @@
 /* eslint-disable */
 
 import type { GenEnum, GenFile, GenMessage } from "@bufbuild/protobuf/codegenv2";
-import type { Message } from "@bufbuild/protobuf";
+import type { JsonObject, Message } from "@bufbuild/protobuf";
 import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 import type { NodeInfo, NodeStatus } from "../../v1/node_pb.js";
 import type { Kind } from "../../v1/explain_service_pb.js";
 import type { ContainerSpec, ContainerStatus } from "../../v1/container_pb.js";
+import type { PodSpec, PodStatus } from "../../v1/pod_pb.js";
+import type { ServiceSpec, ServiceStatus } from "../../v1/service_pb.js";
+import type { ReplicationControllerSpec, ReplicationControllerStatus } from "../../v1/replication_controller_pb.js";
 import type { Credentials } from "../../v1/enrollment_service_pb.js";
 import type { ExecuteStart, LogsRequest, TerminalSize } from "../../v1/container_service_pb.js";
+import type { ExecutePodStart, PodLogsRequest } from "../../v1/pod_service_pb.js";
 
 /**
  * Describes the file baykeeper/bus/v1/bus.proto.
@@ -49,6 +53,13 @@ export declare type Hello = Message<"baykeeper.bus.v1.Hello"> & {
    * @generated from field: baykeeper.v1.NodeInfo info = 4;
    */
   info?: NodeInfo | undefined;
+
+  /**
+   * Of a Kubernetes bay: this agent leads it from now on. Reports on what the bay shares come from the newest session that leads.
+   *
+   * @generated from field: bool leader = 5;
+   */
+  leader: boolean;
 };
 
 /**
@@ -67,7 +78,7 @@ export declare type HelloReply = Message<"baykeeper.bus.v1.HelloReply"> & {
   error?: Error | undefined;
 
   /**
-   * Goes with everything that the agent sends in this session.
+   * Goes with everything that the agent sends in this session. Newer sessions have greater ones, over all the nodes of a bay.
    *
    * @generated from field: int64 epoch = 2;
    */
@@ -336,7 +347,7 @@ export declare type Snapshot = Message<"baykeeper.bus.v1.Snapshot"> & {
 export declare const SnapshotSchema: GenMessage<Snapshot>;
 
 /**
- * One object that the agent has to see to.
+ * One object that the agent has to see to. On a Kubernetes bay every agent is given all of the bay, and the one that leads sees to it.
  *
  * @generated from message baykeeper.bus.v1.Assignment
  */
@@ -385,7 +396,37 @@ export declare type Assignment = Message<"baykeeper.bus.v1.Assignment"> & {
      */
     value: ContainerSpec;
     case: "container";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.PodSpec pod = 9;
+     */
+    value: PodSpec;
+    case: "pod";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.ServiceSpec service = 10;
+     */
+    value: ServiceSpec;
+    case: "service";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.ReplicationControllerSpec replication_controller = 11;
+     */
+    value: ReplicationControllerSpec;
+    case: "replicationController";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Of the kinds that Kubernetes knows: its labels and annotations.
+   *
+   * @generated from field: map<string, string> labels = 12;
+   */
+  labels: { [key: string]: string };
+
+  /**
+   * @generated from field: map<string, string> annotations = 13;
+   */
+  annotations: { [key: string]: string };
 };
 
 /**
@@ -470,6 +511,20 @@ export declare type Report = Message<"baykeeper.bus.v1.Report"> & {
    * @generated from field: repeated baykeeper.bus.v1.ObjectReport objects = 3;
    */
   objects: ObjectReport[];
+
+  /**
+   * Of a Kubernetes bay, from the agent that leads it: the latest word on each node of the cluster that has changed.
+   *
+   * @generated from field: repeated baykeeper.bus.v1.NodeReport nodes = 4;
+   */
+  nodes: NodeReport[];
+
+  /**
+   * Once in each session that leads: every node that the cluster has. Others that it was said to have are gone.
+   *
+   * @generated from field: baykeeper.bus.v1.NodeNames all_nodes = 5;
+   */
+  allNodes?: NodeNames | undefined;
 };
 
 /**
@@ -477,6 +532,52 @@ export declare type Report = Message<"baykeeper.bus.v1.Report"> & {
  * Use `create(ReportSchema)` to create a new message.
  */
 export declare const ReportSchema: GenMessage<Report>;
+
+/**
+ * @generated from message baykeeper.bus.v1.NodeReport
+ */
+export declare type NodeReport = Message<"baykeeper.bus.v1.NodeReport"> & {
+  /**
+   * Its name in the cluster.
+   *
+   * @generated from field: string name = 1;
+   */
+  name: string;
+
+  /**
+   * It is no longer in the cluster.
+   *
+   * @generated from field: bool removed = 2;
+   */
+  removed: boolean;
+
+  /**
+   * @generated from field: baykeeper.v1.NodeStatus status = 3;
+   */
+  status?: NodeStatus | undefined;
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.NodeReport.
+ * Use `create(NodeReportSchema)` to create a new message.
+ */
+export declare const NodeReportSchema: GenMessage<NodeReport>;
+
+/**
+ * @generated from message baykeeper.bus.v1.NodeNames
+ */
+export declare type NodeNames = Message<"baykeeper.bus.v1.NodeNames"> & {
+  /**
+   * @generated from field: repeated string names = 1;
+   */
+  names: string[];
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.NodeNames.
+ * Use `create(NodeNamesSchema)` to create a new message.
+ */
+export declare const NodeNamesSchema: GenMessage<NodeNames>;
 
 /**
  * @generated from message baykeeper.bus.v1.ObjectReport
@@ -503,6 +604,24 @@ export declare type ObjectReport = Message<"baykeeper.bus.v1.ObjectReport"> & {
      */
     value: ContainerStatus;
     case: "container";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.PodStatus pod = 4;
+     */
+    value: PodStatus;
+    case: "pod";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.ServiceStatus service = 5;
+     */
+    value: ServiceStatus;
+    case: "service";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.ReplicationControllerStatus replication_controller = 6;
+     */
+    value: ReplicationControllerStatus;
+    case: "replicationController";
   } | { case: undefined; value?: undefined };
 };
 
@@ -575,6 +694,100 @@ export declare type RenewReply = Message<"baykeeper.bus.v1.RenewReply"> & {
 export declare const RenewReplySchema: GenMessage<RenewReply>;
 
 /**
+ * control plane → agent, request: what would the cluster say to this object? Nothing is changed.
+ *
+ * @generated from message baykeeper.bus.v1.CheckRequest
+ */
+export declare type CheckRequest = Message<"baykeeper.bus.v1.CheckRequest"> & {
+  /**
+   * @generated from field: baykeeper.bus.v1.Assignment assignment = 1;
+   */
+  assignment?: Assignment | undefined;
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.CheckRequest.
+ * Use `create(CheckRequestSchema)` to create a new message.
+ */
+export declare const CheckRequestSchema: GenMessage<CheckRequest>;
+
+/**
+ * @generated from message baykeeper.bus.v1.CheckReply
+ */
+export declare type CheckReply = Message<"baykeeper.bus.v1.CheckReply"> & {
+  /**
+   * That it could not be found out.
+   *
+   * @generated from field: baykeeper.bus.v1.Error error = 1;
+   */
+  error?: Error | undefined;
+
+  /**
+   * Why the cluster refuses it. Unset: it does not.
+   *
+   * @generated from field: baykeeper.bus.v1.CheckRefusal refusal = 2;
+   */
+  refusal?: CheckRefusal | undefined;
+
+  /**
+   * The object as it is in the cluster, unset where there is none, and as it would be.
+   *
+   * @generated from field: google.protobuf.Struct live = 3;
+   */
+  live?: JsonObject | undefined;
+
+  /**
+   * @generated from field: google.protobuf.Struct merged = 4;
+   */
+  merged?: JsonObject | undefined;
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.CheckReply.
+ * Use `create(CheckReplySchema)` to create a new message.
+ */
+export declare const CheckReplySchema: GenMessage<CheckReply>;
+
+/**
+ * @generated from message baykeeper.bus.v1.CheckRefusal
+ */
+export declare type CheckRefusal = Message<"baykeeper.bus.v1.CheckRefusal"> & {
+  /**
+   * A gRPC code.
+   *
+   * @generated from field: int32 code = 1;
+   */
+  code: number;
+
+  /**
+   * As in an object's status: Invalid, Conflict, Forbidden…
+   *
+   * @generated from field: string reason = 2;
+   */
+  reason: string;
+
+  /**
+   * The cluster's own words.
+   *
+   * @generated from field: string message = 3;
+   */
+  message: string;
+
+  /**
+   * Path of the field that is wrong, when it is one.
+   *
+   * @generated from field: string field = 4;
+   */
+  field: string;
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.CheckRefusal.
+ * Use `create(CheckRefusalSchema)` to create a new message.
+ */
+export declare const CheckRefusalSchema: GenMessage<CheckRefusal>;
+
+/**
  * control plane → agent, request: open a stream of bytes out of (and into) an object.
  *
  * @generated from message baykeeper.bus.v1.StreamOpen
@@ -612,6 +825,18 @@ export declare type StreamOpen = Message<"baykeeper.bus.v1.StreamOpen"> & {
      */
     value: ExecuteStart;
     case: "execute";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.PodLogsRequest pod_logs = 6;
+     */
+    value: PodLogsRequest;
+    case: "podLogs";
+  } | {
+    /**
+     * @generated from field: baykeeper.v1.ExecutePodStart execute_pod = 7;
+     */
+    value: ExecutePodStart;
+    case: "executePod";
   } | { case: undefined; value?: undefined };
 };
 
