@@ -28,7 +28,7 @@ export function completeBay(kind: KindName, object: ObjectMessage, stored: Store
   }
   if (stored?.deleting) throw new PreconditionError(`baymodel "${spec.bayModel}" is being deleted`);
   const model: BayModel['spec'] = stored && decode('BayModel', stored).spec;
-  const engine = model?.containerEngine ?? ContainerEngine.DOCKER;
+  const engine = model?.containerEngine ?? (spec.containerEngine || ContainerEngine.DOCKER);
   const provisioner = model?.provisioner ?? Provisioner.ENROLL;
   const source = 'is taken from the BayModel: leave it out, or name a BayModel that says so';
   if (spec.containerEngine && spec.containerEngine !== engine)

@@ -12,7 +12,8 @@ import { Health } from '../../proto/gen/health/v1/health_pb.js';
 import type { Authenticator, NodeProofs } from '../auth/port.ts';
 import type { Access, Bus } from '../broker/port.ts';
 import type { Surroundings } from '../domain/present.ts';
-import type { Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
+import { createUidSource } from '../domain/uid.ts';
+import type { Checks, Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
 import type { Store } from '../store/port.ts';
 import { BayDirectory } from './bay_directory.ts';
 import { containerMethods } from './containers.ts';
@@ -31,11 +32,11 @@ import { createApiMetrics } from './metrics.ts';
 import { NodeDirectory } from './node_directory.ts';
 import { nodeMethods, refuseCreateNode } from './nodes.ts';
 import { Objects } from './objects.ts';
+import { podMethods } from './pods.ts';
 import { reflectionServices, serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
-import { createUidSource } from './uid.ts';
 import type { OpenWatch } from './watch_objects.ts';
 
 /** Options of {@link createApi}. */
@@ -49,6 +50,7 @@ export interface ApiOptions {
   readonly placement: Placement;
   readonly publications: Publications;
   readonly streams: Streams;
+  readonly checks: Checks;
   readonly authenticator: Authenticator;
   readonly proofs: NodeProofs;
   readonly clock: { now(): number };
@@ -89,12 +91,14 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
   const around: Surroundings = {
-    liveness: (nodeUid) => liveness.node(nodeUid),
+    liveness: (uid) => liveness.node(uid),
+    leaderOf: (bayUid) => liveness.agentOf(bayUid),
     nodesOf: (bayUid) => nodes.nodesOf(bayUid),
   };
   const metrics = createApiMetrics(options.registry);
   const checkMessage = createMessageRules();
-  const objects = new Objects({ store, bays, placement, around, clock, newUid, checkMessage });
+  const { checks } = options;
+  const objects = new Objects({ store, bays, placement, around, clock, newUid, checkMessage, checks, liveness });
   const removal = new Removal({ store, objects, nodes, access, liveness, around, clock });
   const dependencies = options.dependencies ?? { store: () => true, broker: () => bus.connected };
   const onUnexpected = (error: unknown): void => log.error({ err: error }, 'manifest failed unexpectedly');
@@ -133,7 +137,10 @@ export async function createApi(options: ApiOptions): Promise<Api> {
         }),
         ...nodeMethods({ objects, access }),
       });
-      serveKind(router, 'Pod', kindMethods('Pod', shared));
+      serveKind(router, 'Pod', {
+        ...kindMethods('Pod', shared),
+        ...podMethods({ objects, liveness, streams: options.streams }),
+      });
       serveKind(router, 'Service', kindMethods('Service', shared));
       serveKind(router, 'ReplicationController', kindMethods('ReplicationController', shared));
       serveKind(router, 'Container', {

@@ -79,7 +79,8 @@ async function enroll(options: EnrollmentOptions, request: EnrollRequest, public
   const { bayUid, project } = decodeJoinToken(peeked);
   const key = await store.get(nodeKeyKey(publicKey));
   const nodeUid = key ? decodeNodeKey(key).nodeUid : options.newUid();
-  const taken = new Set(nodes.nodesOf(bayUid).map(({ name }) => name));
+  // The agent of a node that its cluster has already told of takes its place.
+  const taken = new Set(nodes.nodesOf(bayUid).flatMap(({ name, reported }) => (reported ? [] : [name])));
 
   for (let number = 1; number <= maxNames; number += 1) {
     const name = number === 1 ? request.nodeName : `${request.nodeName}-${number}`;
@@ -139,6 +140,12 @@ function join(
   const node = newObject('Node', input, { uid: by.nodeUid, project: token.project, bay: token.bay, nowMs });
   view.put(encodeJoinToken({ ...token, uses: token.uses + 1 }), '');
   const { project, bayUid } = token;
+  const before = view.get({ kind: 'Node', project, bayUid, namespace: '', name: by.name });
+  const known = before && decode('Node', before).status;
+  if (before && known?.reportedBy) {
+    view.remove(before.uid, '');
+    if (node.status) node.status.cluster = known.cluster;
+  }
   view.put(encodeNodeKey({ publicKey: by.publicKey, nodeUid: by.nodeUid, project, bayUid }, nowMs), '');
   return view.put(encode('Node', node, newRecord(bayUid, '')), '');
 }
@@ -167,7 +174,7 @@ async function issue(
   const { uid, bayUid, name, project } = stored;
   const issued = await access.issue({ bayUid, nodeUid: uid, publicKey, name });
   const bay = await store.write({
-    reads: [{ uid }],
+    reads: [{ uid }, { uid: bayUid }],
     apply: (view) => {
       // It may have been revoked since it was looked at: then nothing is handed out.
       const now = checkNode(view.get({ uid }));
@@ -177,13 +184,16 @@ async function issue(
         if (agentVersion) node.status.agentVersion = agentVersion;
       }
       view.put(encode('Node', node, now), '');
-      return node.metadata?.bay ?? '';
+      const stored = view.get({ uid: bayUid });
+      const { spec } = stored ? decode('Bay', stored) : {};
+      return { name: node.metadata?.bay ?? '', engine: spec?.containerEngine };
     },
   });
   return create(CredentialsSchema, {
     project,
     bayUid,
-    bay,
+    bay: bay.name,
+    containerEngine: bay.engine,
     nodeUid: uid,
     node: name,
     userJwt: issued.userJwt,

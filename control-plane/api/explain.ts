@@ -1,8 +1,10 @@
 import type { ServiceImpl } from '@connectrpc/connect';
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { type ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import type { Bus } from '../broker/port.ts';
 import { InvalidError } from '../domain/errors.ts';
 import type { KindName } from '../domain/kinds.ts';
+import type { Principal } from '../domain/principal.ts';
 import { decode } from '../domain/record.ts';
 import { explainAssigned, explainBay, explainBayModel, explainNode } from '../domain/why.ts';
 import type { Liveness, Publications } from '../reconcile/port.ts';
@@ -28,6 +30,17 @@ const kindOf: Readonly<Partial<Record<Kind, KindName>>> = {
   [Kind.CONTAINER]: 'Container',
 };
 
+/** What runs the object, as the chain names it. */
+async function engineOf(
+  { objects }: ExplainOptions,
+  principal: Principal,
+  kind: KindName,
+  bayName: string,
+): Promise<string> {
+  const bay = await objects.bayOf(principal, kind, bayName);
+  return bay?.engine === ContainerEngine.KUBERNETES && kind !== 'Container' ? 'kubernetes' : 'docker';
+}
+
 /** Why an object is as it is. */
 export function explainMethods(options: ExplainOptions): ServiceImpl<typeof ExplainService> {
   const { objects, liveness, publications, bus } = options;
@@ -52,7 +65,7 @@ export function explainMethods(options: ExplainOptions): ServiceImpl<typeof Expl
             live: stored.nodeUid ? liveness.node(stored.nodeUid) : undefined,
             publishTimeMs: publications.publishTimeMs(stored.uid, stored.generation),
             brokerConnected: bus.connected,
-            engine: 'docker',
+            engine: await engineOf(options, principal, kind, request.bay),
           });
       }
     },

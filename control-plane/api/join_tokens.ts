@@ -15,7 +15,6 @@ import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf } from '../do
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayDirectory } from './bay_directory.ts';
 import { principalOf } from './call.ts';
-import { checkSupported } from './kind_support.ts';
 
 /** What join tokens need. */
 export interface JoinTokenOptions {
@@ -37,7 +36,6 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
     async createJoinToken(request, context) {
       const { project } = principalOf(context);
       const bay = await bays.find(project, request.bay);
-      checkSupported(bay, 'JoinToken');
       const nowMs = clock.now();
       const secret = randomBytes(24).toString('base64url');
       const ttlMs = request.ttl ? Number(request.ttl.seconds) * 1000 + request.ttl.nanos / 1e6 : defaultTtlMs;

@@ -87,14 +87,19 @@ async function applyOne(
     if (given.case === undefined) throw new InvalidError('object', 'is required: what to make');
     const kind = kindOfCase[given.case];
     options.checkMessage(kinds[kind].schema, given.value, fieldName[kind]);
-    const { object, outcome } = await options.objects.update<AppliedKind>(principal, kind, given.value, {
+    const { object, outcome, verdict } = await options.objects.update<AppliedKind>(principal, kind, given.value, {
       allowMissing: true,
       validateOnly: dryRun !== undefined,
       dryRun,
       request: noRequestId,
     });
     const manifest = create(ManifestSchema, { object: { case: given.case, value: object } as Manifest['object'] });
-    return create(ApplyResultSchema, { outcome: outcomes[outcome], manifest });
+    return create(ApplyResultSchema, {
+      outcome: outcomes[outcome],
+      manifest,
+      live: verdict?.live,
+      merged: verdict?.merged,
+    });
   } catch (error) {
     return create(ApplyResultSchema, { outcome: ApplyOutcome.REFUSED, error: applyError(error, options.onUnexpected) });
   }

@@ -1,3 +1,4 @@
+import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { NodeFacts } from '../domain/present.ts';
 import { decode } from '../domain/record.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
@@ -74,7 +75,7 @@ export class NodeDirectory {
   }
 
   #put(stored: StoredObject): void {
-    const { spec } = decode('Node', stored);
+    const { spec, status } = decode('Node', stored);
     const nodes = this.#byBay.get(stored.bayUid) ?? new Map<string, NodeRef>();
     this.#byBay.set(stored.bayUid, nodes);
     this.#bayOf.set(stored.uid, stored.bayUid);
@@ -86,6 +87,8 @@ export class NodeDirectory {
       revoked: spec?.revoked ?? false,
       deleting: stored.deleting,
       heard: stored.epoch > 0,
+      docker: status?.info?.dockerVersion !== undefined && status.info.dockerVersion !== '',
+      reported: status && spec?.publicKey === '' ? { ready: status.phase === NodePhase.READY } : undefined,
     });
   }
 }

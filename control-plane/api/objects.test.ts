@@ -333,7 +333,10 @@ test('a bay takes engine and provisioner from its model, and says what is not bu
   const bay = (name: string, spec: object) => bays.createBay({ bay: { metadata: { name }, spec } });
   await refused(t, bay('a', { bayModel: 'missing' }), Code.InvalidArgument, /bay_model/);
   await refused(t, bay('a', { bayModel: 'heat' }), Code.Unimplemented, /Heat/);
-  await refused(t, bay('a', { containerEngine: ContainerEngine.KUBERNETES }), Code.InvalidArgument, /container_engine/);
+  const other = { bayModel: 'plain', containerEngine: ContainerEngine.KUBERNETES };
+  await refused(t, bay('a', other), Code.InvalidArgument, /container_engine/);
+  const direct = await bay('direct', { containerEngine: ContainerEngine.KUBERNETES });
+  t.is(direct.bay?.spec?.containerEngine, ContainerEngine.KUBERNETES);
   await refused(
     t,
     bays.createBay({ bay: { metadata: { name: 'x', namespace: 'n' } } }),
@@ -343,8 +346,13 @@ test('a bay takes engine and provisioner from its model, and says what is not bu
   const { bay: k8s } = await bay('kube', { bayModel: 'k8s', nodeCount: 2 });
   t.is(k8s?.spec?.containerEngine, ContainerEngine.KUBERNETES);
   const inKube = { metadata: { bay: 'kube', name: 'x' }, spec: { image: 'x' } };
-  await refused(t, containers.createContainer({ container: inKube }), Code.Unimplemented, /Kubernetes/);
-  await refused(t, containers.listContainers({ bay: 'kube' }), Code.Unimplemented);
+  await refused(
+    t,
+    containers.createContainer({ container: inKube }),
+    Code.FailedPrecondition,
+    /without a Docker engine/,
+  );
+  t.deepEqual((await containers.listContainers({ bay: 'kube' })).containers, []);
   await refused(t, pods.createPod({ pod: { metadata: { bay: 'local', name: 'x' } } }), Code.Unimplemented, /Docker/);
   await refused(t, pods.listPods({ bay: 'local' }), Code.Unimplemented);
   const changed = bays.updateBay({ bay: { metadata: { name: 'kube' }, spec: { bayModel: 'plain' } } });

@@ -17,12 +17,13 @@ import { checkSize } from '../domain/object_size.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
 import type { Principal } from '../domain/principal.ts';
 import { decode, encode, newRecord } from '../domain/record.ts';
-import type { Placement } from '../reconcile/port.ts';
+import type { Checks, Liveness, Placement, Verdict } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import { type BayDirectory, type BayRef, checkTaking } from './bay_directory.ts';
 import { completeBay, modelKey } from './bay_from_model.ts';
+import { askCluster } from './cluster_check.ts';
 import type { DryRun } from './dry_run.ts';
-import { checkSupported } from './kind_support.ts';
+import { checkDocker, checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
 import { type Outcome, putChanged, putFitting } from './object_writes.ts';
@@ -32,6 +33,8 @@ export interface ObjectsOptions {
   readonly store: Store;
   readonly bays: BayDirectory;
   readonly placement: Placement;
+  readonly checks: Checks;
+  readonly liveness: Liveness;
   readonly around: Surroundings;
   readonly clock: { now(): number };
   readonly checkMessage: CheckMessage;
@@ -77,6 +80,7 @@ export class Objects {
       if (bay) checkTaking(bay);
       this.#place(kind, object, bay);
       checkSize(kind, object);
+      await this.#askCluster(kind, object, bay);
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
     const node = this.#place(kind, object, bay);
@@ -126,7 +130,12 @@ export class Objects {
       /** With `validateOnly`: what is to be taken as there. */
       readonly dryRun?: DryRun;
     },
-  ): Promise<{ readonly object: Kinds[K]; readonly outcome: Outcome }> {
+  ): Promise<{
+    readonly object: Kinds[K];
+    readonly outcome: Outcome;
+    /** With `validateOnly`, on a Kubernetes bay. */
+    readonly verdict?: Verdict;
+  }> {
     const { store } = this.#options;
     const given = metadataOf(kind, input as ObjectMessage);
     const ref = {
@@ -174,14 +183,18 @@ export class Objects {
         completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await store.get(model))));
         checkSize(kind, object);
         how.dryRun?.made(kind, object, true);
-        return { object: presentMessage(kind, object, unstored(object), this.#options.around), outcome: 'created' };
+        const verdict = await this.#askCluster(kind, object, at.bay);
+        const shown = presentMessage(kind, object, unstored(object), this.#options.around);
+        return { object: shown, outcome: 'created', verdict };
       }
       const { object, changed } = change(stored);
       if (changed) checkSize(kind, object);
       how.dryRun?.made(kind, object, false);
+      const verdict = await this.#askCluster(kind, object, at.bay);
       return {
         object: presentMessage(kind, object, stored, this.#options.around),
         outcome: changed ? 'configured' : 'unchanged',
+        verdict,
       };
     }
 
@@ -312,6 +325,11 @@ export class Objects {
     return newObject<Kinds[K] & ObjectMessage>(kind, input, made);
   }
 
+  /** What the cluster of a Kubernetes bay says to an object. Rejects when it refuses it, and when it cannot be asked. */
+  #askCluster(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): Promise<Verdict | undefined> {
+    return askCluster(this.#options, kind, object, bay);
+  }
+
   #choose(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
     if (!kinds[kind].assigned || !bay) return undefined;
     return this.#options.placement.choose(bay.uid, wantedNode(object));
@@ -320,6 +338,7 @@ export class Objects {
   /** Chooses a node for a new object, and says in its status which, or why none. */
   #place(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
     if (!kinds[kind].assigned || !bay) return undefined;
+    checkDocker(bay, kind, this.#options.around);
     const node = this.#choose(kind, object, bay);
     place(object.status as AssignedStatus, node, bay.name, wantedNode(object));
     return node;
@@ -334,7 +353,10 @@ export class Objects {
     node: NodeChoice | undefined,
     model: ObjectKey | undefined,
   ): StoredObject {
-    if (bay) this.#options.bays.check(view, bay);
+    if (bay) {
+      this.#options.bays.check(view, bay);
+      checkDocker(bay, kind, this.#options.around);
+    }
     completeBay(kind, object, model && view.get(model));
     const there = node && view.get({ uid: node.uid });
     const nodeUid = there && !there.deleting ? there.uid : '';
@@ -393,6 +415,7 @@ interface NodeChoice {
 
 const unstored = (object: ObjectMessage) => ({
   uid: object.metadata?.uid ?? '',
+  bayUid: '',
   nodeUid: '',
   epoch: 0,
   deleting: false,

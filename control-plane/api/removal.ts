@@ -2,7 +2,7 @@ import type { ContainerSpec } from '../../proto/gen/baykeeper/v1/container_pb.js
 import type { Access } from '../broker/port.ts';
 import { PreconditionError } from '../domain/errors.ts';
 import { decodeJoinToken, joinTokenKind } from '../domain/join_token.ts';
-import type { KindName, Kinds } from '../domain/kinds.ts';
+import { assignedKinds, type KindName, type Kinds } from '../domain/kinds.ts';
 import { deleteObject, firstStatus, place, undelete } from '../domain/lifecycle.ts';
 import type { AssignedStatus, ObjectMessage } from '../domain/object.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
@@ -12,6 +12,7 @@ import type { Liveness } from '../reconcile/port.ts';
 import type { ListPosition, Store, StoredObject } from '../store/port.ts';
 import type { DeleteHow } from './kind_services.ts';
 import type { NodeDirectory } from './node_directory.ts';
+import { refuseReported } from './nodes.ts';
 import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
 
@@ -47,6 +48,7 @@ export class Removal {
     const { store, access } = this.#options;
     const stored = await this.#find(principal, 'Node', ref, how);
     if (!stored) return undefined;
+    refuseReported(decode('Node', stored));
     const refuse = async (): Promise<void> => {
       const count = (await store.assigned(stored.uid)).objects.length;
       if (count === 0 || how.force) return;
@@ -211,7 +213,7 @@ export class Removal {
   }
 
   async *#inBay(bay: StoredObject): AsyncGenerator<{ readonly uid: string; readonly kind: KindName }> {
-    for (const kind of ['Container', 'Pod', 'Service', 'ReplicationController'] as const) {
+    for (const kind of assignedKinds) {
       for await (const { uid } of this.#every(kind, bay.project, bay.uid)) yield { uid, kind };
     }
   }

@@ -5,7 +5,6 @@ import test, { type ExecutionContext } from 'ava';
 import { createUser, type KeyPair } from 'nkeys.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
-import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { ContainerService, ExecuteRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
@@ -105,11 +104,6 @@ test('a join command has all that a node needs, and of the secret only a hash is
   const blue = createClient(JoinTokenService, f.api.transport({ token: 'blue-token' }));
   t.deepEqual((await blue.listJoinTokens({})).joinTokens, []);
   await refused(t, blue.revokeJoinToken({ id: made.joinToken?.id }), Code.NotFound);
-  await f.bayModels.createBayModel({
-    bayModel: { metadata: { name: 'k8s' }, spec: { containerEngine: ContainerEngine.KUBERNETES } },
-  });
-  await f.bays.createBay({ bay: { metadata: { name: 'kube' }, spec: { bayModel: 'k8s' } } });
-  await refused(t, f.tokens.createJoinToken({ bay: 'kube' }), Code.Unimplemented, /Kubernetes/);
 });
 
 test('a node joins with a token, once for each key, and its name is made unique', async (t) => {

@@ -212,6 +212,9 @@ class Touches {
     this.#ends.push(
       options.liveness.subscribe((nodeUid) => {
         this.#add(kind === 'Bay' ? options.nodes.bayOf(nodeUid) : nodeUid);
+        // With the uid of a Kubernetes bay it is its leader that speaks again or not, for nodes that have no agent, too.
+        if (kind !== 'Node') return;
+        for (const { uid, reported } of options.nodes.nodesOf(nodeUid)) if (reported) this.#add(uid);
       }),
     );
     if (kind !== 'Bay') return;

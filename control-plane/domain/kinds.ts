@@ -21,6 +21,8 @@ export interface Kinds {
   Container: Container;
 }
 export type KindName = keyof Kinds;
+/** The kinds that are given to an agent. */
+export type AssignedKind = Exclude<KindName, 'BayModel' | 'Bay' | 'Node'>;
 
 /** What the shared rules need to know of a kind. */
 export interface KindRow {
@@ -55,6 +57,10 @@ export const kinds: { readonly [K in KindName]: KindRow } = {
     plural: 'containers',
   },
 };
+
+export const assignedKinds = (Object.keys(kinds) as KindName[]).filter(
+  (kind): kind is AssignedKind => kinds[kind].assigned,
+);
 
 /** Any object of any kind, as the shared rules see it. */
 export type AnyObject = Kinds[KindName] & Message;

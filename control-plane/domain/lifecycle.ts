@@ -145,11 +145,15 @@ export function changeSpec<T extends ObjectMessage>(
   return finish(kind, current, next, nowMs);
 }
 
+const kubernetesKinds: ReadonlySet<KindName> = new Set(['Pod', 'Service', 'ReplicationController']);
+
 function finish<T extends ObjectMessage>(kind: KindName, current: T, next: T, nowMs: number): Changed<T> {
   const was = metadataOf(kind, current);
   const is = metadataOf(kind, next);
-  const specChanged = !sameSpec(kind, current, next);
-  const changed = specChanged || !sameMap(was.labels, is.labels) || !sameMap(was.annotations, is.annotations);
+  const described = !sameMap(was.labels, is.labels) || !sameMap(was.annotations, is.annotations);
+  // What Kubernetes is given of an object has its labels and annotations in it.
+  const specChanged = !sameSpec(kind, current, next) || (described && kubernetesKinds.has(kind));
+  const changed = specChanged || described;
   if (!changed) return { object: current, changed, specChanged };
   if (was.deleteTime) {
     throw new PreconditionError(`${describe(kind, was)} is being deleted, and takes no more changes`);

@@ -1,8 +1,10 @@
-import type { Message } from '@bufbuild/protobuf';
+import type { DescMessage, Message } from '@bufbuild/protobuf';
+import type { Timestamp } from '@bufbuild/protobuf/wkt';
+import type { ClusterEvent } from '../../proto/gen/baykeeper/v1/cluster_pb.js';
 import type { Delivery } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import type { Metadata } from '../../proto/gen/baykeeper/v1/metadata_pb.js';
 import { InvalidError } from './errors.ts';
-import { type KindName, kinds } from './kinds.ts';
+import { type AssignedKind, type KindName, kinds } from './kinds.ts';
 
 /** What every object looks like, whatever its kind: the shared rules need no more. */
 export interface ObjectMessage extends Message {
@@ -18,7 +20,18 @@ export interface AssignedStatus extends Message {
   message: string;
   lastKnownPhase: number;
   node: string;
+  /** When the agent tries again, while it backs off. */
+  retryTime?: Timestamp;
+  /** Of the kinds that a cluster has. */
+  events?: ClusterEvent[];
   delivery?: Delivery;
+}
+
+/** Of a kind that an agent reports on. */
+export function statusSchema(kind: AssignedKind): DescMessage {
+  const field = kinds[kind].schema.field.status;
+  if (field?.fieldKind !== 'message') throw new Error(`${kind} has no status`);
+  return field.message;
 }
 
 /** The object's metadata. Throws InvalidError when it has none. */

@@ -21,9 +21,10 @@ const live = (over: Partial<Freshness> = {}, ready = true): Freshness => ({
 });
 const around = (nodes: Record<string, Freshness | undefined>, facts: readonly NodeFacts[] = []): Surroundings => ({
   liveness: (uid) => nodes[uid],
+  leaderOf: () => undefined,
   nodesOf: () => facts,
 });
-const stored = { uid: 'u', nodeUid: 'n', epoch: 1, deleting: false };
+const stored = { uid: 'u', bayUid: 'b', nodeUid: 'n', epoch: 1, deleting: false };
 const container = (phase: ContainerPhase, observed = 1n) =>
   create(ContainerSchema, {
     metadata: { name: 'web', generation: 2n },
@@ -104,6 +105,8 @@ test('a bay is what its nodes are together', (t) => {
     revoked: false,
     deleting: false,
     heard: true,
+    docker: true,
+    reported: undefined,
     ...over,
   });
   const status = (nodes: Record<string, Freshness | undefined>, facts: readonly NodeFacts[]) =>

@@ -19,7 +19,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { ServicePhase, ServicePhaseSchema } from '../../proto/gen/baykeeper/v1/service_pb.js';
 import type { Freshness } from './freshness.ts';
-import type { KindName, Kinds } from './kinds.ts';
+import type { AssignedKind, KindName, Kinds } from './kinds.ts';
 import type { AssignedStatus, ObjectMessage } from './object.ts';
 import { decode, type StoredRecord } from './record.ts';
 
@@ -32,6 +32,8 @@ import { decode, type StoredRecord } from './record.ts';
 export interface Surroundings {
   /** Undefined: nothing heard of the node since this control plane started. */
   liveness(nodeUid: string): Freshness | undefined;
+  /** Uid of the node whose agent leads a Kubernetes bay. */
+  leaderOf(bayUid: string): string | undefined;
   /** The nodes of a bay. */
   nodesOf(bayUid: string): readonly NodeFacts[];
 }
@@ -43,6 +45,10 @@ export interface NodeFacts {
   readonly deleting: boolean;
   /** Whether it has ever been heard from. */
   readonly heard: boolean;
+  /** Whether containers can go to it beside a cluster. */
+  readonly docker: boolean;
+  /** Of a node that has no agent of its own: what the agent that leads its bay says of it. */
+  readonly reported: { readonly ready: boolean } | undefined;
 }
 
 /** The reason of whatever is not known because its node says nothing. */
@@ -57,21 +63,25 @@ export function present<K extends KindName>(kind: K, stored: StoredRecord, aroun
 export function presentMessage<T extends ObjectMessage>(
   kind: KindName,
   object: T,
-  stored: Pick<StoredRecord, 'uid' | 'nodeUid' | 'epoch' | 'deleting'>,
+  stored: Pick<StoredRecord, 'uid' | 'bayUid' | 'nodeUid' | 'epoch' | 'deleting'>,
   around: Surroundings,
 ): T {
-  if (kind === 'Node') presentNode(object as ObjectMessage as Node, stored, around.liveness(stored.uid));
+  if (kind === 'Node') presentAnyNode(object as ObjectMessage as Node, stored, around);
   else if (kind === 'Bay') presentBay(object as ObjectMessage as Bay, around);
   else if (kind !== 'BayModel') presentAssigned(kind, object, stored, around);
   return object;
 }
 
-type AssignedKind = Exclude<KindName, 'BayModel' | 'Bay' | 'Node'>;
-
 const phases: Readonly<
   Record<
     AssignedKind,
-    { readonly schema: DescEnum; readonly unknown: number; readonly deleting: number; readonly pending: number }
+    {
+      readonly schema: DescEnum;
+      readonly unknown: number;
+      readonly deleting: number;
+      readonly pending: number;
+      readonly failed: number;
+    }
   >
 > = {
   Container: {
@@ -79,21 +89,33 @@ const phases: Readonly<
     unknown: ContainerPhase.UNKNOWN,
     deleting: ContainerPhase.DELETING,
     pending: ContainerPhase.PENDING,
+    failed: ContainerPhase.FAILED,
   },
-  Pod: { schema: PodPhaseSchema, unknown: PodPhase.UNKNOWN, deleting: PodPhase.DELETING, pending: PodPhase.PENDING },
+  Pod: {
+    schema: PodPhaseSchema,
+    unknown: PodPhase.UNKNOWN,
+    deleting: PodPhase.DELETING,
+    pending: PodPhase.PENDING,
+    failed: PodPhase.FAILED,
+  },
   Service: {
     schema: ServicePhaseSchema,
     unknown: ServicePhase.UNKNOWN,
     deleting: ServicePhase.DELETING,
     pending: ServicePhase.PENDING,
+    failed: ServicePhase.FAILED,
   },
   ReplicationController: {
     schema: ReplicationControllerPhaseSchema,
     unknown: ReplicationControllerPhase.UNKNOWN,
     deleting: ReplicationControllerPhase.DELETING,
     pending: ReplicationControllerPhase.PENDING,
+    failed: ReplicationControllerPhase.FAILED,
   },
 };
+
+/** The numbers of the phases that rules speak of. */
+export const phasesOf = (kind: AssignedKind) => phases[kind];
 
 /** Short name of a phase: RUNNING. */
 export function phaseName(kind: AssignedKind, phase: number): string {
@@ -152,6 +174,33 @@ function presentAssigned(
   const why = status.reason ? ` (${status.reason})` : '';
   status.reason = nodeSilent;
   status.message = `${silence(status.node, live)} The last that is known of it is ${last}${why}.`;
+}
+
+function presentAnyNode(
+  node: Node,
+  stored: Pick<StoredRecord, 'uid' | 'bayUid' | 'epoch'>,
+  around: Surroundings,
+): void {
+  if (node.status?.reportedBy) {
+    presentReportedNode(node.status, around.liveness(stored.bayUid));
+    return;
+  }
+  presentNode(node, stored, around.liveness(stored.uid));
+  // Whoever led before says so still: only the newest counts.
+  if (node.status?.leader) node.status.leader = around.leaderOf(stored.bayUid) === stored.uid;
+}
+
+/** A cluster's node without an agent of its own is as fresh as the word of the agent that leads the bay. */
+function presentReportedNode(status: NodeStatus, live: Freshness | undefined): void {
+  if (live) {
+    status.confirmTime = timestampFromMs(live.confirmTimeMs);
+    status.trustUntil = timestampFromMs(live.trustUntilMs);
+  }
+  if (live?.fresh) return;
+  status.phase = NodePhase.UNKNOWN;
+  status.reason = nodeSilent;
+  status.message = `Its cluster is watched from another node. ${silence(status.reportedBy, live)}`;
+  status.conditions = status.conditions.map((condition) => unknownCondition(condition, status.message));
 }
 
 function presentNode(node: Node, stored: Pick<StoredRecord, 'epoch'>, live: Freshness | undefined): void {
@@ -236,10 +285,14 @@ function presentBay(bay: Bay, around: Surroundings): void {
   let fresh = 0;
   let heard = 0;
   for (const node of nodes) {
-    const live = around.liveness(node.uid);
+    const live = around.liveness(node.reported ? (bay.metadata?.uid ?? '') : node.uid);
     if (node.heard || live) heard += 1;
     if (!live?.fresh) continue;
     fresh += 1;
+    if (node.reported) {
+      if (node.reported.ready) ready += 1;
+      continue;
+    }
     const condition = live.status.conditions.find((candidate) => candidate.type === 'Ready');
     if (condition ? condition.status === ConditionStatus.TRUE : live.status.phase === NodePhase.READY) ready += 1;
   }

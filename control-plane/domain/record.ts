@@ -13,7 +13,7 @@ export interface StoredRecord {
   /** Empty for kinds without. */
   readonly namespace: string;
   readonly name: string;
-  /** The node that it is assigned to. Empty: none. */
+  /** What it is assigned to: a node, or its bay, when that is a Kubernetes bay. Empty: nothing yet. */
   readonly nodeUid: string;
   readonly generation: number;
   /** Its deletion is asked for. */

@@ -1,7 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type Bay, BayPhase } from '../../proto/gen/baykeeper/v1/bay_pb.js';
-import { ContainerPhase, type ContainerStatus } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import type { Delivery } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import {
   WhyOutcome,
@@ -14,13 +13,13 @@ import {
 import type { Metadata } from '../../proto/gen/baykeeper/v1/metadata_pb.js';
 import { type Node, NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Freshness } from './freshness.ts';
-import type { KindName } from './kinds.ts';
+import type { AssignedKind } from './kinds.ts';
 import { type AssignedStatus, describe, metadataOf, type ObjectMessage } from './object.ts';
-import { nodeSilent, phaseName, silence } from './present.ts';
+import { nodeSilent, phaseName, phasesOf, silence } from './present.ts';
 
 /** What explaining an object that an agent reports on needs. */
 export interface AssignedFacts {
-  readonly kind: Exclude<KindName, 'BayModel' | 'Bay' | 'Node'>;
+  readonly kind: AssignedKind;
   /** As it is stored: with the last reported phase, not with UNKNOWN. */
   readonly object: ObjectMessage;
   /** Uid of its node; empty: none. */
@@ -29,7 +28,7 @@ export interface AssignedFacts {
   /** When the current generation was handed to the bus, if that was in this control plane's life. */
   readonly publishTimeMs: number | undefined;
   readonly brokerConnected: boolean;
-  /** Name of the engine, for the actor of what the engine does: `docker`. */
+  /** Name of the engine, for the actor of what the engine does: `docker`, `kubernetes`. */
   readonly engine: string;
 }
 
@@ -42,6 +41,7 @@ export function explainAssigned(facts: AssignedFacts): WhyResponse {
   const steps = assignedSteps(facts, metadata, status);
   const response = answer(metadata, steps);
   response.summary = assignedSummary(facts, metadata, status, response.steps);
+  response.events = status.events ?? [];
   return response;
 }
 
@@ -64,7 +64,7 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
 
   // The agent's word on a deletion is that it is under way; there is no generation of it to go by.
   const received = deleting
-    ? status.phase === deletingPhase(facts.kind)
+    ? status.phase === phasesOf(facts.kind).deleting
     : (delivery?.receivedGeneration ?? 0n) >= metadata.generation;
   const applied = !deleting && (delivery?.appliedGeneration ?? 0n) >= metadata.generation;
   const observed = !deleting && (delivery?.observedGeneration ?? 0n) >= metadata.generation;
@@ -112,9 +112,8 @@ function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: bo
 }
 
 function notApplied(facts: AssignedFacts, status: AssignedStatus, observed: boolean): StepInit {
-  const failed = facts.kind === 'Container' && status.phase === ContainerPhase.FAILED && observed;
-  const retry =
-    facts.kind === 'Container' ? (status as ContainerStatus as { retryTime?: Timestamp }).retryTime : undefined;
+  const failed = status.phase === phasesOf(facts.kind).failed && observed;
+  const retry = status.retryTime;
   const again = retry ? ` It is tried again at ${new Date(Number(retry.seconds) * 1000).toISOString()}.` : '';
   return {
     outcome: failed ? WhyOutcome.REFUSED : WhyOutcome.WAITING,
@@ -133,8 +132,6 @@ function unpublished(facts: AssignedFacts, status: AssignedStatus): { reason: st
 
 const publishTime = (facts: AssignedFacts, delivery: Delivery | undefined): Timestamp | undefined =>
   delivery?.publishTime ?? (facts.publishTimeMs === undefined ? undefined : timestampFromMs(facts.publishTimeMs));
-
-const deletingPhase = (kind: AssignedFacts['kind']): number => (kind === 'Container' ? ContainerPhase.DELETING : -1);
 
 function assignedSummary(
   facts: AssignedFacts,

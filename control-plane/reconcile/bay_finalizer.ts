@@ -1,5 +1,6 @@
 import type { Logger } from 'pino';
 import type { Access } from '../broker/port.ts';
+import { type AssignedKind, assignedKinds } from '../domain/kinds.ts';
 import { deleteObject } from '../domain/lifecycle.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Store, StoredObject } from '../store/port.ts';
@@ -32,8 +33,10 @@ export class BayFinalizer {
 
   async #end(bayUid: string): Promise<void> {
     const { store, inventory, access, log } = this.#options;
-    for await (const object of everyObject(store, 'Container', bayUid)) {
-      if (!object.deleting) await this.#delete(object);
+    for (const kind of assignedKinds) {
+      for await (const object of everyObject(store, kind, bayUid)) {
+        if (!object.deleting) await this.#delete(kind, object);
+      }
     }
     if ((await store.countInBay(bayUid)) > 0) return;
     const nodes = inventory.nodesOfBay(bayUid);
@@ -50,21 +53,21 @@ export class BayFinalizer {
     log.info({ bay: bayUid }, 'bay is gone');
   }
 
-  async #delete({ uid }: StoredObject): Promise<void> {
+  async #delete(kind: AssignedKind, { uid }: StoredObject): Promise<void> {
     const { store, clock } = this.#options;
     await store.write({
       reads: [{ uid }],
       apply: (view) => {
         const stored = view.get({ uid });
         if (!stored || stored.deleting) return;
-        const { object, remove } = deleteObject('Container', decode('Container', stored), {
+        const { object, remove } = deleteObject(kind, decode(kind, stored), {
           etag: '',
           force: false,
           assigned: stored.nodeUid !== '',
           nowMs: clock.now(),
         });
         if (remove) view.remove(uid, '');
-        else view.put(encode('Container', object, stored), stored.nodeUid);
+        else view.put(encode(kind, object, stored), stored.nodeUid);
       },
     });
   }

@@ -25,6 +25,8 @@ export interface DispatcherOptions {
   readonly clock: { now(): number };
   readonly log: Logger;
   readonly metrics?: Pick<ReconcileMetrics, 'sent'>;
+  /** Uid of the chain that a node's agent follows: its own, or its bay's. */
+  readonly chainOf: (address: NodeAddress) => string;
   /** Told of each new head of a chain. */
   readonly onHead: (nodeUid: string, revision: number) => void;
 }
@@ -38,6 +40,8 @@ export interface AgentPosition {
 /** What is sent to one node in its present session. */
 interface Chain {
   readonly address: NodeAddress;
+  /** Uid of what is followed: the node, or its bay. */
+  readonly id: string;
   epoch: number;
   /** The newest link, and the digest of the set that it results in. Undefined until they are needed first. */
   known: { head: number; readonly digest: SetDigest; readonly members: Map<string, Member> } | undefined;
@@ -68,6 +72,8 @@ const envelopeBytes = 4096;
 export class Dispatcher implements Publications {
   readonly #options: DispatcherOptions;
   readonly #chains = new Map<string, Chain>();
+  /** The same, by the chain that they follow. */
+  readonly #followers = new Map<string, Set<Chain>>();
   readonly #published = new Map<string, { generation: number; timeMs: number }>();
 
   constructor(options: DispatcherOptions) {
@@ -82,18 +88,23 @@ export class Dispatcher implements Publications {
   /** A session has begun: from now on the node is sent what changes. */
   open(address: NodeAddress, epoch: number): void {
     const chain = this.#chains.get(address.nodeUid);
-    if (chain) chain.epoch = epoch;
-    else {
-      this.#chains.set(address.nodeUid, {
-        address,
-        epoch,
-        known: undefined,
-        tail: Promise.resolve(),
-        syncing: false,
-        behindSince: undefined,
-        lastSnapshotMs: Number.NEGATIVE_INFINITY,
-      });
+    if (chain) {
+      chain.epoch = epoch;
+      return;
     }
+    const id = this.#options.chainOf(address);
+    const opened: Chain = {
+      address,
+      id,
+      epoch,
+      known: undefined,
+      tail: Promise.resolve(),
+      syncing: false,
+      behindSince: undefined,
+      lastSnapshotMs: Number.NEGATIVE_INFINITY,
+    };
+    this.#chains.set(address.nodeUid, opened);
+    this.#followers.set(id, (this.#followers.get(id) ?? new Set()).add(opened));
   }
 
   /** Tells the agent which session is its newest. */
@@ -109,7 +120,12 @@ export class Dispatcher implements Publications {
 
   /** The node is away: nothing is sent, and nothing is kept about it. */
   close(nodeUid: string): void {
+    const chain = this.#chains.get(nodeUid);
+    if (!chain) return;
     this.#chains.delete(nodeUid);
+    const others = this.#followers.get(chain.id);
+    others?.delete(chain);
+    if (others?.size === 0) this.#followers.delete(chain.id);
   }
 
   /** Sends what the agent lacks. Resolves, once it is under way, with the revision that it will then have. */
@@ -154,22 +170,23 @@ export class Dispatcher implements Publications {
   }
 
   #take(changes: readonly Change[]): void {
-    const byNode = new Map<string, Change[]>();
+    const byChain = new Map<string, Change[]>();
     for (const change of changes) {
       if (change.op === 'remove') this.#published.delete(change.object.uid);
       if (!change.chain) continue;
-      const chain = this.#chains.get(change.chain);
-      if (!chain) continue;
-      if (chain.known) advance(chain.known, change);
-      const links = byNode.get(change.chain);
+      const followers = this.#followers.get(change.chain);
+      if (!followers) continue;
+      for (const { known } of followers) if (known) advance(known, change);
+      const links = byChain.get(change.chain);
       if (links) links.push(change);
-      else byNode.set(change.chain, [change]);
+      else byChain.set(change.chain, [change]);
     }
-    for (const [nodeUid, links] of byNode) {
-      const chain = this.#chains.get(nodeUid);
-      // While a resync is under way, it reads these links from the store itself before it ends.
-      if (chain && !chain.syncing) this.#publishLinks(chain, links);
-      this.#options.onHead(nodeUid, links.at(-1)?.revision ?? 0);
+    for (const [id, links] of byChain) {
+      for (const chain of this.#followers.get(id) ?? []) {
+        // While a resync is under way, it reads these links from the store itself before it ends.
+        if (!chain.syncing) this.#publishLinks(chain, links);
+        this.#options.onHead(chain.address.nodeUid, links.at(-1)?.revision ?? 0);
+      }
     }
   }
 
@@ -194,10 +211,10 @@ export class Dispatcher implements Publications {
     const known = { head: 0, digest: new SetDigest(), members: new Map<string, Member>() };
     const pending: Change[] = [];
     const end = this.#options.store.subscribe((changes) => {
-      pending.push(...changes.filter((change) => change.chain === chain.address.nodeUid));
+      pending.push(...changes.filter((change) => change.chain === chain.id));
     });
     try {
-      const set = await this.#options.store.assigned(chain.address.nodeUid);
+      const set = await this.#options.store.assigned(chain.id);
       known.head = set.head;
       for (const { uid, generation, deleting } of set.objects) {
         known.members.set(uid, { generation, deleting });
@@ -236,7 +253,7 @@ export class Dispatcher implements Publications {
   }
 
   async #catchUp(chain: Chain, since: number): Promise<number> {
-    const delta = await this.#options.store.chainSince(chain.address.nodeUid, since, deltaLimit);
+    const delta = await this.#options.store.chainSince(chain.id, since, deltaLimit);
     if (!delta) return this.#sendSnapshot(chain);
     if (delta.changes.length === 0) return delta.head;
     this.#publishDelta(
@@ -289,7 +306,7 @@ export class Dispatcher implements Publications {
       this.#options.log.warn({ node: chain.address.nodeUid }, 'agent asks for a second snapshot within seconds');
     }
     chain.lastSnapshotMs = now;
-    const set = await this.#options.store.assigned(chain.address.nodeUid);
+    const set = await this.#options.store.assigned(chain.id);
     const assignments = set.objects.map(assignmentOf);
     const digest = SetDigest.of(set.objects);
     const whole = toBinary(

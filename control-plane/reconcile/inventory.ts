@@ -1,6 +1,8 @@
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import type { NodeAddress } from '../../proto/subjects.ts';
 import { decode } from '../domain/record.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
-import type { Liveness, Placement } from './port.ts';
+import type { Liveness, Placement, PlacementChoice } from './port.ts';
 
 /** A node, as far as placing and routing need it. */
 export interface InventoryNode {
@@ -35,6 +37,8 @@ export class Inventory implements Placement {
   readonly #load = new Map<string, number>();
   readonly #nodeOfObject = new Map<string, string>();
   readonly #unplaced = new Map<string, Map<string, Unplaced>>();
+  /** Bays whose agents all get everything: Kubernetes bays, where the agents agree among themselves on who sees to it. */
+  readonly #sharedBays = new Set<string>();
   readonly #deletingBays = new Set<string>();
   readonly #deletingNodes = new Set<string>();
 
@@ -72,6 +76,11 @@ export class Inventory implements Placement {
     return this.#nodeOfKey.get(publicKey);
   }
 
+  /** Uid of the chain that a node's agent follows: its own, or its bay's. */
+  chainOf({ bayUid, nodeUid }: NodeAddress): string {
+    return this.#sharedBays.has(bayUid) ? bayUid : nodeUid;
+  }
+
   /** Objects of a bay that wait for a node. */
   unplaced(bayUid: string): readonly Unplaced[] {
     return [...(this.#unplaced.get(bayUid)?.values() ?? [])];
@@ -104,7 +113,8 @@ export class Inventory implements Placement {
     return count;
   }
 
-  choose(bayUid: string, node: string): { readonly uid: string; readonly name: string } | undefined {
+  choose(bayUid: string, node: string): PlacementChoice | undefined {
+    if (this.#sharedBays.has(bayUid)) return { uid: bayUid, name: '' };
     const nodes = this.nodesOfBay(bayUid).filter((candidate) => candidate.schedulable);
     // A node that is asked for by name gets the object also while it is away: that is what was asked.
     if (node) return nodes.find((candidate) => candidate.name === node);
@@ -132,6 +142,8 @@ export class Inventory implements Placement {
     if (object.kind === 'Node') this.#putNode(object);
     else if (object.kind === 'Bay') {
       if (object.deleting) this.#deletingBays.add(object.uid);
+      // Its engine never changes.
+      if (decode('Bay', object).spec?.containerEngine === ContainerEngine.KUBERNETES) this.#sharedBays.add(object.uid);
     } else if (placedKinds.includes(object.kind)) this.#putPlaced(object);
   }
 
@@ -174,8 +186,10 @@ export class Inventory implements Placement {
       this.#nodesOfBay.get(object.bayUid)?.delete(object.uid);
       if (this.#nodesOfBay.get(object.bayUid)?.size === 0) this.#nodesOfBay.delete(object.bayUid);
       if (node?.publicKey) this.#nodeOfKey.delete(node.publicKey);
-    } else if (object.kind === 'Bay') this.#deletingBays.delete(object.uid);
-    else {
+    } else if (object.kind === 'Bay') {
+      this.#deletingBays.delete(object.uid);
+      this.#sharedBays.delete(object.uid);
+    } else {
       this.#count(object.uid, '');
       this.#forgetUnplaced(object);
     }

@@ -21,6 +21,14 @@ interface Entry {
   status: NodeStatus;
 }
 
+/** Who leads a Kubernetes bay. */
+interface Leader {
+  readonly nodeUid: string;
+  readonly epoch: number;
+  /** What it has said of the bay since it leads is complete. */
+  confirmed: boolean;
+}
+
 const newEntry = (): Entry => ({
   fresh: false,
   connected: true,
@@ -40,6 +48,9 @@ export class LivenessTracker implements Liveness {
   /** In the order of their last words, oldest first, so that a sweep looks only at those that have become stale. */
   readonly #entries = new Map<string, Entry>();
   readonly #dropped = new Set<string>();
+  /** By bay. */
+  readonly #leaders = new Map<string, Leader>();
+  readonly #bayOfLeader = new Map<string, string>();
   #sweptMs = Number.NEGATIVE_INFINITY;
   readonly #listeners = new Set<(nodeUid: string) => void>();
 
@@ -47,8 +58,9 @@ export class LivenessTracker implements Liveness {
     this.#options = options;
   }
 
-  node(nodeUid: string): NodeLiveness | undefined {
-    const entry = this.#entries.get(nodeUid);
+  node(uid: string): NodeLiveness | undefined {
+    const leader = this.#leaders.get(uid);
+    const entry = this.#entries.get(leader?.nodeUid ?? uid);
     if (!entry) return undefined;
     const trustUntilMs =
       entry.disconnectTimeMs === undefined
@@ -59,7 +71,7 @@ export class LivenessTracker implements Liveness {
           );
     return {
       // Past its time it is stale, whether or not the sweep has come by.
-      fresh: entry.fresh && this.#options.clock.now() <= trustUntilMs,
+      fresh: entry.fresh && leader?.confirmed !== false && this.#options.clock.now() <= trustUntilMs,
       connected: entry.connected,
       confirmTimeMs: entry.confirmTimeMs,
       trustUntilMs,
@@ -67,6 +79,28 @@ export class LivenessTracker implements Liveness {
       assignedRevision: entry.assignedRevision,
       status: entry.status,
     };
+  }
+
+  agentOf(assigneeUid: string): string | undefined {
+    return this.#leaders.get(assigneeUid)?.nodeUid ?? (this.#entries.has(assigneeUid) ? assigneeUid : undefined);
+  }
+
+  /** The node's agent leads its bay, by a session with this epoch: from now on the bay is as fresh as what this agent says. */
+  lead(bayUid: string, nodeUid: string, epoch: number): void {
+    const was = this.#leaders.get(bayUid);
+    if (was && was.epoch >= epoch) return;
+    if (was) this.#bayOfLeader.delete(was.nodeUid);
+    this.#leaders.set(bayUid, { nodeUid, epoch, confirmed: false });
+    this.#bayOfLeader.set(nodeUid, bayUid);
+    this.#tell(bayUid);
+  }
+
+  /** The node's agent does not lead its bay any more. Until another does, nobody knows how it is. */
+  unlead(bayUid: string, nodeUid: string): void {
+    if (this.#leaders.get(bayUid)?.nodeUid !== nodeUid) return;
+    this.#leaders.delete(bayUid);
+    this.#bayOfLeader.delete(nodeUid);
+    this.#tell(bayUid);
   }
 
   /** How many nodes may be believed now. */
@@ -100,7 +134,12 @@ export class LivenessTracker implements Liveness {
     entry.connected = true;
     entry.disconnectTimeMs = undefined;
     entry.confirmTimeMs = this.#options.clock.now();
+    const bayUid = this.#bayOfLeader.get(nodeUid) ?? '';
+    const leader = this.#leaders.get(bayUid);
+    const led = leader?.confirmed;
+    if (leader) leader.confirmed = true;
     if (!was) this.#notify(nodeUid);
+    else if (led === false) this.#tell(bayUid);
   }
 
   /** The newest link of the node's chain, for whoever asks how far behind the node is. */
@@ -132,6 +171,7 @@ export class LivenessTracker implements Liveness {
   forget(nodeUid: string): void {
     this.#dropped.delete(nodeUid);
     if (this.#entries.delete(nodeUid)) this.#notify(nodeUid);
+    this.unlead(this.#bayOfLeader.get(nodeUid) ?? '', nodeUid);
   }
 
   /** Marks what has become stale. Called every second or so. */
@@ -171,6 +211,12 @@ export class LivenessTracker implements Liveness {
   }
 
   #notify(nodeUid: string): void {
-    for (const listener of this.#listeners) listener(nodeUid);
+    this.#tell(nodeUid);
+    const bayUid = this.#bayOfLeader.get(nodeUid);
+    if (bayUid !== undefined) this.#tell(bayUid);
+  }
+
+  #tell(uid: string): void {
+    for (const listener of this.#listeners) listener(uid);
   }
 }

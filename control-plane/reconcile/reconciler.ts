@@ -6,8 +6,11 @@ import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
 import type { Access, Bus } from '../broker/port.ts';
+import { decode } from '../domain/record.ts';
+import { createUidSource } from '../domain/uid.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import { BayFinalizer } from './bay_finalizer.ts';
+import { CheckRelay } from './check_relay.ts';
 import { Connections } from './connections.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { Inventory } from './inventory.ts';
@@ -15,7 +18,7 @@ import { LivenessTracker } from './liveness.ts';
 import { createReconcileMetrics } from './metrics.ts';
 import { NodeFinalizer } from './node_finalizer.ts';
 import { Placer } from './placer.ts';
-import type { Liveness, Placement, Publications, Streams } from './port.ts';
+import type { Checks, Liveness, Placement, Publications, Streams } from './port.ts';
 import { RefusedError } from './refused.ts';
 import { Reporting } from './reports.ts';
 import { Sessions } from './sessions.ts';
@@ -45,6 +48,7 @@ export interface Reconciler {
   readonly placement: Placement;
   readonly publications: Publications;
   readonly streams: Streams;
+  readonly checks: Checks;
   close(): Promise<void>;
 }
 
@@ -63,6 +67,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   const inventory = new Inventory(liveness);
   const endInventory = await inventory.start(store);
   const streams = new StreamRelay({ bus });
+  const checks = new CheckRelay({ bus });
   const metrics = createReconcileMetrics(options.registry ?? new Registry(), () => ({
     nodes: inventory.nodeCount,
     freshNodes: liveness.freshCount,
@@ -76,6 +81,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     bus,
     clock,
     log,
+    chainOf: (address) => inventory.chainOf(address),
     onHead: (nodeUid, revision) => liveness.assigned(nodeUid, revision),
   });
   const connections = new Connections({ bus, access, inventory, liveness });
@@ -88,7 +94,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     log,
     connections: (nodeUid) => connections.count(nodeUid),
   });
-  const reporting = new Reporting({ store, liveness });
+  const reporting = new Reporting({ store, liveness, inventory, clock, newUid: createUidSource() });
   const placer = new Placer({ store, inventory, log });
   const bayFinalizer = new BayFinalizer({ store, inventory, access, clock, log });
   const nodeFinalizer = new NodeFinalizer({ store, inventory, access, clock, log });
@@ -108,6 +114,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
       issueTime: timestampFromMs(issued.issueTimeMs),
       expireTime: timestampFromMs(issued.expireTimeMs),
       brokerUrls: [...access.urls],
+      containerEngine: decode('Bay', bay).spec?.containerEngine,
     });
   };
 
@@ -135,7 +142,9 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     connections.start(),
     startUplink({ bus, sessions, dispatcher, reporting, renew, log, metrics }),
     liveness.subscribe((nodeUid) => {
-      if (liveness.node(nodeUid)?.fresh) look(inventory.node(nodeUid)?.bayUid);
+      const node = inventory.node(nodeUid);
+      if (!node) return;
+      if (liveness.node(nodeUid)?.fresh) look(node.bayUid);
       else {
         sessions.silent(nodeUid).catch((error: unknown) => log.warn({ node: nodeUid, error }, 'silence not written'));
       }
@@ -170,6 +179,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     placement: inventory,
     publications: dispatcher,
     streams,
+    checks,
     close: async () => {
       clearInterval(sweep);
       clearInterval(leftovers);

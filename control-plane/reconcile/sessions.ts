@@ -17,6 +17,7 @@ import {
   NodeStatusSchema,
 } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
+import { decode, encode } from '../domain/record.ts';
 import type { Store } from '../store/port.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { LivenessTracker } from './liveness.ts';
@@ -88,28 +89,21 @@ export class Sessions {
       reads: [{ uid: nodeUid }],
       apply: (view) => {
         const stored = nodeOrRefuse(view.get({ uid: nodeUid }), address);
-        const next = stored.epoch + 1;
-        writeNode(
-          view,
-          stored,
-          (node) => {
-            refuseRevoked(node);
-            const status = node.status ?? create(NodeStatusSchema);
-            node.status = status;
-            status.sessionEpoch = BigInt(next);
-            status.agentVersion = hello.agentVersion.slice(0, 64);
-            if (hello.info) status.info = hello.info;
-            status.conditions = status.conditions.filter((c) => c.type !== 'DuplicateIdentity');
-            return true;
-          },
-          { epoch: next },
-        );
-        return next;
+        const node = decode('Node', stored);
+        refuseRevoked(node);
+        node.status ??= create(NodeStatusSchema);
+        node.status.agentVersion = hello.agentVersion.slice(0, 64);
+        node.status.leader = hello.leader;
+        if (hello.info) node.status.info = hello.info;
+        node.status.conditions = node.status.conditions.filter((c) => c.type !== 'DuplicateIdentity');
+        // The revision of this very change: so the sessions of all nodes are in order, and what several nodes of a bay say can be told apart.
+        return view.put((revision) => encode('Node', node, { ...stored, epoch: revision })(revision), '').revision;
       },
     });
     this.#sessions.set(nodeUid, { epoch, instanceId: hello.instanceId, heartbeat: 0, lastHeardMs: now, signature: '' });
     this.#suspicions.delete(nodeUid);
     this.#options.dispatcher.open(address, epoch);
+    this.#leads(address, epoch, hello.leader);
     this.#options.log.info({ node: nodeUid, epoch, version: hello.agentVersion }, 'session began');
     return create(HelloReplySchema, {
       epoch: BigInt(epoch),
@@ -199,7 +193,13 @@ export class Sessions {
     this.#sessions.set(address.nodeUid, session);
     this.#options.dispatcher.open(address, session.epoch);
     this.#options.dispatcher.announce(address, session.epoch);
+    this.#leads(address, session.epoch, decode('Node', stored).status?.leader ?? false);
     return session;
+  }
+
+  #leads({ bayUid, nodeUid }: NodeAddress, epoch: number, leader: boolean): void {
+    if (leader) this.#options.liveness.lead(bayUid, nodeUid, epoch);
+    else this.#options.liveness.unlead(bayUid, nodeUid);
   }
 
   /**

@@ -4,6 +4,7 @@ import { Code } from '@connectrpc/connect';
 import {
   type Frame,
   FrameSchema,
+  type StreamEnd,
   StreamOpenReplySchema,
   StreamOpenSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
@@ -15,6 +16,14 @@ import {
   type LogsResponse,
   LogsResponseSchema,
 } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import {
+  type ExecutePodResponse,
+  ExecutePodResponseSchema,
+  type ExecutePodStart,
+  type PodLogsRequest,
+  type PodLogsResponse,
+  PodLogsResponseSchema,
+} from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import { downStreamSubject, downSubject, upStreamSubject } from '../../proto/subjects.ts';
 import type { Bus } from '../broker/port.ts';
 import {
@@ -86,8 +95,29 @@ export class StreamRelay implements Streams {
       const { body } = frame;
       if (body.case === 'stdout' || body.case === 'stderr') yield create(ExecuteResponseSchema, { output: body });
       if (body.case === 'end') {
-        if (body.value.exitCode === undefined) throw new UnavailableError('the command ended without an exit code');
-        yield create(ExecuteResponseSchema, { output: { case: 'exitCode', value: body.value.exitCode } });
+        yield create(ExecuteResponseSchema, { output: { case: 'exitCode', value: exitCodeOf(body.value) } });
+        return;
+      }
+    }
+  }
+
+  async *podLogs(target: StreamTarget, request: PodLogsRequest, signal: AbortSignal): AsyncIterable<PodLogsResponse> {
+    for await (const { body } of this.#run(target, { case: 'podLogs', value: request }, undefined, signal)) {
+      if (body.case === 'stdout') yield create(PodLogsResponseSchema, { output: body.value });
+      if (body.case === 'end') return;
+    }
+  }
+
+  async *executePod(
+    target: StreamTarget,
+    start: ExecutePodStart,
+    input: AsyncIterable<ExecuteInput>,
+    signal: AbortSignal,
+  ): AsyncIterable<ExecutePodResponse> {
+    for await (const { body } of this.#run(target, { case: 'executePod', value: start }, input, signal)) {
+      if (body.case === 'stdout' || body.case === 'stderr') yield create(ExecutePodResponseSchema, { output: body });
+      if (body.case === 'end') {
+        yield create(ExecutePodResponseSchema, { output: { case: 'exitCode', value: exitCodeOf(body.value) } });
         return;
       }
     }
@@ -299,6 +329,11 @@ class RelayedStream {
       this.fail(new UnavailableError('the connection to the broker is down', { cause: error }));
     }
   }
+}
+
+function exitCodeOf({ exitCode }: StreamEnd): number {
+  if (exitCode === undefined) throw new UnavailableError('the command ended without an exit code');
+  return exitCode;
 }
 
 /** What an agent refused, as the rules name it. */

@@ -48,6 +48,9 @@ export class ScriptedLiveness implements Liveness {
   node(nodeUid: string): NodeLiveness | undefined {
     return this.#nodes.get(nodeUid);
   }
+  agentOf(uid: string): string | undefined {
+    return this.#nodes.has(uid) ? uid : undefined;
+  }
   subscribe(listener: (nodeUid: string) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -84,7 +87,7 @@ export class ScriptedLiveness implements Liveness {
 export interface ApiFixtureOptions {
   readonly api?: Partial<ApiOptions>;
   readonly server?: Partial<ServerOptions>;
-  readonly streams?: Streams;
+  readonly streams?: Partial<Streams>;
   readonly log?: ApiOptions['log'];
 }
 
@@ -140,15 +143,16 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
   };
   const bus = { connected: true };
   const registry = new Registry();
-  const streams: Streams = options.streams ?? {
-    // biome-ignore lint/correctness/useYield: a stream that ends at once
-    logs: async function* () {
-      throw new Error('no test asked for logs');
-    },
-    // biome-ignore lint/correctness/useYield: a stream that ends at once
-    execute: async function* () {
-      throw new Error('no test asked for a command');
-    },
+  // biome-ignore lint/correctness/useYield: a stream that ends at once
+  const unasked = async function* () {
+    throw new Error('no test asked for a stream');
+  };
+  const streams: Streams = {
+    logs: unasked,
+    execute: unasked,
+    podLogs: unasked,
+    executePod: unasked,
+    ...options.streams,
   };
   const api = await createApi({
     store,
@@ -159,6 +163,11 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     placement,
     publications: { publishTimeMs: () => undefined },
     streams,
+    checks: {
+      check: async () => {
+        throw new Error('no test asked a cluster');
+      },
+    },
     authenticator,
     proofs: createNodeProofs({ clock }),
     clock,

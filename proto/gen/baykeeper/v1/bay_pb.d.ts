@@ -45,7 +45,7 @@ export declare const BaySchema: GenMessage<Bay>;
  */
 export declare type BaySpec = Message<"baykeeper.v1.BaySpec"> & {
   /**
-   * Name of the BayModel it is made from. Empty: Docker on nodes that enrol themselves. Cannot change.
+   * Name of the BayModel it is made from. Empty: nodes that enrol themselves, with `container_engine`. Cannot change.
    *
    * @generated from field: string bay_model = 1;
    */
@@ -59,7 +59,8 @@ export declare type BaySpec = Message<"baykeeper.v1.BaySpec"> & {
   nodeCount: number;
 
   /**
-   * Taken from the BayModel when the bay is created, so that a later change of the model does not change the bay.
+   * Taken from the BayModel when the bay is created, so that a later change of the model does not change the bay. Without a BayModel, what is
+   * asked for here; default DOCKER. Cannot change.
    *
    * @generated from field: baykeeper.v1.ContainerEngine container_engine = 3;
    */

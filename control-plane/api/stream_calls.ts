@@ -1,0 +1,62 @@
+import { InvalidError, PreconditionError, UnavailableError } from '../domain/errors.ts';
+import { type AssignedKind, kinds } from '../domain/kinds.ts';
+import type { AssignedStatus } from '../domain/object.ts';
+import { silence } from '../domain/present.ts';
+import type { Principal } from '../domain/principal.ts';
+import { decode } from '../domain/record.ts';
+import type { ExecuteInput, Liveness, StreamTarget } from '../reconcile/port.ts';
+import type { ObjectRef } from './object_location.ts';
+import type { Objects } from './objects.ts';
+
+/** What finding the other end of a stream needs. */
+export interface StreamTargetOptions {
+  readonly objects: Objects;
+  readonly liveness: Liveness;
+}
+
+/** Where a stream out of an object leads. Says at once when nobody would answer there. */
+export async function streamTarget(
+  { objects, liveness }: StreamTargetOptions,
+  principal: Principal,
+  kind: AssignedKind,
+  ref: ObjectRef,
+): Promise<StreamTarget> {
+  const stored = await objects.find(principal, kind, ref);
+  const status = decode(kind, stored).status as AssignedStatus | undefined;
+  if (!stored.nodeUid) {
+    const waits = status?.message || 'it waits for one';
+    throw new PreconditionError(`${kinds[kind].singular} "${stored.name}" is on no node yet: ${waits}`);
+  }
+  const nodeName = status?.node ?? '';
+  const live = liveness.node(stored.nodeUid);
+  const nodeUid = liveness.agentOf(stored.nodeUid);
+  if (!live?.fresh || nodeUid === undefined) throw new UnavailableError(silence(nodeName, live));
+  return { bayUid: stored.bayUid, nodeUid, nodeName, objectUid: stored.uid };
+}
+
+/** A message of a call that executes a command. */
+export interface ExecuteMessage<Start> {
+  readonly input:
+    | { readonly case: 'start'; readonly value: Start }
+    | ExecuteInput
+    | { readonly case: undefined; readonly value?: undefined };
+}
+
+/** The first message of such a call. Rejects with InvalidError. */
+export async function startOf<Start>(input: AsyncIterator<ExecuteMessage<Start>>): Promise<Start> {
+  const first = await input.next();
+  const start = first.done ? undefined : first.value.input;
+  if (start?.case !== 'start') throw new InvalidError('start', 'must be the first message: it says what to run');
+  return start.value;
+}
+
+/** Those after it. Throws InvalidError. */
+export async function* inputsOf<Start>(input: AsyncIterator<ExecuteMessage<Start>>): AsyncGenerator<ExecuteInput> {
+  for (;;) {
+    const { done, value } = await input.next();
+    if (done) return;
+    const message = (value as ExecuteMessage<Start>).input;
+    if (message.case === 'start') throw new InvalidError('start', 'can only be the first message');
+    if (message.case !== undefined) yield message;
+  }
+}

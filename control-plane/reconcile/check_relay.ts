@@ -1,0 +1,47 @@
+import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { CheckReplySchema, CheckRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { downSubject, type NodeAddress } from '../../proto/subjects.ts';
+import type { Bus } from '../broker/port.ts';
+import { UnavailableError } from '../domain/errors.ts';
+import type { AssignedKind } from '../domain/kinds.ts';
+import type { ObjectMessage } from '../domain/object.ts';
+import { assignmentOfMessage } from './assignment.ts';
+import type { Checks, Verdict } from './port.ts';
+
+/** Options of {@link CheckRelay}. */
+export interface CheckRelayOptions {
+  readonly bus: Bus;
+  /** How long the agent and its cluster may take. Default 20 s. */
+  readonly timeoutMs?: number;
+}
+
+/** Asks agents what their clusters would say to an object. */
+export class CheckRelay implements Checks {
+  readonly #bus: Bus;
+  readonly #timeoutMs: number;
+
+  constructor({ bus, timeoutMs = 20_000 }: CheckRelayOptions) {
+    this.#bus = bus;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  async check(target: NodeAddress, kind: AssignedKind, object: ObjectMessage): Promise<Verdict> {
+    const { uid = '', namespace = '', name = '', generation = 0n } = object.metadata ?? {};
+    const at = { uid, namespace, name, generation: Number(generation), revision: 0, deleting: false };
+    const assignment = assignmentOfMessage(kind, object, at);
+    const request = toBinary(CheckRequestSchema, create(CheckRequestSchema, { assignment }));
+    const answer = await this.#bus.request(downSubject(target, 'check'), request, this.#timeoutMs);
+    let reply: ReturnType<typeof read>;
+    try {
+      reply = read(answer);
+    } catch (cause) {
+      throw new UnavailableError('the agent answered what cannot be read', { cause });
+    }
+    if (reply.error) {
+      throw new UnavailableError(`the agent could not ask its cluster: ${reply.error.message}`);
+    }
+    return reply;
+  }
+}
+
+const read = (answer: Uint8Array) => fromBinary(CheckReplySchema, answer);
