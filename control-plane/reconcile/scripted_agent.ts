@@ -93,11 +93,11 @@ export class ScriptedAgent {
     this.#subscription.unsubscribe();
   }
 
-  async hello() {
+  async hello({ leader = false } = {}) {
     const reply = await this.#request(
       'hello',
       HelloSchema,
-      { instanceId: this.instanceId, agentVersion: 'test' },
+      { instanceId: this.instanceId, agentVersion: 'test', leader },
       HelloReplySchema,
     );
     if (!reply.error) this.epoch = reply.epoch;
@@ -128,13 +128,13 @@ export class ScriptedAgent {
 
   async report(
     objects: MessageInitShape<typeof ReportSchema>['objects'],
-    fence: { epoch?: bigint; sequence?: bigint } = {},
+    more: Pick<MessageInitShape<typeof ReportSchema>, 'epoch' | 'sequence' | 'nodes' | 'allNodes'> = {},
   ): Promise<ReportReply> {
     this.#sequence += 1n;
     return this.#request(
       'report',
       ReportSchema,
-      { epoch: fence.epoch ?? this.epoch, sequence: fence.sequence ?? this.#sequence, objects },
+      { epoch: this.epoch, sequence: this.#sequence, objects, ...more },
       ReportReplySchema,
     );
   }
