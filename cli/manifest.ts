@@ -9,7 +9,10 @@ import { ReplicationControllerSchema } from '../proto/gen/baykeeper/v1/replicati
 import { ServiceSchema } from '../proto/gen/baykeeper/v1/service_pb.js';
 import { CliError, exitStatus } from './errors.ts';
 import { kindRow } from './kinds.ts';
-import { isMapping, type Mapping, type SourceDocument } from './manifest_file.ts';
+import { fromKubernetes, kubernetesKinds } from './kubernetes_manifest.ts';
+import { joinPath } from './manifest_path.ts';
+import { checkSize } from './manifest_size.ts';
+import { isMapping, type Mapping, manifestError, type SourceDocument } from './manifest_yaml.ts';
 import { type AnyObject, kindOf, metadataOf, type Place } from './objects.ts';
 import { decode } from './proto_json.ts';
 
@@ -18,12 +21,16 @@ export interface ManifestObject {
   readonly object: AnyObject;
   /** `web.yaml, document 2`. */
   readonly where: string;
+  /** Whether its author wrote a `v1` manifest; paths in it are other ones than in our messages. */
+  readonly isKubernetes: boolean;
 }
 
 /** Where objects go that do not say so themselves; what a flag says must not contradict the file. */
 export interface ManifestDefaults extends Place {
   readonly bayFlag: string;
   readonly namespaceFlag: string;
+  /** Whether `metadata.generateName` makes a name; default: it is refused. */
+  readonly generateNames?: boolean;
 }
 
 type ObjectSchema =
@@ -43,24 +50,11 @@ const ownKinds: Readonly<Record<string, ObjectSchema>> = {
   Service: ServiceSchema,
   ReplicationController: ReplicationControllerSchema,
 };
-/** Kinds of Kubernetes' `apiVersion: v1`. */
-const kubernetesKinds: Readonly<
-  Record<string, typeof PodSchema | typeof ServiceSchema | typeof ReplicationControllerSchema>
-> = {
-  Pod: PodSchema,
-  Service: ServiceSchema,
-  ReplicationController: ReplicationControllerSchema,
-};
-/** What a Kubernetes server writes into `metadata`; in the output of `kubectl get` it means nothing to us. */
-const kubernetesServerFields = new Set([
-  'uid',
-  'resourceVersion',
-  'creationTimestamp',
-  'generation',
-  'managedFields',
-  'selfLink',
-]);
-const kubernetesMetadataFields = new Set(['name', 'namespace', 'labels', 'annotations']);
+/** What `kubectl get -o yaml` wraps several in. */
+const listKinds: Readonly<Record<string, string>> = Object.fromEntries(
+  Object.keys(kubernetesKinds).map((kind) => [`${kind}List`, kind]),
+);
+const listFields = new Set(['apiVersion', 'kind', 'metadata', 'items']);
 
 /** The objects of a document: one, or those of a List. Throws CliError naming file, document and path. */
 export function parseObjects(document: SourceDocument, defaults: ManifestDefaults): ManifestObject[] {
@@ -101,59 +95,45 @@ function parseValue(value: JsonValue, where: string, path: string, defaults: Man
   if (typeof apiVersion !== 'string' || apiVersion === '')
     throw fail('missing: v1 (Kubernetes) or baykeeper/v1', 'apiVersion');
   if (typeof kind !== 'string' || kind === '') throw fail('missing', 'kind');
-  if (apiVersion !== 'v1' && apiVersion !== 'baykeeper/v1') {
-    throw fail(
-      `"${apiVersion}" is not known here; known are v1 (Pod, Service, ReplicationController, List) and baykeeper/v1 (${Object.keys(ownKinds).join(', ')}, List)`,
-      'apiVersion',
-    );
-  }
-  if (kind === 'List') {
-    const items = value.items ?? [];
-    if (!Array.isArray(items)) throw fail('expected a list', 'items');
-    return items.flatMap((item, index) => parseValue(item, where, joinPath(path, `items[${index}]`), defaults));
-  }
-  const known = apiVersion === 'v1' ? kubernetesKinds : ownKinds;
+  const isList = kind === 'List' || (apiVersion === 'v1' && Object.hasOwn(listKinds, kind));
+  const known = apiVersion === 'v1' ? kubernetesKinds : apiVersion === 'baykeeper/v1' ? ownKinds : {};
+  if (isList && Object.keys(known).length > 0) return parseList(value, where, path, defaults);
   const schema = Object.hasOwn(known, kind) ? known[kind] : undefined;
-  if (!schema)
-    throw fail(
-      `"${kind}" of ${apiVersion} cannot be made from a file; known are ${Object.keys(known).join(', ')}, List`,
-      'kind',
-    );
-  const object =
-    apiVersion === 'v1'
-      ? fromKubernetes(schema as (typeof kubernetesKinds)[string], value, where, path)
-      : fromOwn(schema, value, where, path);
+  if (!schema) throw fail(notSupported(kind, apiVersion), 'kind');
+  const isKubernetes = apiVersion === 'v1';
+  const object = isKubernetes
+    ? fromKubernetes(kind, value, { where, path }, { generateNames: defaults.generateNames === true })
+    : fromOwn(schema, value, where, path);
   const metadata = place(object, metadataOf(object), defaults, (message, at) => fail(message, at));
-  return [{ object: Object.assign(object, { metadata }), where: path ? `${where}, ${path}` : where }];
+  Object.assign(object, { metadata });
+  checkSize(object, value, { where, path });
+  return [{ object, where: path ? `${where}, ${path}` : where, isKubernetes }];
+}
+
+/** Items of a `PodList` may leave out what they are, as the API of Kubernetes does. */
+function parseList(value: Mapping, where: string, path: string, defaults: ManifestDefaults): ManifestObject[] {
+  const unknown = Object.keys(value).find((key) => !listFields.has(key));
+  if (unknown !== undefined)
+    throw manifestError(where, joinPath(path, unknown), `unknown field; known are ${[...listFields].join(', ')}`);
+  const items = value.items ?? [];
+  if (!Array.isArray(items)) throw manifestError(where, joinPath(path, 'items'), 'expected a list');
+  const kind = Object.hasOwn(listKinds, String(value.kind)) ? listKinds[String(value.kind)] : undefined;
+  return items.flatMap((item, index) => {
+    const whole = kind && isMapping(item) ? { apiVersion: 'v1', kind, ...item } : item;
+    return parseValue(whole, where, joinPath(path, `items[${index}]`), defaults);
+  });
+}
+
+function notSupported(kind: string, apiVersion: string): string {
+  const isOwn = apiVersion.startsWith('baykeeper/');
+  const known = Object.keys(isOwn ? ownKinds : kubernetesKinds).join(', ');
+  const hint = apiVersion === 'v1' && Object.hasOwn(ownKinds, kind) ? `; a ${kind} is of baykeeper/v1` : '';
+  return `${kind} (${apiVersion}) is not supported: ${known} (${isOwn ? 'baykeeper/v1' : 'v1'}) are${hint}`;
 }
 
 function fromOwn(schema: ObjectSchema, value: Mapping, where: string, path: string): AnyObject {
   const { apiVersion: _version, kind: _kind, status: _status, ...fields } = value;
   return decode<AnyObject>(schema, fields, (at, message) => manifestError(where, joinPath(path, at), message));
-}
-
-/** Takes the manifest as its author wrote it; what has no place in our messages is refused, never dropped. */
-function fromKubernetes(
-  schema: typeof PodSchema | typeof ServiceSchema | typeof ReplicationControllerSchema,
-  value: Mapping,
-  where: string,
-  path: string,
-): AnyObject {
-  const fail = (message: string, at: string): CliError => manifestError(where, joinPath(path, at), message);
-  const { apiVersion: _version, kind: _kind, status: _status, metadata = {}, spec, ...rest } = value;
-  const [unknown] = Object.keys(rest);
-  if (unknown !== undefined) throw fail('unknown field', unknown);
-  if (!isMapping(metadata)) throw fail('expected a mapping', 'metadata');
-  if (spec !== undefined && spec !== null && !isMapping(spec)) throw fail('expected a mapping', 'spec');
-  const kept: Mapping = {};
-  for (const [key, given] of Object.entries(metadata)) {
-    if (kubernetesServerFields.has(key)) continue;
-    if (!kubernetesMetadataFields.has(key)) throw fail('this field of Kubernetes is not supported', `metadata.${key}`);
-    if (given !== null) kept[key] = given;
-  }
-  return decode<AnyObject>(schema, { metadata: kept, spec: { manifest: spec ?? {} } }, (at, message) =>
-    manifestError(where, joinPath(path, at.replace(/^spec\.manifest/, 'spec')), message),
-  );
 }
 
 /** What a user may say in metadata, with bay and namespace filled in. Everything else there is the control plane's. */
@@ -181,16 +161,6 @@ function place(
     throw fail(`"${given.namespace}" is not the namespace of -n: "${defaults.namespaceFlag}"`, 'metadata.namespace');
   }
   const bay = given.bay || defaults.bay;
-  if (!bay) throw fail('missing: say the bay here, or with -b BAY', 'metadata.bay');
+  if (!bay) throw fail('missing: say the bay with -b BAY, or here in a manifest of baykeeper/v1', 'metadata.bay');
   return create(MetadataSchema, { ...init, bay, namespace: given.namespace || defaults.namespace });
-}
-
-/** An error at a place in a file. */
-export function manifestError(where: string, path: string, message: string): CliError {
-  return new CliError(`${where}: ${path ? `${path}: ` : ''}${message}`, exitStatus.invalid);
-}
-
-function joinPath(path: string, next: string): string {
-  if (!path || !next) return path || next;
-  return next.startsWith('[') ? `${path}${next}` : `${path}.${next}`;
 }

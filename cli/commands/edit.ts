@@ -8,7 +8,7 @@ import { ApiError, hasCode } from '../client.ts';
 import { CliError, exitStatus, UsageError } from '../errors.ts';
 import { type KindRow, parseSelection } from '../kinds.ts';
 import { parseObjects } from '../manifest.ts';
-import { parseDocuments } from '../manifest_file.ts';
+import { parseDocuments } from '../manifest_yaml.ts';
 import { type AnyObject, kindOf, label, metadataOf } from '../objects.ts';
 import { escapeLine, escapeText } from '../output/escape.ts';
 import { sparseJson } from '../output/object_json.ts';
