@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { join } from 'node:path';
 import type { Credentials } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { Clock } from './clock.ts';
+import { Checks } from './link/checks.ts';
 import type { Identity } from './link/identity.ts';
 import { createLink } from './link/link.ts';
 import { Renewal } from './link/renewal.ts';
@@ -10,12 +11,12 @@ import { Session } from './link/session.ts';
 import { DesiredStore } from './link/state.ts';
 import { Streams } from './link/streams.ts';
 import type { Log } from './log.ts';
-import type { Desired, Reports, Workloads } from './ports.ts';
+import type { ClusterReports, Desired, Workloads } from './ports.ts';
 
 /** What the half that talks to the engine is made from. */
 export interface WorkloadsContext {
   readonly desired: Desired;
-  readonly reports: Reports;
+  readonly reports: ClusterReports;
   readonly bayUid: string;
   readonly nodeUid: string;
   readonly nodeName: string;
@@ -148,6 +149,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     else streams.closeAll('the agent lost its session');
   });
   streams.start();
+  new Checks({ address, link, workloads, log }).start();
   late.session.start();
   renewal.start();
   link.start();

@@ -59,10 +59,18 @@ export const isUid = (value: unknown): value is string => typeof value === 'stri
 
 /** Whether this agent knows what to do with it. */
 export function isSupported(assignment: Assignment): boolean {
-  if (assignment.kind !== Kind.CONTAINER) return false;
+  const specCase = specCases[assignment.kind];
+  if (specCase === undefined) return false;
   if (assignment.op === AssignmentOp.DELETE) return true;
-  return assignment.op === AssignmentOp.PUT && assignment.spec.case === 'container';
+  return assignment.op === AssignmentOp.PUT && assignment.spec.case === specCase;
 }
+
+const specCases: Readonly<Partial<Record<Kind, Assignment['spec']['case']>>> = {
+  [Kind.CONTAINER]: 'container',
+  [Kind.POD]: 'pod',
+  [Kind.SERVICE]: 'service',
+  [Kind.REPLICATION_CONTROLLER]: 'replicationController',
+};
 
 /** How an assignment counts in the set digest. */
 export const digestMember = ({ uid, generation, op }: Assignment): DigestMember => ({

@@ -145,14 +145,14 @@ test('what the agent does not know how to make is kept from the workloads, count
   const store = await open(join(await folder(t), 'state.bin'));
   const model = new ChainModel();
   model.put('a');
-  model.put('pod', '', Kind.POD);
+  model.put('newer', '', Kind.NODE);
   store.take((head) => takeSnapshot(head, model.snapshot(), 1));
   await store.settled();
   t.deepEqual([...store.current.objects.keys()], ['a']);
   t.deepEqual(store.digest, model.digest);
   const [report] = store.unsupported();
   t.is(report?.status.value?.reason, 'UnsupportedKind');
-  model.delete('pod');
+  model.delete('newer');
   store.take((head) => takeDelta(head, model.newest(1n).body.value as never, 1));
   await store.settled();
   t.true(store.unsupported()[0]?.removed);

@@ -23,7 +23,7 @@ import { AgentStream, inputWindowBytes } from './stream.ts';
 export interface StreamsOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'publish' | 'subscribe'>;
-  readonly workloads: Pick<Workloads, 'openLogs' | 'openExecute'>;
+  readonly workloads: Pick<Workloads, 'openLogs' | 'openExecute' | 'cluster'>;
   readonly clock: Clock;
   readonly log: Log;
   /** Most streams at a time. Default 64. */
@@ -37,7 +37,7 @@ export interface StreamsOptions {
 type Refusal = NonNullable<MessageInitShape<typeof StreamOpenReplySchema>['error']>;
 
 /** gRPC codes. */
-const codes: Record<StreamError['kind'], number> = {
+export const codes: Record<StreamError['kind'], number> = {
   'not-found': 5,
   'not-running': 9,
   'engine-unavailable': 14,
@@ -138,6 +138,9 @@ export class Streams {
     const { workloads } = this.#options;
     if (what.case === 'logs') return workloads.openLogs(objectUid, what.value, sink);
     if (what.case === 'execute') return workloads.openExecute(objectUid, what.value, sink);
+    const { cluster } = workloads;
+    if (cluster && what.case === 'podLogs') return cluster.openPodLogs(objectUid, what.value, sink);
+    if (cluster && what.case === 'executePod') return cluster.openPodExecute(objectUid, what.value, sink);
     throw new StreamError('invalid', 'this agent does not know that kind of stream');
   }
 

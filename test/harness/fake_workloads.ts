@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
-import type { RunningWorkloads, WorkloadsContext } from '../../agent/agent.ts';
-import { type OpenStream, StreamError, type StreamSink } from '../../agent/ports.ts';
+import type { RunningWorkloads } from '../../agent/agent.ts';
+import { type Desired, type OpenStream, type Reports, StreamError, type StreamSink } from '../../agent/ports.ts';
 import { AssignmentOp, type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import type { ExecuteStart, LogsRequest } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
@@ -11,7 +11,7 @@ import { NodePhase, type NodeStatus, NodeStatusSchema } from '../../proto/gen/ba
  * removed.
  */
 export class FakeWorkloads implements RunningWorkloads {
-  readonly context: Pick<WorkloadsContext, 'desired' | 'reports'>;
+  readonly context: { readonly desired: Desired; readonly reports: Reports };
   /** What is on the node: uid → generation. */
   readonly running = new Map<string, bigint>();
   /** Each removal, with what gave the right to it. */
@@ -23,7 +23,7 @@ export class FakeWorkloads implements RunningWorkloads {
   readonly input: Uint8Array[] = [];
   #end: (() => void) | undefined;
 
-  constructor(context: Pick<WorkloadsContext, 'desired' | 'reports'>) {
+  constructor(context: { readonly desired: Desired; readonly reports: Reports }) {
     this.context = context;
   }
 
