@@ -8,6 +8,7 @@ import {
   PullPolicy,
   RestartPolicy,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { canonicalJson } from '../canonical_json.ts';
 import type { EngineRestart } from '../drivers/driver.ts';
 
 /** How a ContainerSpec is read: its defaults, and which of its fields need a new container when they change. */
@@ -63,17 +64,7 @@ export function specHash(spec: ContainerSpec): string {
   lasting.stopTimeout = undefined;
   lasting.node = '';
   return createHash('sha256')
-    .update(canonical(toJson(ContainerSpecSchema, lasting)))
+    .update(canonicalJson(toJson(ContainerSpecSchema, lasting)))
     .digest('hex')
     .slice(0, 32);
-}
-
-/** JSON with its keys in order: a map has none of its own. */
-function canonical(value: unknown): string {
-  if (Array.isArray(value)) return `[${value.map(canonical).join(',')}]`;
-  if (typeof value === 'object' && value !== null) {
-    const entries = Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1));
-    return `{${entries.map(([key, item]) => `${JSON.stringify(key)}:${canonical(item)}`).join(',')}}`;
-  }
-  return JSON.stringify(value);
 }

@@ -1,5 +1,4 @@
 import { create } from '@bufbuild/protobuf';
-import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import {
   ContainerPhase,
   type ContainerSpec,
@@ -9,23 +8,13 @@ import {
   PortMappingSchema,
   PortProtocol,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { type Delivery, DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
+import { type DeliveryTimes, deliveryOf, type Problem, timestampAt } from '../delivery.ts';
 import { DriverError, type DriverErrorKind, type EngineContainer } from '../drivers/driver.ts';
 import { powerOf } from './container_spec.ts';
 import type { Ending, ObjectMemory } from './memory.ts';
 import { hasFinished } from './plan.ts';
 
 /** How what is on the engine reads as a ContainerStatus. Pure. */
-
-/** The engine's times have a fraction of a millisecond, for their order; a Timestamp made from milliseconds takes none. */
-const timestampAt = (ms: number): Timestamp => timestampFromMs(Math.floor(ms));
-
-/** Why it is not as asked. `reason` is one word in CamelCase. */
-export interface Problem {
-  readonly reason: string;
-  readonly message: string;
-  readonly retryTimeMs: number | undefined;
-}
 
 const reasons: { readonly [K in DriverErrorKind]: string } = {
   'image-not-found': 'ImageNotFound',
@@ -39,6 +28,7 @@ const reasons: { readonly [K in DriverErrorKind]: string } = {
   permission: 'PermissionDenied',
   'not-found': 'ContainerGone',
   'not-running': 'NotRunning',
+  leftover: 'EngineLeftover',
   cancelled: 'Cancelled',
   other: 'EngineError',
 };
@@ -49,6 +39,8 @@ const remedies: Partial<Record<DriverErrorKind, string>> = {
   'pull-failed': 'check that the node can reach the registry, or put the image on the node',
   'port-taken': 'free the port on the node, or choose another host_port',
   'no-space': "free space on the engine's disk",
+  leftover:
+    'a crash of the engine left a part of it behind: remove the container on the node (docker rm -f), and it is made anew',
 };
 
 /** In words that a user can act on. */
@@ -75,17 +67,6 @@ export interface StatusInput {
   readonly problem: Problem | undefined;
   readonly doing: 'pulling' | 'creating' | undefined;
   readonly delivery: DeliveryTimes;
-}
-
-/** Times are in milliseconds since 1970. */
-export interface DeliveryTimes {
-  readonly receivedGeneration: bigint;
-  readonly appliedGeneration: bigint;
-  readonly observedGeneration: bigint;
-  readonly publishMs: number;
-  readonly receiveMs: number;
-  readonly applyMs: number | undefined;
-  readonly observeMs: number;
 }
 
 export function containerStatus(input: StatusInput): ContainerStatus {
@@ -196,16 +177,4 @@ function describe(status: ContainerStatus, container: EngineContainer, memory: O
   status.ports = container.ports.map((port) =>
     create(PortMappingSchema, { ...port, protocol: protocols[port.protocol] }),
   );
-}
-
-function deliveryOf(times: DeliveryTimes): Delivery {
-  return create(DeliverySchema, {
-    receivedGeneration: times.receivedGeneration,
-    appliedGeneration: times.appliedGeneration,
-    observedGeneration: times.observedGeneration,
-    publishTime: timestampAt(times.publishMs),
-    receiveTime: timestampAt(times.receiveMs),
-    ...(times.applyMs !== undefined && { applyTime: timestampAt(times.applyMs) }),
-    observeTime: timestampAt(times.observeMs),
-  });
 }

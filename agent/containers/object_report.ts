@@ -1,7 +1,8 @@
 import { clone, create, equals } from '@bufbuild/protobuf';
 import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { type Problem, timeless as timelessDelivery } from '../delivery.ts';
 import type { DesiredObject } from '../ports.ts';
-import { containerStatus, type Problem } from './container_status.ts';
+import { containerStatus } from './container_status.ts';
 import type { ObjectMemory } from './memory.ts';
 import type { Wanted } from './plan.ts';
 import type { Tracked } from './tracked.ts';
@@ -56,12 +57,6 @@ export function sameReport(a: ObjectReport, b: ObjectReport): boolean {
 
 function timeless(report: ObjectReport): ObjectReport {
   const copy = clone(ObjectReportSchema, report);
-  const delivery = copy.status.case === 'container' ? copy.status.value.delivery : undefined;
-  if (delivery) {
-    delivery.publishTime = undefined;
-    delivery.receiveTime = undefined;
-    delivery.applyTime = undefined;
-    delivery.observeTime = undefined;
-  }
+  if (copy.status.case === 'container') copy.status.value.delivery = timelessDelivery(copy.status.value.delivery);
   return copy;
 }

@@ -1,6 +1,6 @@
+import type { Problem } from '../delivery.ts';
 import type { Driver, EngineContainer } from '../drivers/driver.ts';
 import { type Desired, StreamError } from '../ports.ts';
-import type { Problem } from './container_status.ts';
 import type { Owner } from './engine_labels.ts';
 import { notRunning } from './engine_streams.ts';
 import { mainOf, observe } from './observe.ts';

@@ -1,8 +1,8 @@
 import type { ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
+import type { Problem } from '../delivery.ts';
 import { DriverError, type EngineContainer } from '../drivers/driver.ts';
-import type { Problem } from './container_status.ts';
 import type { Wanted } from './plan.ts';
 
 const retry = { baseMs: 1_000, maxMs: 300_000, minMs: 250 } as const;
