@@ -25,8 +25,10 @@ export interface AgentOptions {
   /** Must be there. */
   readonly bay: string;
   readonly name: string;
-  /** Path of the engine's socket. */
-  readonly dockerSocket: string;
+  /** Path of the Docker engine's socket. Default: there is none. */
+  readonly dockerSocket?: string;
+  /** Path of a kubeconfig, for a Kubernetes bay. */
+  readonly kubeconfig?: string;
   /** Default: a new one, which is removed at the end. With one that has enrolled already, no token is used. */
   readonly dataDir?: string;
   readonly env?: Readonly<Record<string, string | undefined>>;
@@ -35,10 +37,10 @@ export interface AgentOptions {
 }
 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { controlPlane, bay, name, dockerSocket, env, waitReady = true } = options;
+  const { controlPlane, bay, name, dockerSocket = '/nowhere/docker.sock', kubeconfig, env, waitReady = true } = options;
   const folder = options.dataDir ? undefined : await temporaryFolder('agent');
   const dataDir = options.dataDir ?? folder?.path ?? '';
-  const node = ['--data', dataDir, '--docker', dockerSocket];
+  const node = ['--data', dataDir, '--docker', dockerSocket, ...(kubeconfig ? ['--kubeconfig', kubeconfig] : [])];
   const program = new Program({ command: ownProgram('agent/main.ts', 'run', ...node), env });
   const dispose = async () => {
     await program.stop();

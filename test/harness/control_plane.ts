@@ -4,6 +4,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import { type Client, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import type { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { freePort } from './free_port.ts';
 import { ownProgram, Program } from './program.ts';
@@ -25,7 +26,8 @@ export interface ControlPlane {
   /** A token with which `maxUses` nodes may join the bay (default 1). */
   joinToken(bay: string, maxUses?: number): Promise<string>;
   /** Makes a Docker bay of this name. */
-  createBay(name: string): Promise<void>;
+  /** `engine`: default Docker. */
+  createBay(name: string, engine?: ContainerEngine): Promise<void>;
   /** Ends it as a crash would: nats-server is left behind. */
   kill9(): Promise<void>;
   /** In order. */
@@ -85,8 +87,8 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       async joinToken(bay, maxUses = 1) {
         return (await createClient(JoinTokenService, transport).createJoinToken({ bay, maxUses })).token;
       },
-      async createBay(name) {
-        await createClient(BayService, transport).createBay({ bay: { metadata: { name }, spec: {} } });
+      async createBay(name, containerEngine) {
+        await createClient(BayService, transport).createBay({ bay: { metadata: { name }, spec: { containerEngine } } });
       },
       kill9: () => program.kill(),
       stop: () => program.stop().then(() => undefined),
