@@ -428,6 +428,7 @@ test('a port that is taken, a disk that is full: each has its reason', async (t)
     ['no-space', 'NoSpace'],
     ['invalid', 'InvalidSpec'],
     ['permission', 'PermissionDenied'],
+    ['leftover', 'EngineLeftover'],
     ['other', 'EngineError'],
   ] as const) {
     b.engine.hook = (when, call) => {

@@ -1,11 +1,14 @@
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import path from 'node:path';
 import { create } from '@bufbuild/protobuf';
 import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { ContainerSpecSchema, MountType, RestartPolicy } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { startDockerd, type TestDockerd } from '../../test/harness/dockerd.ts';
+import { run } from '../../test/harness/program.ts';
+import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
 import { collect, driverContract, textOf } from './contract.ts';
 import { DockerDriver } from './docker.ts';
 import { dockerClient } from './docker_client.ts';
@@ -332,4 +335,27 @@ test.serial('names that could lead elsewhere are refused', async (t) => {
     t.is(error.kind, 'invalid');
   }
   await t.throwsAsync(driver.hasImage('x/../../containers/json?'), { instanceOf: DriverError });
+});
+
+test.serial('a container is started although a crash of the engine left a task of it behind', async (t) => {
+  const spec = create(ContainerSpecSchema, { image, command: ['/bin/sleep', '1000'] });
+  const id = await driver.create({ name: 'leftover', spec, labels: {} });
+  t.teardown(() => driver.remove(id));
+  await using folder = await temporaryFolder('rootfs');
+  await mkdir(path.join(folder.path, 'bin'));
+  await copyFile('/bin/busybox', path.join(folder.path, 'bin', 'sleep'));
+  // As when the engine goes between making the task and writing down that it runs.
+  await dockerd.kill9();
+  const socket = path.join(path.dirname(dockerd.socketPath), 'containerd.sock');
+  const ctr = ['--address', socket, '--namespace', 'moby'];
+  const detached = ['run', '--detach', '--null-io', '--rootfs', folder.path, id, '/bin/sleep', '2000'];
+  const outcome = await run(['ctr', ...ctr, ...detached]);
+  t.is(outcome.code, 0, outcome.stderr);
+  await dockerd.restart();
+  t.is((await driver.inspect(id))?.state, 'created');
+  await t.throwsAsync(dockerd.docker.getContainer(id).start(), { message: /already in use|already exists/ });
+
+  await driver.start(id);
+  t.is((await driver.inspect(id))?.state, 'running');
+  t.deepEqual(await processesOf(id), ['/bin/sleep 1000']);
 });

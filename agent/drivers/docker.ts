@@ -19,6 +19,7 @@ import {
   type LogOptions,
   type UpdateRequest,
 } from './driver.ts';
+import { killLeftoverTask } from './leftover_task.ts';
 
 export interface DockerDriverOptions {
   /** From `dockerClient`. */
@@ -119,6 +120,15 @@ export class DockerDriver implements Driver {
   }
 
   async start(id: string): Promise<void> {
+    try {
+      await this.#start(id);
+    } catch (error) {
+      if (!(error instanceof DriverError && error.kind === 'leftover') || !(await this.#killLeftover(id))) throw error;
+      await this.#start(id);
+    }
+  }
+
+  async #start(id: string): Promise<void> {
     await this.#unless(
       [304],
       'start the container',
@@ -238,6 +248,12 @@ export class DockerDriver implements Driver {
         status === 409 && error instanceof Error && /removal .* already in progress/i.test(error.message);
       if (!removing && !statuses.includes(status ?? 0)) throw error;
     }
+  }
+
+  /** True: something was there, and is gone. What the engine knows to run is no leftover. */
+  async #killLeftover(id: string): Promise<boolean> {
+    const container = await this.inspect(id);
+    return container?.pid === 0 && (await killLeftoverTask(container.id));
   }
 
   /** As `#call`; an error does not count when the container is in that state all the same. */

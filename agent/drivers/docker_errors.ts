@@ -10,6 +10,12 @@ interface Rule {
 }
 
 const rules: readonly Rule[] = [
+  // Of containerd and runc, about a task or its folder, which they name by the container's id.
+  {
+    pattern:
+      /^id already in use|\b(task|container) "?[0-9a-f]{64}"?:? already exists|container with (given )?id (already )?exists|start shim: mkdir .* file exists/i,
+    kind: 'leftover',
+  },
   { pattern: /no space left on device|disk quota exceeded/i, kind: 'no-space' },
   {
     pattern:

@@ -197,6 +197,8 @@ export type DriverErrorKind =
   | 'permission'
   | 'not-found'
   | 'not-running'
+  /** A crash of the engine has left something of the container that keeps it from being started. */
+  | 'leftover'
   | 'cancelled'
   | 'other';
 

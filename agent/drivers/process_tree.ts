@@ -10,7 +10,7 @@ import { readdir, readFile, readlink } from 'node:fs/promises';
 const hangupGraceMs = 1_000;
 const pollMs = 25;
 
-interface Process {
+export interface Process {
   readonly pid: number;
   readonly parent: number;
   readonly session: number;
@@ -78,7 +78,8 @@ export async function endProcessTree(leader: Leader): Promise<void> {
   }
 }
 
-function kill(pid: number, signal: NodeJS.Signals): void {
+/** One that is gone already is no error. */
+export function kill(pid: number, signal: NodeJS.Signals): void {
   try {
     process.kill(pid, signal);
   } catch {
@@ -103,7 +104,8 @@ function treeOf(pid: number, known: readonly Process[], all: readonly Process[])
   return [...found.values()];
 }
 
-async function processes(): Promise<Process[]> {
+/** All that /proc shows, without those that have ended. */
+export async function processes(): Promise<Process[]> {
   const found: Process[] = [];
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue;
