@@ -10,7 +10,7 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system. Units
- * lie beside the code and run two files at a time; system tests, in `test/`, start servers and engines, and run one after the other.
+ * lie beside the code and run two files at a time; system tests, in `test/`, start servers, engines and runs of tests, one after the other.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -26,9 +26,17 @@ interface Counts {
 const root = path.resolve(import.meta.dirname, '..');
 /** Beside the code, but of a whole engine. */
 const engineTests = 'agent/**/*docker*.test.ts';
+/** Of this file: it waits for tests that hang. */
+const runnerTests = 'test/run.test.ts';
 const suites: Record<string, readonly string[]> = {
-  unit: ['--concurrency=2', '{proto,control-plane,agent,cli}/**/*.test.ts', 'test/*.test.ts', `!${engineTests}`],
-  system: ['--concurrency=1', '--serial', 'test/*/**/*.test.ts', engineTests],
+  unit: [
+    '--concurrency=2',
+    '{proto,control-plane,agent,cli}/**/*.test.ts',
+    'test/*.test.ts',
+    `!${engineTests}`,
+    `!${runnerTests}`,
+  ],
+  system: ['--concurrency=1', '--serial', 'test/*/**/*.test.ts', engineTests, runnerTests],
 };
 
 /** For AVA to say what it was at, once it is told to end. */
