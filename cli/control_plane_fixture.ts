@@ -8,20 +8,16 @@ import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { type Bay, BayPhase, BaySchema } from '../proto/gen/baykeeper/v1/bay_pb.js';
 import { BayService } from '../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { type Container, ContainerPhase, ContainerSchema } from '../proto/gen/baykeeper/v1/container_pb.js';
-import {
-  ContainerService,
-  type ExecuteRequest,
-  type ExecuteResponse,
-  ExecuteResponseSchema,
-} from '../proto/gen/baykeeper/v1/container_service_pb.js';
+import { ContainerService } from '../proto/gen/baykeeper/v1/container_service_pb.js';
 import { ExplainService, WhyOutcome, WhyStage } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { ApplyOutcome, ManifestService } from '../proto/gen/baykeeper/v1/manifest_service_pb.js';
-import { ConditionStatus, type Node, NodePhase, NodeSchema } from '../proto/gen/baykeeper/v1/node_pb.js';
+import type { Node } from '../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../proto/gen/baykeeper/v1/node_service_pb.js';
-import { PodService } from '../proto/gen/baykeeper/v1/pod_service_pb.js';
 import { SystemService } from '../proto/gen/baykeeper/v1/system_service_pb.js';
 import { WatchEventType } from '../proto/gen/baykeeper/v1/watch_pb.js';
+import { Cluster, type ClusterFixture } from './cluster_fixture.ts';
+import { type ExecOutput, type ExecRequest, echo } from './exec_fixture.ts';
 
 /** The token that the fixture takes. */
 export const fixtureToken = 'test-token';
@@ -51,7 +47,9 @@ export interface ControlPlaneFixture extends AsyncDisposable {
   /** Cuts every connection, as a proxy that restarts does. */
   dropConnections(): void;
   /** What `Execute` does; the default echoes. */
-  execute: (requests: AsyncIterable<ExecuteRequest>, context: HandlerContext) => AsyncIterable<ExecuteResponse>;
+  execute: (requests: AsyncIterable<ExecRequest>, context: HandlerContext) => AsyncIterable<ExecOutput>;
+  /** Bay `edge`, which is a Kubernetes cluster; the others are of Docker. */
+  readonly cluster: ClusterFixture;
   /** Chunks that `Logs` sends; after them it ends, or with `follow` waits. */
   logs: (readonly ['stdout' | 'stderr', string])[];
   /** Whether a deletion waits until `remove` is called. */
@@ -73,6 +71,13 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
     history.push(event);
     feed.emit('event', event);
   };
+  const called = (method: string, input: unknown): void => {
+    fixture.calls.push({ method, input });
+    const failure = fixture.failures.get(method);
+    fixture.failures.delete(method);
+    if (failure) throw failure;
+  };
+  const cluster = new Cluster(called, echo);
   const key = (namespace: string, name: string): string => `${namespace || 'default'}/${name}`;
 
   const fixture: ControlPlaneFixture = {
@@ -121,6 +126,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
       for (const session of sessions) session.destroy();
     },
     execute: echo,
+    cluster,
     logs: [],
     slowDelete: false,
     async [Symbol.asyncDispose]() {
@@ -129,12 +135,6 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
     },
   };
 
-  const called = (method: string, input: unknown): void => {
-    fixture.calls.push({ method, input });
-    const failure = fixture.failures.get(method);
-    fixture.failures.delete(method);
-    if (failure) throw failure;
-  };
   const find = (request: { namespace: string; name: string; uid: string }): Container => {
     const found = request.uid
       ? [...fixture.containers.values()].find((container) => container.metadata?.uid === request.uid)
@@ -287,10 +287,8 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
         return {};
       },
     });
-    router.service(PodService, {
-      listPods() {
-        throw new ConnectError('pods on Docker bays are not built yet', Code.Unimplemented);
-      },
+    cluster.routes(router, () => {
+      throw new ConnectError('this is not built yet on Docker bays', Code.Unimplemented);
     });
     router.service(JoinTokenService, {
       createJoinToken(request) {
@@ -317,7 +315,10 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
       apply(request) {
         called('apply', request);
         return {
-          results: request.manifests.map(({ object }) => {
+          results: request.manifests.map((manifest) => {
+            const { object } = manifest;
+            const inCluster = cluster.apply(manifest, request.validateOnly);
+            if (inCluster) return inCluster;
             if (object.case !== 'container') return { outcome: ApplyOutcome.CREATED };
             const image = object.value.spec?.image ?? '';
             if (image === 'refused')
@@ -389,68 +390,6 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
   return Object.assign(fixture, { url: `http://127.0.0.1:${port}` });
 }
 
-/** A node that is ready, with figures. */
-export function readyNode(name: string): Node {
-  return create(NodeSchema, {
-    metadata: { name, bay: 'local', uid: uid(500), createTime: timestampFromMs(Date.now() - 3_600_000) },
-    spec: { publicKey: 'UABC' },
-    status: {
-      phase: NodePhase.READY,
-      agentVersion: '0.1.0',
-      observeTime: timestampFromMs(Date.now()),
-      conditions: [{ type: 'Ready', status: ConditionStatus.TRUE, lastTransitionTime: timestampFromMs(Date.now()) }],
-      info: { engine: 'docker', engineVersion: '20.10', cpus: 2, memoryBytes: 8n << 30n, addresses: ['10.0.0.7'] },
-      usage: {
-        cpuPercent: 12.5,
-        memoryUsedBytes: 2n << 30n,
-        diskUsedBytes: 1n << 30n,
-        diskTotalBytes: 10n << 30n,
-        load1m: 0.25,
-        containersRunning: 1,
-        containersTotal: 2,
-      },
-    },
-  });
-}
-
 function uid(number: number): string {
   return `01900000-0000-7000-8000-${String(number).padStart(12, '0')}`;
-}
-
-/** Says back its input; `exit N` ends with N; `size` tells the terminal's. */
-async function* echo(requests: AsyncIterable<ExecuteRequest>): AsyncIterable<ExecuteResponse> {
-  const encoder = new TextEncoder();
-  const out = (text: string): ExecuteResponse =>
-    create(ExecuteResponseSchema, { output: { case: 'stdout', value: encoder.encode(text) } });
-  const end = (value: number): ExecuteResponse =>
-    create(ExecuteResponseSchema, { output: { case: 'exitCode', value } });
-  for await (const { input } of requests) {
-    if (input.case === 'start') {
-      const [word, argument = '0'] = input.value.command;
-      if (word === 'exit') {
-        yield create(ExecuteResponseSchema, { output: { case: 'stderr', value: encoder.encode('ending\n') } });
-        yield end(Number(argument));
-        return;
-      }
-      yield out(
-        `ran ${input.value.command.join(' ')} tty=${input.value.tty} size=${input.value.terminalSize?.columns ?? 0}x${input.value.terminalSize?.rows ?? 0}\r\n`,
-      );
-      if (!input.value.stdin) {
-        yield end(0);
-        return;
-      }
-    } else if (input.case === 'stdin') {
-      const text = new TextDecoder().decode(input.value);
-      yield out(`got ${JSON.stringify(text)}\r\n`);
-      if (text.includes('\x04')) {
-        yield end(7);
-        return;
-      }
-    } else if (input.case === 'resize') {
-      yield out(`resized ${input.value.columns}x${input.value.rows}\r\n`);
-    } else if (input.case === 'stdinEnd') {
-      yield end(0);
-      return;
-    }
-  }
 }

@@ -3,8 +3,9 @@ import type { JsonValue } from '@bufbuild/protobuf';
 import { PodSchema } from '../proto/gen/baykeeper/v1/pod_pb.js';
 import { ReplicationControllerSchema } from '../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { ServiceSchema } from '../proto/gen/baykeeper/v1/service_pb.js';
+import { isMapping, type Mapping } from './json.ts';
 import { joinPath } from './manifest_path.ts';
-import { isMapping, type Mapping, manifestError } from './manifest_yaml.ts';
+import { manifestError } from './manifest_yaml.ts';
 import type { AnyObject } from './objects.ts';
 import { decode } from './proto_json.ts';
 

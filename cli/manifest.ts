@@ -8,11 +8,12 @@ import { PodSchema } from '../proto/gen/baykeeper/v1/pod_pb.js';
 import { ReplicationControllerSchema } from '../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { ServiceSchema } from '../proto/gen/baykeeper/v1/service_pb.js';
 import { CliError, exitStatus } from './errors.ts';
+import { isMapping, type Mapping } from './json.ts';
 import { kindRow } from './kinds.ts';
 import { fromKubernetes, kubernetesKinds } from './kubernetes_manifest.ts';
 import { joinPath } from './manifest_path.ts';
 import { checkSize } from './manifest_size.ts';
-import { isMapping, type Mapping, manifestError, type SourceDocument } from './manifest_yaml.ts';
+import { manifestError, type SourceDocument } from './manifest_yaml.ts';
 import { type AnyObject, kindOf, metadataOf, type Place } from './objects.ts';
 import { decode } from './proto_json.ts';
 

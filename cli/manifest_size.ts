@@ -1,7 +1,8 @@
 import { type JsonValue, toBinary } from '@bufbuild/protobuf';
+import { isMapping } from './json.ts';
 import type { Position } from './kubernetes_manifest.ts';
 import { joinPath } from './manifest_path.ts';
-import { isMapping, manifestError } from './manifest_yaml.ts';
+import { manifestError } from './manifest_yaml.ts';
 import { type AnyObject, kindOf, schemaOf } from './objects.ts';
 
 /** What the control plane takes of one object, as protobuf. */

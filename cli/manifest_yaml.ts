@@ -1,6 +1,7 @@
 import type { JsonValue } from '@bufbuild/protobuf';
 import { type Document, isMap, parseAllDocuments } from 'yaml';
 import { CliError, exitStatus } from './errors.ts';
+import type { Mapping } from './json.ts';
 import { splitJson } from './json_stream.ts';
 import { kubernetesTags } from './kubernetes_yaml.ts';
 import { findFault, joinPath, pathAt } from './manifest_path.ts';
@@ -11,19 +12,11 @@ export const maxFileBytes = 16 * 1024 * 1024;
 const maxExpanded = 1000;
 const maxDepth = 200;
 
-/** A JSON object. */
-export type Mapping = { [key: string]: JsonValue };
-
 /** One document of a file. */
 export interface SourceDocument {
   /** For messages: `web.yaml, document 2`. */
   readonly where: string;
   readonly value: JsonValue;
-}
-
-/** Whether it is a JSON object. */
-export function isMapping(value: unknown): value is Mapping {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 /**

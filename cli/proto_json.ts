@@ -6,7 +6,7 @@ import {
   type JsonValue,
   type Message,
 } from '@bufbuild/protobuf';
-import { isMapping, type Mapping } from './manifest_yaml.ts';
+import { isMapping, type Mapping } from './json.ts';
 import { shortEnumName } from './output/enum_name.ts';
 
 /** Makes the error for a path (`spec.ports[0].protocol`) and what is wrong there. */

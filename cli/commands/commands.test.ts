@@ -9,7 +9,8 @@ import {
   PortProtocol,
   RestartPolicy,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { type ControlPlaneFixture, readyNode, startFixture } from '../control_plane_fixture.ts';
+import { type ControlPlaneFixture, startFixture } from '../control_plane_fixture.ts';
+import { readyNode } from '../node_fixture.ts';
 import { bayctl } from '../run_fixture.ts';
 
 async function folder(): Promise<AsyncDisposable & { path: string }> {

@@ -22,10 +22,10 @@ import { awaitObject, stateText } from '../await_object.ts';
 import { CliError, UsageError } from '../errors.ts';
 import { kindRow } from '../kinds.ts';
 import { label, metadataOf } from '../objects.ts';
-import { phaseOf } from '../output/columns.ts';
 import { escapeLine } from '../output/escape.ts';
 import { Printer, parseOutput } from '../output/printer.ts';
 import { Progress } from '../output/progress.ts';
+import { phaseOf } from '../output/state.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
 
 interface RunFlags {

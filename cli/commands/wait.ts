@@ -5,11 +5,11 @@ import { parseDuration } from '../args.ts';
 import { awaitObject, type Wanted } from '../await_object.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
 import { type AnyObject, metadataOf } from '../objects.ts';
-import { deliveryOf, phaseOf } from '../output/columns.ts';
 import { escapeLine } from '../output/escape.ts';
 import { parseJsonPath } from '../output/jsonpath.ts';
 import { objectJson } from '../output/object_json.ts';
 import { Progress } from '../output/progress.ts';
+import { deliveryOf, phaseOf } from '../output/state.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
 import { findTargets, type TargetFlags } from '../targets.ts';
 

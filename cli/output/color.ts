@@ -30,12 +30,19 @@ export function palette(io: Io, stream: OutputStream): Palette {
   return stream.isTTY && !io.env.NO_COLOR && io.env.TERM !== 'dumb' ? colours : none;
 }
 
-/** The colour of a phase, by its short name. */
+/** Words for pods that are on their way. */
+const underWay =
+  /^(Pending|ContainerCreating|PodInitializing|Terminating|Unknown|NotReady|SchedulingGated|Init:\d+\/\d+)$/;
+
+/** The colour of a phase, by its short name; or of kubectl's word for a pod. */
 export function phasePaint(colour: Palette, phase: string): Paint {
   switch (phase) {
     case 'RUNNING':
     case 'READY':
     case 'SUCCEEDED':
+    case 'Running':
+    case 'Completed':
+    case 'Succeeded':
       return colour.good;
     case 'FAILED':
     case 'NOT_READY':
@@ -45,6 +52,6 @@ export function phasePaint(colour: Palette, phase: string): Paint {
     case 'STOPPED':
       return colour.dim;
     default:
-      return colour.busy;
+      return /[a-z]/.test(phase) && !underWay.test(phase) ? colour.bad : colour.busy;
   }
 }

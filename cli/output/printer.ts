@@ -4,6 +4,7 @@ import { type Io, write } from '../io.ts';
 import type { KindRow } from '../kinds.ts';
 import { type AnyObject, kindOf, label, metadataOf } from '../objects.ts';
 import { palette, phasePaint } from './color.ts';
+import type { ObjectColumn } from './column.ts';
 import { columnsFor } from './columns.ts';
 import { escapeLine, escapeText } from './escape.ts';
 import type { JsonPath } from './jsonpath.ts';
@@ -49,7 +50,7 @@ export class Printer {
   readonly #header: boolean;
   readonly #prefixed: boolean;
   readonly #namespaces: boolean;
-  readonly #tables = new Map<KindRow, Table>();
+  readonly #tables = new Map<KindRow, { readonly table: Table; readonly columns: readonly ObjectColumn[] }>();
   #documents = 0;
 
   constructor(
@@ -122,24 +123,7 @@ export class Printer {
 
   #rows(kind: KindRow, objects: readonly AnyObject[], prefixed: boolean, deleted = false): string {
     if (this.#format.type !== 'table') return '';
-    const columns = columnsFor(kind.name, {
-      wide: this.#format.wide,
-      namespaces: this.#namespaces && kind.scope === 'namespace',
-    });
-    const colour = palette(this.#io, this.#io.stdout);
-    let table = this.#tables.get(kind);
-    if (!table) {
-      table = new Table(
-        columns.map((column) => ({
-          ...column,
-          ...(column.title === 'STATUS'
-            ? { paint: (cell: string, text: string) => phasePaint(colour, cell)(text) }
-            : {}),
-        })),
-        { header: this.#header, ...(this.#io.stdout.isTTY ? { maxWidth: this.#io.stdout.columns } : {}) },
-      );
-      this.#tables.set(kind, table);
-    }
+    const { table, columns } = this.#tableOf(kind, objects, this.#format.wide);
     const nowMs = this.#io.nowMs();
     return table.render(
       objects.map((object) =>
@@ -150,6 +134,27 @@ export class Printer {
         }),
       ),
     );
+  }
+
+  /** What is chosen for the first rows holds for those that come later. */
+  #tableOf(kind: KindRow, objects: readonly AnyObject[], wide: boolean) {
+    const known = this.#tables.get(kind);
+    if (known) return known;
+    const colour = palette(this.#io, this.#io.stdout);
+    const columns = columnsFor(kind.name, objects, {
+      wide,
+      namespaces: this.#namespaces && kind.scope === 'namespace',
+    });
+    const table = new Table(
+      columns.map((column) => ({
+        ...column,
+        ...(column.title === 'STATUS' ? { paint: (cell: string, text: string) => phasePaint(colour, cell)(text) } : {}),
+      })),
+      { header: this.#header, ...(this.#io.stdout.isTTY ? { maxWidth: this.#io.stdout.columns } : {}) },
+    );
+    const made = { table, columns };
+    this.#tables.set(kind, made);
+    return made;
   }
 
   async #yaml(object: AnyObject): Promise<void> {
