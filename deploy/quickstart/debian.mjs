@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import process from 'node:process';
-import { findProgram, run, SetupError, step, succeeds, systemEnvironment } from './process.mjs';
+import { findProgram, Interrupted, run, SetupError, step, succeeds, systemEnvironment } from './process.mjs';
 
 /**
  * What set-up may need of the machine, and the Debian packages that bring it. `present` is asked of the machine at each start, so
@@ -74,12 +74,13 @@ export async function installDebianPackages(packages, { say, logFile }) {
     ];
     // Lists that cannot be refreshed may still do.
     await run(apt, [...options, 'update'], { logFile, env, failure: 'apt-get update failed' }).catch((error) => {
-      if (!aptListsExist()) throw error;
+      if (error instanceof Interrupted || !aptListsExist()) throw error;
     });
     await run(apt, [...options, 'install', '-y', '--no-install-recommends', ...packages], {
       logFile,
       env,
       failure: `Debian could not install ${list}`,
+      whole: true,
     });
     // Debian's packages start servers of their own, open to every address and without any rule. Only the programs are wanted here.
     if (services.length > 0 && existsSync('/run/systemd/system'))

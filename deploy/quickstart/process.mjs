@@ -1,10 +1,22 @@
 import { spawn } from 'node:child_process';
-import { accessSync, constants, openSync, readFileSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants as fsConstants, openSync, readFileSync, statSync } from 'node:fs';
+import { constants } from 'node:os';
 import path from 'node:path';
+import process from 'node:process';
 
 /** A reason to stop that the person at the keyboard can act on: printed as it is, without a stack. */
 export class SetupError extends Error {
   name = 'SetupError';
+  exitCode = 1;
+}
+
+/** It was told to end before it was done. */
+export class Interrupted extends SetupError {
+  name = 'Interrupted';
+  constructor(signal) {
+    super('\nStopped before the set-up was done. Start again, and it goes on.');
+    this.exitCode = 128 + constants.signals[signal];
+  }
 }
 
 /** Where Debian keeps programs that the PATH of an ordinary user does not name. */
@@ -23,7 +35,7 @@ export function findProgram(name) {
   for (const folder of systemPath()) {
     const candidate = path.join(folder, name);
     try {
-      accessSync(candidate, constants.X_OK);
+      accessSync(candidate, fsConstants.X_OK);
       if (statSync(candidate).isFile()) return candidate;
     } catch {
       // Not here: the next folder.
@@ -50,20 +62,55 @@ export function systemEnvironment(extra = {}) {
 /**
  * Runs a program to its end, with its output in a log file. When it does not end with 0: throws SetupError with `failure` and
  * the last lines of the output.
+ *
+ * Ctrl-C, and being told to end, throws Interrupted once the program has ended with all that it started: a second start must not find it at
+ * work. `whole`: it is let finish, because half done it would leave the machine broken.
  */
-export async function run(command, args, { logFile, failure, cwd, env = systemEnvironment() }) {
+export async function run(command, args, { logFile, failure, cwd, env = systemEnvironment(), whole = false }) {
   const log = openSync(logFile, 'a');
   const sizeBefore = statSync(logFile).size;
-  const child = spawn(command, args, { cwd, env, stdio: ['ignore', log, log] });
+  // A process group of its own: Ctrl-C reaches us alone, and one signal reaches all of it.
+  const child = spawn(command, args, { cwd, env, stdio: ['ignore', log, log], detached: true });
+  closeSync(log);
+  let interrupted;
+  let late;
+  const interrupt = (signal) => {
+    if (interrupted) return;
+    interrupted = signal;
+    if (whole) process.stdout.write(`\nStopping when ${path.basename(command)} is done …\n`);
+    else {
+      signalGroup(child.pid, 'SIGTERM');
+      late = setTimeout(() => signalGroup(child.pid, 'SIGKILL'), 5_000);
+    }
+  };
+  for (const signal of endingSignals) process.on(signal, interrupt);
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (status, signal) => resolve(signal ?? status));
   }).catch((error) => error.message);
+  for (const signal of endingSignals) process.off(signal, interrupt);
+  clearTimeout(late);
+  if (interrupted) {
+    // What it started and did not wait for.
+    if (!whole) signalGroup(child.pid, 'SIGKILL');
+    throw new Interrupted(interrupted);
+  }
   if (code === 0) return;
   const output = readFileSync(logFile).subarray(sizeBefore).toString('utf8').trimEnd();
   throw new SetupError(
     `${failure} (${path.basename(command)} ${args[0] ?? ''}: ${code}). The whole output is in ${logFile}; it ends with:\n  ${output.split('\n').slice(-12).join('\n  ')}`,
   );
+}
+
+const endingSignals = ['SIGINT', 'SIGTERM', 'SIGHUP'];
+
+function signalGroup(pid, signal) {
+  try {
+    if (pid) process.kill(-pid, signal);
+  } catch (error) {
+    // All of it has ended.
+    if (error.code !== 'ESRCH') throw error;
+  }
 }
 
 /** Whether a program ends with 0. Its output is not looked at. */

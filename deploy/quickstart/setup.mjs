@@ -45,14 +45,14 @@ async function whatIsMissing(wanted) {
   return { nothing: npmIsComplete && debian.length === 0, npm: npmIsComplete ? undefined : npm, debian };
 }
 
-/** Runs `main`; a SetupError becomes its sentence on stderr and exit code 1. */
+/** Runs `main`; a SetupError becomes its sentence on stderr and its exit code. */
 export async function runMain(main) {
   try {
     process.exitCode = await main();
   } catch (error) {
     if (!(error instanceof SetupError)) throw error;
     process.stderr.write(`${error.message}\n`);
-    process.exitCode = 1;
+    process.exitCode = error.exitCode;
   }
 }
 
