@@ -1,10 +1,15 @@
 import type { Readable } from 'node:stream';
 
-/** No line of an engine's is longer. One that is ends the stream. */
-const maxLineChars = 1 << 20;
+export interface JsonLinesOptions {
+  /** A longer line ends the stream. Default 1 Mi, as no line of a container engine's is longer. */
+  readonly maxLineChars?: number;
+}
 
 /** The objects in a stream of JSON, one a line. What is no JSON object is passed over. Throws as the stream does, or when a line has no end. */
-export async function* jsonLines(stream: Readable): AsyncGenerator<object> {
+export async function* jsonLines(
+  stream: Readable,
+  { maxLineChars = 1 << 20 }: JsonLinesOptions = {},
+): AsyncGenerator<object> {
   stream.setEncoding('utf8');
   let rest = '';
   for await (const chunk of stream as AsyncIterable<string>) {

@@ -1,0 +1,125 @@
+import type { IncomingMessage } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { WebSocketHandler } from '@kubernetes/client-node/dist/web-socket-handler.js';
+import { createWebSocketStream, WebSocket } from 'ws';
+import { ClusterError } from '../cluster_driver.ts';
+import { statusError } from './errors.ts';
+import type { ExecTransport } from './exec.ts';
+import type { ApiClient } from './http.ts';
+
+/**
+ * A command's streams over a WebSocket: each message begins with the number of a channel. The client library's own handler reads as
+ * fast as the socket brings, whoever consumes it; here `ws` reads as fast as it is consumed.
+ */
+
+/** The first is new with Kubernetes 1.30: only there the input can be closed without the rest. */
+const protocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'];
+const handshakeTimeoutMs = 30_000;
+/** Kubelets send pieces of 32 KB. */
+const maxMessageBytes = 4 * 1024 * 1024;
+/** What lies between may cut off who is silent. */
+const pingMs = 30_000;
+const maxErrorBytes = 64 * 1024;
+/** Of a terminal: end of input, as a user types it. */
+const endOfTransmission = Uint8Array.of(4);
+
+/** Rejects with ClusterError. */
+export async function openExecSocket(client: ApiClient, path: string, tty: boolean): Promise<ExecTransport> {
+  return await client.connected(async ({ server, agent }, headers) => {
+    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}${path}`, protocols, {
+      agent,
+      headers: headers as Record<string, string>,
+      handshakeTimeout: handshakeTimeoutMs,
+      maxPayload: maxMessageBytes,
+      perMessageDeflate: false,
+    });
+    // At once: what comes with the answer to the handshake must not be lost.
+    const stream = createWebSocketStream(socket, { readableObjectMode: true });
+    await opened(socket, stream);
+    return new SocketTransport(socket, stream, tty);
+  });
+}
+
+function opened(socket: WebSocket, stream: Duplex): Promise<void> {
+  return new Promise((resolve, reject) => {
+    stream.once('error', reject);
+    socket.once('open', () => {
+      stream.off('error', reject);
+      // Reading it throws; one that comes after that is of no interest.
+      stream.on('error', () => undefined);
+      resolve();
+    });
+    socket.once('unexpected-response', (request, response: IncomingMessage) => {
+      readSome(response)
+        .then((body) => {
+          const { statusCode: status = 0, headers } = response;
+          reject(statusError({ status, headers, body, plural: 'pods' }));
+        }, reject)
+        .finally(() => request.destroy());
+    });
+  });
+}
+
+class SocketTransport implements ExecTransport {
+  readonly frames: ExecTransport['frames'];
+  readonly #socket: WebSocket;
+  readonly #stream: Duplex;
+  readonly #tty: boolean;
+  readonly #pings: NodeJS.Timeout;
+
+  constructor(socket: WebSocket, stream: Duplex, tty: boolean) {
+    this.#socket = socket;
+    this.#stream = stream;
+    this.#tty = tty;
+    this.#pings = setInterval(() => {
+      if (socket.readyState === WebSocket.OPEN) socket.ping();
+    }, pingMs);
+    this.#pings.unref();
+    socket.once('close', () => clearInterval(this.#pings));
+    this.frames = read(stream);
+  }
+
+  send(channel: number, data: Uint8Array): Promise<void> {
+    const message = Buffer.allocUnsafe(data.byteLength + 1);
+    message.writeUint8(channel);
+    message.set(data, 1);
+    return new Promise((resolve) => {
+      if (this.#socket.readyState !== WebSocket.OPEN) return resolve();
+      // What goes wrong ends the stream, and is seen by who reads it.
+      this.#socket.send(message, () => resolve());
+    });
+  }
+
+  closeInput(): void {
+    const { StdinStream, CloseStream } = WebSocketHandler;
+    if (WebSocketHandler.supportsClose(this.#socket.protocol)) void this.send(CloseStream, Uint8Array.of(StdinStream));
+    else if (this.#tty) void this.send(StdinStream, endOfTransmission);
+  }
+
+  close(): void {
+    clearInterval(this.#pings);
+    this.#socket.close();
+    // An answer to the farewell is not waited for.
+    this.#stream.destroy();
+  }
+}
+
+async function* read(stream: Duplex): AsyncGenerator<{ channel: number; data: Uint8Array }> {
+  for await (const message of stream as AsyncIterable<Uint8Array | string>) {
+    // A text message is against the protocol.
+    if (typeof message === 'string')
+      throw new ClusterError('other', 'the API server sent text where bytes were expected');
+    const [channel] = message;
+    if (channel !== undefined) yield { channel, data: message.subarray(1) };
+  }
+}
+
+async function readSome(response: IncomingMessage): Promise<string> {
+  let body = '';
+  response.setEncoding('utf8');
+  for await (const piece of response as AsyncIterable<string>) {
+    body += piece;
+    if (body.length > maxErrorBytes) break;
+  }
+  return body;
+}

@@ -1,0 +1,275 @@
+import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { ClusterError } from '../cluster_driver.ts';
+import type { Connection, Connector } from './connection.ts';
+import { connectionError, isCertificateError, statusError } from './errors.ts';
+
+export interface ApiRequest {
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
+  /** From the API's root, with its query: `/api/v1/pods?limit=1`. */
+  readonly path: string;
+  /** Sent as JSON. */
+  readonly body?: unknown;
+  /** Default `application/json`. */
+  readonly contentType?: string;
+  readonly signal?: AbortSignal;
+  /** For the whole of it; of a stream, until it begins. Default 30 s. */
+  readonly timeoutMs?: number;
+  /** May be sent once more when a kept connection turns out to be closed. Default: GET only. */
+  readonly repeatable?: boolean;
+  /** The kind of object that it is about, as in paths: for its errors. */
+  readonly plural?: string;
+}
+
+export interface StreamRequest extends ApiRequest {
+  /** How long it may be silent; then it is broken off. Default: for ever. */
+  readonly idleMs?: number;
+}
+
+export interface ApiClientOptions {
+  readonly connector: Connector;
+  /** Default `baykeeper-agent`. */
+  readonly userAgent?: string;
+}
+
+export const defaultTimeoutMs = 30_000;
+/** No answer that is read as a whole is larger. */
+const maxBodyBytes = 64 * 1024 * 1024;
+const maxErrorBytes = 256 * 1024;
+
+/**
+ * Requests to a Kubernetes API: JSON over kept connections. Rejects with ClusterError and nothing else. What was refused with 401, or could not
+ * be sent because the server's certificate was not good, is tried once more when there are other credentials on this machine by now.
+ */
+export class ApiClient {
+  readonly #connector: Connector;
+  readonly #userAgent: string;
+  readonly #closing = new AbortController();
+
+  constructor({ connector, userAgent = 'baykeeper-agent' }: ApiClientOptions) {
+    this.#connector = connector;
+    this.#userAgent = userAgent;
+  }
+
+  get target(): string {
+    return this.#connector.target;
+  }
+
+  /** Aborts when everything is to end. */
+  get closing(): AbortSignal {
+    return this.#closing.signal;
+  }
+
+  /** Resolves to the JSON of a success. */
+  async request<T>(options: ApiRequest): Promise<T> {
+    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    try {
+      const text = await deadline.bound(
+        this.#send(options, deadline).then((response) => readBody(response, maxBodyBytes)),
+      );
+      return (text ? JSON.parse(text) : {}) as T;
+    } catch (cause) {
+      if (cause instanceof SyntaxError)
+        throw new ClusterError('other', 'the API server answered with something that is no JSON');
+      throw deadline.explain(cause);
+    } finally {
+      deadline.done();
+    }
+  }
+
+  /** As `request`, for what answers with words. */
+  async text(options: ApiRequest): Promise<string> {
+    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    try {
+      return await deadline.bound(this.#send(options, deadline).then((response) => readBody(response, maxErrorBytes)));
+    } catch (cause) {
+      throw deadline.explain(cause);
+    } finally {
+      deadline.done();
+    }
+  }
+
+  /**
+   * Resolves when a success begins. `signal` ends the stream as well: then, and when it breaks off or is silent for too long, reading it
+   * throws. Destroy it when it is not read to its end.
+   */
+  async stream(options: StreamRequest): Promise<IncomingMessage> {
+    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    try {
+      const response = await deadline.bound(this.#send(options, deadline));
+      const { signal, idleMs } = options;
+      const end = () => response.destroy(new ClusterError('cancelled', 'called off'));
+      const signals = signal ? [signal, this.#closing.signal] : [this.#closing.signal];
+      for (const one of signals) one.addEventListener('abort', end, { once: true });
+      response.once('close', () => {
+        for (const one of signals) one.removeEventListener('abort', end);
+      });
+      // Reading it throws; without a listener an error that comes before or after that would end the process.
+      response.on('error', () => undefined);
+      if (idleMs !== undefined) {
+        const { socket } = response;
+        socket.setTimeout(idleMs, () =>
+          response.destroy(new ClusterError('timeout', `nothing came for ${idleMs / 1000} s`)),
+        );
+        response.once('close', () => socket.setTimeout(0));
+      }
+      if (signals.some((one) => one.aborted)) end();
+      return response;
+    } catch (cause) {
+      throw deadline.explain(cause);
+    } finally {
+      deadline.done();
+    }
+  }
+
+  /** For what is not plain HTTP: calls `attempt` with the way in, and once more with new credentials when it says 401. */
+  async connected<T>(
+    attempt: (connection: Connection, headers: Record<string, string | string[]>) => Promise<T>,
+  ): Promise<T> {
+    let connection = await this.#connector.current();
+    for (let tries = 0; ; tries += 1) {
+      try {
+        return await attempt(connection, { 'User-Agent': this.#userAgent, ...connection.headers });
+      } catch (cause) {
+        const refused = isCertificateError(cause) || (cause instanceof ClusterError && cause.status === 401);
+        const renewed = refused && tries === 0 ? await this.#connector.renew(connection) : undefined;
+        if (!renewed) throw connectionError(cause, this.target);
+        connection = renewed;
+      }
+    }
+  }
+
+  /** Everything that is under way is called off. */
+  close(): void {
+    this.#closing.abort();
+    this.#connector.close();
+  }
+
+  async #send(options: ApiRequest, deadline: Deadline): Promise<IncomingMessage> {
+    const { method, path, contentType = 'application/json', plural } = options;
+    const body = options.body === undefined ? undefined : Buffer.from(JSON.stringify(options.body));
+    const repeatable = options.repeatable ?? method === 'GET';
+    return await this.connected(async (connection, headers) => {
+      const all = {
+        ...headers,
+        Accept: 'application/json',
+        ...(body && { 'Content-Type': contentType, 'Content-Length': String(body.byteLength) }),
+      };
+      for (let tries = 0; ; tries += 1) {
+        deadline.check();
+        const { response, error, reused } = await once(connection, { method, path, headers: all, body }, deadline);
+        if (response) {
+          const status = response.statusCode ?? 0;
+          if (status >= 200 && status < 300) return response;
+          const answer = await readBody(response, maxErrorBytes);
+          throw statusError({ status, headers: response.headers, body: answer, plural });
+        }
+        // The server closed it just as we began to use it again.
+        if (!reused || !repeatable || tries > 2) throw error;
+      }
+    });
+  }
+}
+
+interface Outcome {
+  readonly response?: IncomingMessage;
+  readonly error?: Error;
+  /** The connection had been used before, and broke before anything came back. */
+  readonly reused: boolean;
+}
+
+interface Message {
+  readonly method: string;
+  readonly path: string;
+  readonly headers: Record<string, string | string[]>;
+  readonly body: Buffer | undefined;
+}
+
+function once(connection: Connection, { method, path, headers, body }: Message, deadline: Deadline): Promise<Outcome> {
+  const { protocol, hostname, port, pathname } = new URL(connection.server);
+  return new Promise((resolve) => {
+    const request: ClientRequest = (protocol === 'http:' ? httpRequest : httpsRequest)({
+      // Brackets are of the URL, not of the address.
+      hostname: hostname.replace(/^\[|\]$/g, ''),
+      ...(port && { port }),
+      path: `${pathname.replace(/\/$/, '')}${path}`,
+      method,
+      headers,
+      agent: connection.agent,
+    });
+    deadline.cancel = (error) => request.destroy(error);
+    request.once('response', (response) => resolve({ response, reused: request.reusedSocket }));
+    request.on('error', (error: NodeJS.ErrnoException) => {
+      const broke = error.code === 'ECONNRESET' || error.code === 'EPIPE';
+      resolve({ error, reused: request.reusedSocket && broke && !deadline.over });
+    });
+    request.end(body);
+  });
+}
+
+/** Ends a request that takes too long, or that its caller does not want any more, and knows afterwards that this is why. */
+class Deadline {
+  /** Ends what is under way. */
+  cancel: (error: Error) => void = () => undefined;
+  readonly #signals: readonly AbortSignal[];
+  readonly #timer: NodeJS.Timeout;
+  readonly #target: string;
+  readonly #ended = Promise.withResolvers<never>();
+  #reason: ClusterError | undefined;
+
+  constructor({ signal, timeoutMs = defaultTimeoutMs }: ApiRequest, closing: AbortSignal, target: string) {
+    this.#signals = signal ? [signal, closing] : [closing];
+    this.#target = target;
+    this.#ended.promise.catch(() => undefined);
+    this.#timer = setTimeout(() => {
+      this.#end(new ClusterError('timeout', `the API server at ${target} did not answer within ${timeoutMs / 1000} s`));
+    }, timeoutMs);
+    for (const one of this.#signals) one.addEventListener('abort', this.#abort, { once: true });
+    if (this.#signals.some((one) => one.aborted)) this.#abort();
+  }
+
+  get over(): boolean {
+    return this.#reason !== undefined;
+  }
+
+  check(): void {
+    if (this.#reason) throw this.#reason;
+  }
+
+  /** As `work`, but it does not wait for what cannot be called off, as a credential plugin. */
+  bound<T>(work: Promise<T>): Promise<T> {
+    return Promise.race([work, this.#ended.promise]);
+  }
+
+  explain(cause: unknown): ClusterError {
+    return this.#reason ?? connectionError(cause, this.#target);
+  }
+
+  done(): void {
+    clearTimeout(this.#timer);
+    for (const one of this.#signals) one.removeEventListener('abort', this.#abort);
+    this.cancel = () => undefined;
+  }
+
+  readonly #abort = () => this.#end(new ClusterError('cancelled', 'called off'));
+
+  #end(reason: ClusterError): void {
+    this.#reason ??= reason;
+    this.cancel(this.#reason);
+    this.#ended.reject(this.#reason);
+  }
+}
+
+async function readBody(response: IncomingMessage, maxBytes: number): Promise<string> {
+  const pieces: Buffer[] = [];
+  let size = 0;
+  for await (const piece of response as AsyncIterable<Buffer>) {
+    size += piece.byteLength;
+    if (size > maxBytes) {
+      response.destroy();
+      throw new ClusterError('other', `the API server's answer is larger than ${maxBytes / 1024 / 1024} MB`);
+    }
+    pieces.push(piece);
+  }
+  return Buffer.concat(pieces, size).toString('utf8');
+}

@@ -1,0 +1,162 @@
+import type { IncomingMessage } from 'node:http';
+import type { V1Status } from '@kubernetes/client-node/dist/gen/models/V1Status.js';
+import { Backoff } from '../../backoff.ts';
+import type { Clock } from '../../clock.ts';
+import {
+  ClusterError,
+  type ClusterObject,
+  type ResourceType,
+  type WatchEvent,
+  type WatchOptions,
+} from '../cluster_driver.ts';
+import { jsonLines } from '../json_lines.ts';
+import { connectionError, statusObjectError } from './errors.ts';
+import type { ApiClient } from './http.ts';
+import { readList } from './list.ts';
+import { collectionPath, selectors, withQuery } from './paths.ts';
+
+export interface WatchContext {
+  readonly client: ApiClient;
+  readonly clock: Clock;
+  /** In [0, 1). Default `Math.random`. */
+  readonly random?: () => number;
+  /** How long a connection may be silent. The API server sends a bookmark each minute. Default 90 s. */
+  readonly idleMs?: number;
+  /** After how long the API server is to end a watch in order; up to twice that. Default 4 min. */
+  readonly lifetimeMs?: number;
+}
+
+/** Objects are read in small pieces: what counts is the memory that is taken at a time. */
+const chunkSize = 100;
+/** An object has up to 1.5 MB in etcd's own form, and more in JSON. */
+const maxLineChars = 16 << 20;
+const baseMs = 250;
+const maxMs = 15_000;
+const maxRetryAfterMs = 60_000;
+/** A stream that lived so long has worked: its end is nobody's fault. */
+const settledMs = 1_000;
+
+/** A line of a watch. */
+interface Line {
+  readonly type?: unknown;
+  readonly object?: unknown;
+}
+
+/** See ClusterDriver.watch. */
+export async function* watch<T>(
+  context: WatchContext,
+  type: ResourceType,
+  options: WatchOptions<T>,
+): AsyncGenerator<WatchEvent<T>> {
+  const { client, clock, random } = context;
+  const { signal, transform = (object) => object as T } = options;
+  const backoff = new Backoff({ baseMs, maxMs, random });
+  /** Where to go on. Undefined: what is known may be wrong, and everything is read anew. */
+  let version: string | undefined;
+  /** What was said to be wrong; undefined: nothing. */
+  let problem: string | undefined;
+
+  while (!signal.aborted) {
+    let error: ClusterError | undefined;
+    const opened = performance.now();
+    let delivered = false;
+    try {
+      if (version === undefined) {
+        version = yield* snapshot(context, type, options);
+        problem = undefined;
+      }
+      const stream = await openWatch(context, type, options, version);
+      if (problem !== undefined) {
+        problem = undefined;
+        yield { type: 'up' };
+      }
+      try {
+        for await (const { type: what, object } of jsonLines(stream, { maxLineChars }) as AsyncIterable<Line>) {
+          const change = readLine(what, object);
+          version = change.resourceVersion;
+          delivered = true;
+          if (change.type !== 'bookmark') yield { type: change.type, item: transform(change.object) };
+        }
+      } finally {
+        stream.destroy();
+      }
+    } catch (cause) {
+      error = connectionError(cause, client.target);
+    }
+    if (signal.aborted || error?.kind === 'cancelled') break;
+
+    if (delivered || performance.now() - opened > settledMs) backoff.reset();
+    if (error?.kind === 'gone') version = undefined;
+    // The end of a stream that worked is nothing to speak of, until it cannot be replaced.
+    const away = version === undefined || problem !== undefined || backoff.failures > 0 || error?.status !== undefined;
+    if (error && error.kind !== 'gone' && away) {
+      // While it was away it may have been set back to an older state (a restored backup), in which our version means something else.
+      if (error.status === undefined || error.kind === 'unavailable') version = undefined;
+      const said = `${error.kind} ${error.message}`;
+      if (said !== problem) yield { type: 'down', error };
+      problem = said;
+    }
+    // Also after the end of a stream that worked: many were ended by the same restart.
+    await pause(clock, Math.max(backoff.nextMs(), Math.min(error?.retryAfterMs ?? 0, maxRetryAfterMs)), signal);
+  }
+}
+
+/** All that there is. Returns the version from which to watch on. A generator of its own, so that nothing holds the list afterwards. */
+async function* snapshot<T>(
+  { client }: WatchContext,
+  type: ResourceType,
+  { transform = (object) => object as T, ...options }: WatchOptions<T>,
+): AsyncGenerator<WatchEvent<T>, string> {
+  const { items, resourceVersion } = await readList(client, type, { ...options, transform, chunkSize });
+  yield { type: 'snapshot', items, resourceVersion };
+  return resourceVersion;
+}
+
+/** Rejects with ClusterError. */
+async function openWatch<T>(
+  { client, random = Math.random, idleMs = 90_000, lifetimeMs = 240_000 }: WatchContext,
+  type: ResourceType,
+  { signal, ...selection }: WatchOptions<T>,
+  resourceVersion: string,
+): Promise<IncomingMessage> {
+  const query = {
+    ...selectors(selection),
+    watch: true,
+    allowWatchBookmarks: true,
+    resourceVersion,
+    timeoutSeconds: Math.ceil((lifetimeMs / 1000) * (1 + random())),
+  };
+  const path = withQuery(collectionPath(type, selection.namespace), query);
+  return await client.stream({ method: 'GET', path, plural: type.plural, signal, idleMs });
+}
+
+type Change =
+  | { readonly type: 'put' | 'delete'; readonly object: ClusterObject; readonly resourceVersion: string }
+  | { readonly type: 'bookmark'; readonly resourceVersion: string };
+
+/** Throws ClusterError: what the API server says went wrong, or that it says something else than a watch does. */
+export function readLine(type: unknown, object: unknown): Change {
+  if (type === 'ERROR') throw statusObjectError((object ?? {}) as V1Status);
+  const one = object as ClusterObject | null | undefined;
+  const resourceVersion = one?.metadata?.resourceVersion;
+  if (!one || typeof resourceVersion !== 'string' || resourceVersion === '') {
+    throw new ClusterError('other', 'the API server sent something that is no change of an object');
+  }
+  if (type === 'BOOKMARK') return { type: 'bookmark', resourceVersion };
+  if (type === 'ADDED' || type === 'MODIFIED') return { type: 'put', object: one, resourceVersion };
+  if (type === 'DELETED') return { type: 'delete', object: one, resourceVersion };
+  throw new ClusterError('other', `the API server sent a change of a kind that is not known: ${JSON.stringify(type)}`);
+}
+
+function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      cancel();
+      signal.removeEventListener('abort', done);
+      resolve();
+    };
+    const cancel = clock.after(ms, done);
+    signal.addEventListener('abort', done, { once: true });
+    if (signal.aborted) done();
+  });
+}
