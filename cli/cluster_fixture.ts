@@ -36,7 +36,7 @@ export interface ClusterFixture {
   put<K extends ClusterKind>(kind: K, name: string, change?: (object: ShapeOf[K]) => void): ShapeOf[K];
   remove(kind: ClusterKind, name: string): void;
   /** What a dry run of the cluster says of one manifest. */
-  dryRun: (object: ClusterObject) => { live?: JsonObject; merged?: JsonObject; error?: ConnectError };
+  dryRun: (object: ClusterObject) => { live?: JsonObject; merged?: JsonObject; error?: ConnectError; field?: string };
   /** What `PodLogs` sends. */
   logs: string[];
   /** What `ExecutePod` does. */
@@ -98,11 +98,11 @@ export class Cluster implements ClusterFixture {
     const kind = (Object.keys(kinds) as ClusterKind[]).find((one) => kinds[one].field === given.case);
     const value = given.value as ClusterObject | undefined;
     if (!kind || value?.metadata?.bay !== clusterBay) return undefined;
-    const { live, merged, error } = validateOnly ? this.dryRun(value) : {};
+    const { live, merged, error, field = '' } = validateOnly ? this.dryRun(value) : {};
     if (error)
       return {
         outcome: ApplyOutcome.REFUSED,
-        error: { code: error.code, message: error.rawMessage },
+        error: { code: error.code, message: error.rawMessage, field },
       };
     const before = this.objects.get(`${kind}/${value.metadata.namespace || 'default'}/${value.metadata.name}`);
     const outcome = before ? ApplyOutcome.CONFIGURED : ApplyOutcome.CREATED;
@@ -161,8 +161,10 @@ export class Cluster implements ClusterFixture {
           throw new ConnectError(`there is a ${kind} "${name}" already`, Code.AlreadyExists);
         return { [field]: cluster.put(kind, name, (fresh) => Object.assign(fresh, { spec: object.spec })) };
       },
-      [`delete${kind}`]: (request: Place) => {
+      [`delete${kind}`]: (request: Place & { allowMissing: boolean }) => {
         cluster.#called(`delete${kind}`, request);
+        if (request.allowMissing && !cluster.objects.has(`${kind}/${request.namespace || 'default'}/${request.name}`))
+          return {};
         cluster.remove(kind, cluster.#find(kind, request).metadata?.name ?? '');
         return {};
       },

@@ -328,9 +328,9 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
               };
             const name = nameOf(object.value);
             const before = fixture.containers.get(key('', name));
-            if (before?.spec?.image === image) return { outcome: ApplyOutcome.UNCHANGED };
+            if (before?.spec?.image === image) return { outcome: ApplyOutcome.UNCHANGED, manifest };
             if (!request.validateOnly) fixture.put(name, (fresh) => Object.assign(fresh, { spec: object.value.spec }));
-            return { outcome: before ? ApplyOutcome.CONFIGURED : ApplyOutcome.CREATED };
+            return { outcome: before ? ApplyOutcome.CONFIGURED : ApplyOutcome.CREATED, manifest };
           }),
         };
       },

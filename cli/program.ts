@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises';
 import { Command, CommanderError } from 'commander';
+import { withDryRunValue } from './dry_run.ts';
 import { exitStatus, renderError, UsageError } from './errors.ts';
 import { type Io, write } from './io.ts';
 import { type CommandModule, type Environment, globalValueFlags, Sessions, withGlobals } from './session.ts';
@@ -23,6 +24,7 @@ const commands: readonly CommandEntry[] = [
   { name: 'run', summary: 'run a container', load: () => import('./commands/run.ts') },
   { name: 'create', summary: 'make objects, from files or by name', load: () => import('./commands/create.ts') },
   { name: 'apply', summary: 'make objects as files say', load: () => import('./commands/apply.ts') },
+  { name: 'diff', summary: 'show what apply would change', load: () => import('./commands/diff.ts') },
   { name: 'edit', summary: 'change an object in your editor', load: () => import('./commands/edit.ts') },
   { name: 'label', summary: 'set and take away labels', load: () => import('./commands/label.ts') },
   { name: 'annotate', summary: 'set and take away annotations', load: () => import('./commands/annotate.ts') },
@@ -78,7 +80,7 @@ Exit status:
   2 wrong usage              7 not in time
   3 not known or allowed     8 a value that cannot be
   4 not found                9 not built yet             130 interrupted
-  exec passes on the exit status of what it ran.
+  exec passes on the exit status of what it ran; diff ends with 1 when there are differences.
 `;
 
 /** Runs one command line (without the program's own name) to its end. Resolves with the exit status; does not throw. */
@@ -146,9 +148,9 @@ export function commandSummaries(): readonly { readonly name: string; readonly s
   return commands.filter((entry) => !entry.hidden);
 }
 
-/** `help X…` means `X… --help`. */
+/** `help X…` means `X… --help`, and a bare `--dry-run` one by the server. */
 function normalise(argv: readonly string[]): readonly string[] {
-  return argv[0] === 'help' && argv.length > 1 ? [...argv.slice(1), '--help'] : argv;
+  return withDryRunValue(argv[0] === 'help' && argv.length > 1 ? [...argv.slice(1), '--help'] : argv);
 }
 
 function commandWord(argv: readonly string[]): string | undefined {

@@ -64,3 +64,10 @@ export async function bayctl(
   const status = await run(argv, io);
   return { stdout: io.text('stdout'), stderr: io.text('stderr'), status };
 }
+
+/** What the last call of the fixture was given. */
+export function lastInput<T>(plane: ControlPlaneFixture): T {
+  const last = plane.calls.at(-1);
+  if (!last) throw new Error('there was no call');
+  return last.input as T;
+}

@@ -1,5 +1,7 @@
 import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import type { Command } from 'commander';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { parsePositiveCount, parsePositiveDuration } from '../args.ts';
 import { CliError } from '../errors.ts';
@@ -24,7 +26,12 @@ export function register(parent: Command, environment: Environment): void {
     .action(async (name: string, flags: Parameters<typeof createBay>[2], self: Command) =>
       createBay(await environment.open(self), name, flags),
     );
-  examples(withGlobals(bayOptions(create)), 'bayctl bay create edge-1', 'bayctl bay create edge-1 --model racks');
+  examples(
+    withGlobals(bayOptions(create)),
+    'bayctl bay create edge-1',
+    'bayctl bay create edge-2 --engine kubernetes',
+    'bayctl bay create edge-3 --model racks',
+  );
 
   const join = command
     .command('join-command')
@@ -35,6 +42,7 @@ export function register(parent: Command, environment: Environment): void {
     .option('--description <text>', 'what it is for, shown by `bayctl token list`')
     .action(async (name: string, flags: JoinFlags, self: Command) => {
       const session = await environment.open(self);
+      const { bay } = await session.api.unary(BayService.method.getBay, { name });
       const response = await session.api.unary(JoinTokenService.method.createJoinToken, {
         bay: name,
         ...(flags.ttl === undefined ? {} : { ttl: durationFromMs(flags.ttl) }),
@@ -46,6 +54,11 @@ export function register(parent: Command, environment: Environment): void {
       if (line === '' || isHostile(line))
         throw new CliError('the server gave a join command that is not one plain line');
       await session.out(`${line}\n`);
+      if (bay?.spec?.containerEngine === ContainerEngine.KUBERNETES) {
+        await session.err(
+          'Run it on a master of the cluster, with --kubeconfig FILE behind it; in a pod of the cluster, as it is.\n',
+        );
+      }
     });
   examples(withGlobals(join), 'bayctl bay join-command edge-1', 'bayctl bay join-command edge-1 --ttl 24h --uses 10');
 }

@@ -1,7 +1,3 @@
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { Code, ConnectError } from '@connectrpc/connect';
 import test from 'ava';
 import {
   type Container,
@@ -9,19 +5,9 @@ import {
   PortProtocol,
   RestartPolicy,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
-import { type ControlPlaneFixture, startFixture } from '../control_plane_fixture.ts';
+import { startFixture } from '../control_plane_fixture.ts';
 import { readyNode } from '../node_fixture.ts';
-import { bayctl } from '../run_fixture.ts';
-
-async function folder(): Promise<AsyncDisposable & { path: string }> {
-  const path = await mkdtemp(join(tmpdir(), 'bayctl-test-'));
-  return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
-}
-
-/** What the last call was given. */
-function lastInput<T>(plane: ControlPlaneFixture): T {
-  return plane.calls.at(-1)?.input as T;
-}
+import { bayctl, lastInput } from '../run_fixture.ts';
 
 test('get nodes shows a table that lines up', async (t) => {
   await using plane = await startFixture();
@@ -207,32 +193,6 @@ test('run --wait ends when it runs, and fails with the reason when it cannot', a
   t.regex((await bayctl(plane, ['run', 'web', '-b', 'local', '--image', 'nginx', '--wait'])).stdout, /is running/);
 });
 
-test('logs keep stdout and stderr apart', async (t) => {
-  await using plane = await startFixture();
-  plane.put('web');
-  plane.logs.push(['stdout', 'out\n'], ['stderr', 'err\n']);
-  t.deepEqual(await bayctl(plane, ['logs', 'container/web', '-b', 'local', '--tail', '5', '--since', '1h']), {
-    stdout: 'out\n',
-    stderr: 'err\n',
-    status: 0,
-  });
-  t.like(lastInput(plane), { tailLines: 5n, follow: false });
-  t.is((await bayctl(plane, ['logs', 'web', '-b', 'local'])).stdout, 'out\n');
-});
-
-test('exec passes on output, input and exit status', async (t) => {
-  await using plane = await startFixture();
-  t.is(
-    (await bayctl(plane, ['exec', 'container/web', '-b', 'local', '--', 'ls', '-l'])).stdout,
-    'ran ls -l tty=false size=0x0\r\n',
-  );
-  const ended = await bayctl(plane, ['exec', 'container/web', '-b', 'local', '--', 'exit', '42']);
-  t.deepEqual(ended, { stdout: '', stderr: 'ending\n', status: 42 });
-  const fed = await bayctl(plane, ['exec', '-i', 'container/web', '-b', 'local', '--', 'cat'], { stdin: 'hello' });
-  t.is(fed.stdout, 'ran cat tty=false size=0x0\r\ngot "hello"\r\n');
-  t.is(fed.status, 0);
-});
-
 test('why shows the chain and the sentence', async (t) => {
   await using plane = await startFixture();
   const { stdout } = await bayctl(plane, ['why', 'container/web', '-b', 'local']);
@@ -337,71 +297,4 @@ test('wait for phase, condition, jsonpath and deletion', async (t) => {
   t.is((await bayctl(plane, ['wait', '--for=delete', 'container/gone', '-b', 'local'])).status, 0);
   t.is((await bayctl(plane, ['wait', '--for=phase=RUNNING', 'container/gone', '-b', 'local'])).status, 4);
   t.is((await bayctl(plane, ['wait', '--for=nonsense', 'container/web', '-b', 'local'])).status, 2);
-});
-
-test('apply tells what became of each, refuses on stderr, and ends with 1 when any was refused', async (t) => {
-  await using plane = await startFixture();
-  await using dir = await folder();
-  const file = join(dir.path, 'all.yaml');
-  const container = (name: string, image: string) =>
-    `apiVersion: baykeeper/v1\nkind: Container\nmetadata: {name: ${name}}\nspec: {image: ${image}, restart_policy: on-failure}\n`;
-  await writeFile(file, [container('a', 'x'), container('b', 'refused'), container('c', 'y')].join('---\n'));
-  const { stdout, stderr, status } = await bayctl(plane, ['apply', '-f', dir.path, '-b', 'local']);
-  t.is(stdout, 'container/a created\ncontainer/c created\n');
-  t.is(
-    stderr,
-    `Error: ${file}, document 2: container/b refused: spec.image: this image may not be used (INVALID_ARGUMENT)\n`,
-  );
-  t.is(status, 1);
-  t.is(
-    (await bayctl(plane, ['apply', '-f', '-', '-b', 'local', '--dry-run'], { stdin: container('a', 'z') })).stdout,
-    'container/a configured (dry run)\n',
-  );
-  t.is(
-    (await bayctl(plane, ['apply', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
-    'container/a unchanged\n',
-  );
-  t.is(
-    (await bayctl(plane, ['delete', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
-    'container/a deleted\n',
-  );
-  t.is(
-    (await bayctl(plane, ['create', '-f', '-', '-b', 'local'], { stdin: container('a', 'x') })).stdout,
-    'container/a created\n',
-  );
-});
-
-test('edit sends what the editor left, guarded by the etag, and comes back with the error', async (t) => {
-  await using plane = await startFixture();
-  await using dir = await folder();
-  plane.put('web');
-  const script = join(dir.path, 'editor.sh');
-  const editor = { EDITOR: `sh ${script}` };
-  await writeFile(script, 'sed -i "s/busybox/nginx/" "$1"\n');
-  t.is(
-    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).stdout,
-    'container/web edited\n',
-  );
-  t.is(plane.containers.get('default/web')?.spec?.image, 'nginx');
-  t.is(
-    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: { EDITOR: 'true' } })).stderr,
-    'Edit cancelled, nothing changed.\n',
-  );
-
-  // First a typing error; the second time the comment is there and the mistake is mended.
-  await writeFile(
-    script,
-    `if grep -q "unknown field" "$1"; then sed -i "s/imagee: nginx/image: caddy/" "$1"; else sed -i "s/image: nginx/imagee: nginx/" "$1"; fi; cp "$1" ${dir.path}/last\n`,
-  );
-  t.is(
-    (await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).stdout,
-    'container/web edited\n',
-  );
-  t.is(plane.containers.get('default/web')?.spec?.image, 'caddy');
-  t.regex(await readFile(join(dir.path, 'last'), 'utf8'), /# your text, document 1: spec\.imagee: unknown field/);
-
-  plane.failures.set('updateContainer', new ConnectError('it was changed by somebody else', Code.Aborted));
-  await writeFile(script, 'sed -i "s/^  image: caddy/  image: again/" "$1"\n');
-  t.is((await bayctl(plane, ['edit', 'container/web', '-b', 'local'], { env: editor })).status, 0);
-  t.is(plane.containers.get('default/web')?.spec?.image, 'again');
 });

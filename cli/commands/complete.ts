@@ -4,6 +4,7 @@ import { write } from '../io.ts';
 import { findKind, type KindName, type KindRow, kindRow, kindRows } from '../kinds.ts';
 import { metadataOf } from '../objects.ts';
 import { escapeLine } from '../output/escape.ts';
+import { outputWords } from '../output/printer.ts';
 import type { Environment, Session } from '../session.ts';
 
 /** Somebody waits with a finger on the tab key. */
@@ -139,7 +140,7 @@ async function optionValues(environment: Environment, line: Line, option: Option
     case 'context':
       return contexts(environment);
     case 'output':
-      return ['wide', 'json', 'yaml', 'name', 'jsonpath='].map(plain);
+      return outputWords.map(plain);
     case 'restart':
       return ['always', 'on-failure', 'never'].map(plain);
     case 'engine':

@@ -3,20 +3,20 @@ import type { Command } from 'commander';
 import { BayModelSchema } from '../../proto/gen/baykeeper/v1/bay_model_pb.js';
 import { BaySchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
 import { ContainerEngine, Provisioner } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import { type ClusterFlags, clusterOptions, type FileFlags, fileOptions, readObjects } from '../apply_manifests.ts';
 import { collect, parseCount, parsePair } from '../args.ts';
+import { dryRunOption } from '../dry_run.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
 import { type AnyObject, label } from '../objects.ts';
 import { escapeLine } from '../output/escape.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
-import { readObjects } from './apply.ts';
 
-interface CreateFlags {
-  readonly filename?: readonly string[];
-  readonly recursive?: boolean;
+interface CreateFlags extends FileFlags, ClusterFlags {
   readonly dryRun?: boolean;
 }
 
 interface BayFlags {
+  readonly engine?: string;
   readonly model?: string;
   readonly nodes?: number;
   readonly label?: readonly (readonly [string, string])[];
@@ -37,18 +37,16 @@ interface BayModelFlags {
   readonly dryRun?: boolean;
 }
 
+const engines: Readonly<Record<string, ContainerEngine>> = {
+  docker: ContainerEngine.DOCKER,
+  kubernetes: ContainerEngine.KUBERNETES,
+};
+
 /** `bayctl create`. */
 export function register(parent: Command, environment: Environment): void {
   const command = parent
     .command('create')
     .description('make objects, from files or by name; an error when one is there already')
-    .option(
-      '-f, --filename <path>',
-      'a file or folder of YAML or JSON, or - for stdin; may be given several times',
-      collect(String),
-    )
-    .option('-R, --recursive', 'with a folder: also what is in the folders in it')
-    .option('--dry-run', 'check everything, and do nothing')
     .action(async (flags: CreateFlags, self: Command) => {
       if (self.args.length > 0)
         throw new UsageError(
@@ -56,7 +54,7 @@ export function register(parent: Command, environment: Environment): void {
         );
       if (!flags.filename) throw new UsageError('say what: create bay NAME, create baymodel NAME, or -f FILE');
       const session = await environment.open(self);
-      const sources = await readObjects(session, flags.filename, flags.recursive === true);
+      const sources = await readObjects(session, flags, { generateNames: true });
       let status = 0;
       for (const { object, where } of sources) {
         try {
@@ -71,6 +69,8 @@ export function register(parent: Command, environment: Environment): void {
       }
       if (status) throw new SilentExit(status);
     });
+  clusterOptions(fileOptions(command));
+  dryRunOption(command, 'check everything, and do nothing');
   examples(
     withGlobals(command),
     'bayctl create -f web.yaml -b local',
@@ -87,7 +87,8 @@ export function register(parent: Command, environment: Environment): void {
   examples(
     withGlobals(bayOptions(bay)),
     'bayctl create bay edge-1',
-    'bayctl create bay edge-1 --model racks --label site=north',
+    'bayctl create bay edge-2 --engine kubernetes',
+    'bayctl create bay edge-3 --model racks --label site=north',
   );
   const model = command
     .command('baymodel')
@@ -104,31 +105,37 @@ export function register(parent: Command, environment: Environment): void {
     .option('--fixed-network <cidr>', "the range of the nodes' own network")
     .option('--dns-server <address>', 'the name server of the nodes')
     .option('--docker-volume-size <gib>', "size of the volume for Docker's data, in GiB", parseCount)
-    .option('--dry-run', 'check everything, and do nothing')
     .action(async (name: string, flags: BayModelFlags, self: Command) =>
       createBayModel(await environment.open(self), name, flags),
     );
+  dryRunOption(model, 'check everything, and do nothing');
   examples(
     withGlobals(model),
     'bayctl create baymodel racks --engine docker',
+    'bayctl create baymodel clusters --engine kubernetes',
     'bayctl create baymodel cloud --engine docker --provisioner heat --image debian-12 --flavor m1.small',
   );
 }
 
 /** The options of `create bay` and `bay create`. */
 export function bayOptions(command: Command): Command {
-  return command
-    .option('--model <name>', 'the bay model it is made from (default: Docker on nodes that join)')
+  command
+    .option('--engine <engine>', 'docker or kubernetes (default: as the model says; without one docker)')
+    .option('--model <name>', 'the bay model it is made from (default: nodes join by themselves)')
     .option('--nodes <count>', 'how many nodes it should have', parseCount)
-    .option('--label <key=value>', 'a label; may be given several times', collect(parsePair))
-    .option('--dry-run', 'check everything, and do nothing');
+    .option('--label <key=value>', 'a label; may be given several times', collect(parsePair));
+  return dryRunOption(command, 'check everything, and do nothing');
 }
 
 /** Makes a bay, and says so. */
 export async function createBay(session: Session, name: string, flags: BayFlags): Promise<void> {
   const bay = createMessage(BaySchema, {
     metadata: { name, labels: Object.fromEntries(flags.label ?? []) },
-    spec: { bayModel: flags.model ?? '', nodeCount: flags.nodes ?? 0 },
+    spec: {
+      bayModel: flags.model ?? '',
+      nodeCount: flags.nodes ?? 0,
+      ...(flags.engine === undefined ? {} : { containerEngine: choose('--engine', engines, flags.engine) }),
+    },
   });
   await createOne(session, bay, flags.dryRun === true);
 }
@@ -137,11 +144,7 @@ async function createBayModel(session: Session, name: string, flags: BayModelFla
   const model = createMessage(BayModelSchema, {
     metadata: { name },
     spec: {
-      containerEngine: choose(
-        '--engine',
-        { docker: ContainerEngine.DOCKER, kubernetes: ContainerEngine.KUBERNETES },
-        flags.engine,
-      ),
+      containerEngine: choose('--engine', engines, flags.engine),
       provisioner: choose('--provisioner', { enroll: Provisioner.ENROLL, heat: Provisioner.HEAT }, flags.provisioner),
       image: flags.image ?? '',
       flavor: flags.flavor ?? '',

@@ -1,17 +1,16 @@
 import type { Command } from 'commander';
-import { collect, parseBoolean, parsePositiveDuration } from '../args.ts';
+import { type FileFlags, fileOptions, readObjects } from '../apply_manifests.ts';
+import { parseBoolean, parsePositiveDuration } from '../args.ts';
 import { awaitObject } from '../await_object.ts';
+import { dryRunOption } from '../dry_run.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
 import { kindOf, metadataOf } from '../objects.ts';
 import { escapeLine } from '../output/escape.ts';
 import { Progress } from '../output/progress.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
 import { findTargets, type PlacedTarget, type TargetFlags } from '../targets.ts';
-import { readObjects } from './apply.ts';
 
-interface DeleteFlags extends TargetFlags {
-  readonly filename?: readonly string[];
-  readonly recursive?: boolean;
+interface DeleteFlags extends TargetFlags, FileFlags {
   readonly force?: boolean;
   readonly wait: boolean;
   readonly timeout: number;
@@ -28,12 +27,6 @@ export function register(parent: Command, environment: Environment): void {
     .description('delete objects, and wait until nothing of them runs')
     .argument('[kind]', 'kind, or KIND/NAME')
     .argument('[name...]', 'names or uids')
-    .option(
-      '-f, --filename <path>',
-      'what a file or folder names, or - for stdin; may be given several times',
-      collect(String),
-    )
-    .option('-R, --recursive', 'with a folder: also what is in the folders in it')
     .option('-l, --selector <labels>', 'those with these labels')
     .option('--filter <cel>', 'those for which this CEL expression is true')
     .option('--all', 'all of the kind in the namespace')
@@ -43,29 +36,29 @@ export function register(parent: Command, environment: Environment): void {
     .option('--wait [bool]', 'wait until it is done (default: true)', parseBoolean, true)
     .option('--timeout <time>', 'how long to wait', parsePositiveDuration, defaultTimeoutMs)
     .option('--ignore-not-found', 'no error where there is none of that name')
-    .option('--dry-run', 'say what would be deleted, and do nothing')
     .action(async (kind: string | undefined, names: string[], flags: DeleteFlags, self: Command) => {
       const session = await environment.open(self);
       const words = kind === undefined ? [] : [kind, ...names];
       if (flags.filename && words.length > 0) throw new UsageError('give -f or names, not both');
       if (!flags.filename && words.length === 0) throw new UsageError('say which objects, or -f FILE');
-      const targets = flags.filename
-        ? await fromFiles(session, flags.filename, flags)
-        : await findTargets(session, words, flags);
+      const targets = flags.filename ? await fromFiles(session, flags) : await findTargets(session, words, flags);
       if (targets.length === 0) await session.err('Nothing to delete.\n');
       await deleteAll(session, targets, flags);
     });
+  fileOptions(command, 'what a file or folder names');
+  dryRunOption(command, 'say what would be deleted, and do nothing');
   examples(
     withGlobals(command),
     'bayctl delete container web -b local',
     'bayctl delete container/web container/db -b local --no-wait',
     'bayctl delete containers -b local -l tier=web',
     'bayctl delete -f web.yaml -b local',
+    'bayctl delete pod/redis-master rc/redis -b edge-1 --timeout 2m',
   );
 }
 
-async function fromFiles(session: Session, paths: readonly string[], flags: DeleteFlags): Promise<PlacedTarget[]> {
-  const sources = await readObjects(session, paths, flags.recursive === true);
+async function fromFiles(session: Session, flags: DeleteFlags): Promise<PlacedTarget[]> {
+  const sources = await readObjects(session, flags);
   // What is in a bay goes before the bay.
   return sources.reverse().map(({ object }) => {
     const { name, bay, namespace } = metadataOf(object);

@@ -14,6 +14,7 @@ import { escapeLine, escapeText } from '../output/escape.ts';
 import { sparseJson } from '../output/object_json.ts';
 import { yamlText } from '../output/yaml.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
+import { isKubernetesKind, v1Manifest } from '../v1_manifest.ts';
 
 const heading =
   '# Change labels, annotations and spec, save and leave. An empty file, or one unchanged, changes nothing.\n';
@@ -28,7 +29,12 @@ export function register(parent: Command, environment: Environment): void {
     .action(async (kind: string, name: string | undefined, _flags: unknown, self: Command) =>
       edit(await environment.open(self), name === undefined ? [kind] : [kind, name]),
     );
-  examples(withGlobals(command), 'bayctl edit container/web -b local', 'EDITOR=nano bayctl edit bay edge-1');
+  examples(
+    withGlobals(command),
+    'bayctl edit container/web -b local',
+    'bayctl edit rc/redis -b edge-1',
+    'EDITOR=nano bayctl edit bay edge-1',
+  );
 }
 
 async function edit(session: Session, words: readonly string[]): Promise<void> {
@@ -53,8 +59,8 @@ async function edit(session: Session, words: readonly string[]): Promise<void> {
         throw new CliError(`nothing changed: ${failure.message}`, failure.exitStatus, { cause: failure });
       }
       try {
-        const changed = parseEdited(session, original, target.kind, text);
-        await session.objects.update(changed, ['metadata.labels', 'metadata.annotations', 'spec']);
+        const changed = parseEdited(original, target.kind, text);
+        await session.objects.update(changed, editedPaths(original));
         return session.out(`${escapeLine(label(original))} edited\n`);
       } catch (error) {
         if (!(error instanceof CliError) || !mayBeMended(error)) throw error;
@@ -86,8 +92,15 @@ function mayBeMended(error: CliError): boolean {
   );
 }
 
+/** Of what is a `v1` manifest to its user, `adopt` and the like are not in the text, so they stay. */
+function editedPaths(object: AnyObject): readonly string[] {
+  const spec = isKubernetesKind(object) ? ['spec.manifest', 'spec.metadata'] : ['spec'];
+  return ['metadata.labels', 'metadata.annotations', ...spec];
+}
+
 /** What a user can change, and what says which object it is. */
 function editable(object: AnyObject): string {
+  if (isKubernetesKind(object)) return v1Manifest(object);
   const { apiVersion, kind, spec } = sparseJson(object) as {
     apiVersion: string;
     kind: string;
@@ -103,14 +116,14 @@ function editable(object: AnyObject): string {
 }
 
 /** The edited object, bound to the one it was made from: its uid, and the etag that makes a later change by others an error. */
-function parseEdited(session: Session, original: AnyObject, kind: KindRow, text: string): AnyObject {
+function parseEdited(original: AnyObject, kind: KindRow, text: string): AnyObject {
   const documents = parseDocuments('your text', Buffer.from(text));
   const [document] = documents;
   if (!document || documents.length > 1) throw new CliError('expected one document', exitStatus.invalid);
   const changed =
     kind.name === 'Node'
       ? undefined
-      : parseObjects(document, { ...session.place, bayFlag: '', namespaceFlag: '' })[0]?.object;
+      : parseObjects(document, { ...metadataOf(original), bayFlag: '', namespaceFlag: '' })[0]?.object;
   if (!changed)
     throw new CliError('a node is changed with `bayctl label`, `bayctl annotate` and `bayctl node`', exitStatus.usage);
   const before = metadataOf(original);

@@ -36,7 +36,7 @@ export function register(parent: Command, environment: Environment): void {
       'kind (container, pod, service, rc, node, bay, baymodel), several with commas, all, or KIND/NAME',
     )
     .argument('[name...]', 'names or uids')
-    .option('-o, --output <format>', 'wide, json, yaml, name or jsonpath=TEMPLATE')
+    .option('-o, --output <format>', 'wide, json, yaml, name, manifest (v1, as kubectl takes it) or jsonpath=TEMPLATE')
     .option('-l, --selector <labels>', 'only those with these labels: a=b,c!=d,e in (f,g),h,!i')
     .option('--filter <cel>', 'only those for which this CEL expression is true: status.phase == "FAILED"')
     .option('--sort-by <path>', 'name, age or a JSONPath')
@@ -57,13 +57,15 @@ export function register(parent: Command, environment: Environment): void {
     'bayctl get c,po -b local -l tier=web -o wide',
     'bayctl get containers -b local -o jsonpath=\'{range .items[*]}{.metadata.name}{"\\n"}{end}\'',
     'bayctl get all -b local -A',
+    'bayctl get pods -b edge-1 -A -o wide',
+    'bayctl get pod,svc,rc -b edge-1 -o manifest > all.yaml',
     'bayctl get containers -b local --watch',
   );
 }
 
 async function get(session: Session, words: readonly string[], flags: GetFlags): Promise<void> {
   const selection = parseSelection(words);
-  const format = await parseOutput(flags.output);
+  const format = await parseOutput(flags.output, { objects: true });
   const filter = bothFilters(flags.selector && selectorToFilter(flags.selector), flags.filter);
   if (filter && selection.targets.length > 0) throw new UsageError('give names, or --selector and --filter, not both');
   const namespace = flags.allNamespaces ? '' : session.place.namespace || 'default';

@@ -19,6 +19,7 @@ import {
   parsePositiveDuration,
 } from '../args.ts';
 import { awaitObject, stateText } from '../await_object.ts';
+import { dryRunOption } from '../dry_run.ts';
 import { CliError, UsageError } from '../errors.ts';
 import { kindRow } from '../kinds.ts';
 import { label, metadataOf } from '../objects.ts';
@@ -83,11 +84,11 @@ export function register(parent: Command, environment: Environment): void {
     .option('--hostname <name>', 'its host name')
     .option('--wait', 'wait until it runs, or has ended well')
     .option('--timeout <time>', 'how long to wait', parsePositiveDuration, defaultTimeoutMs)
-    .option('--dry-run', 'check everything, and do nothing')
     .option('-o, --output <format>', 'show the object: json, yaml, name, jsonpath=TEMPLATE')
     .action(async (name: string, args: string[], flags: RunFlags, self: Command) => {
       await run(await environment.open(self), name, args, flags);
     });
+  dryRunOption(command, 'check everything, and do nothing');
   // `-v` says what is called, here as everywhere; so volumes have the long word alone.
   examples(
     withGlobals(command),

@@ -17,13 +17,18 @@ export type OutputFormat =
   | { readonly type: 'json' }
   | { readonly type: 'yaml' }
   | { readonly type: 'name' }
+  | { readonly type: 'manifest' }
   | { readonly type: 'jsonpath'; readonly path: JsonPath };
 
 /** The words that `-o` takes. */
-export const outputWords = ['wide', 'json', 'yaml', 'name', 'jsonpath='] as const;
+export const outputWords = ['wide', 'json', 'yaml', 'name', 'manifest', 'jsonpath='] as const;
 
-/** Parses the argument of `-o`. */
-export async function parseOutput(text: string | undefined): Promise<OutputFormat> {
+/** Parses the argument of `-o`. `manifest` is for objects alone. */
+export async function parseOutput(
+  text: string | undefined,
+  options: { readonly objects?: boolean } = {},
+): Promise<OutputFormat> {
+  if (text === 'manifest' && options.objects) return { type: text };
   switch (text) {
     case undefined:
       return { type: 'table', wide: false };
@@ -35,8 +40,10 @@ export async function parseOutput(text: string | undefined): Promise<OutputForma
       return { type: text };
     default: {
       const template = /^jsonpath=([\s\S]*)$/.exec(text)?.[1];
-      if (template === undefined)
-        throw new UsageError(`unknown output "${text}"; known are ${outputWords.join(', ')}…`);
+      if (template === undefined) {
+        const known = outputWords.filter((word) => word !== 'manifest' || options.objects);
+        throw new UsageError(`unknown output "${text}"; known are ${known.join(', ')}…`);
+      }
       const { parseJsonPath } = await import('./jsonpath.ts');
       return { type: 'jsonpath', path: parseJsonPath(template) };
     }
@@ -91,6 +98,9 @@ export class Printer {
         return this.#out(this.#safe(this.#format.path.render(listJson(objects))));
       case 'name':
         return this.#out(objects.map((object) => `${escapeLine(label(object))}\n`).join(''));
+      case 'manifest':
+        for (const object of objects) await this.#manifest(object);
+        return;
       case 'table': {
         const kinds = [...new Set(objects.map(kindOf))];
         const parts = kinds.map((kind) =>
@@ -116,6 +126,8 @@ export class Printer {
         return this.#out(this.#safe(`${this.#format.path.render(objectJson(object))}\n`));
       case 'name':
         return this.#out(`${escapeLine(label(object))}\n`);
+      case 'manifest':
+        return this.#manifest(object);
       case 'table':
         return this.#out(this.#rows(kindOf(object), [object], false, deleted));
     }
@@ -159,8 +171,17 @@ export class Printer {
 
   async #yaml(object: AnyObject): Promise<void> {
     const { yamlText } = await import('./yaml.ts');
+    await this.#document(yamlText(objectJson(object)));
+  }
+
+  async #manifest(object: AnyObject): Promise<void> {
+    const { v1Manifest } = await import('../v1_manifest.ts');
+    await this.#document(v1Manifest(object));
+  }
+
+  #document(text: string): Promise<void> {
     const separator = this.#documents++ > 0 ? '---\n' : '';
-    await this.#out(separator + yamlText(objectJson(object)));
+    return this.#out(separator + text);
   }
 
   /** A template's output goes to programs as it is, to a terminal without what steers it. */

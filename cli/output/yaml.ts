@@ -4,7 +4,11 @@ import { escapeQuoted, isHostile } from './escape.ts';
 
 /** YAML 1.2 with what could steer a terminal escaped. Ends in a newline. */
 export function yamlText(value: JsonValue): string {
-  const document = new Document(value, { aliasDuplicateObjects: false });
+  return safeText(new Document(value, { aliasDuplicateObjects: false }));
+}
+
+/** The text of a document, with what could steer a terminal escaped. Ends in a newline. */
+export function safeText(document: Document): string {
   visit(document, {
     Scalar(_key, node) {
       if (isScalar(node) && typeof node.value === 'string' && isHostile(node.value.replace(/[\n\t]/g, ''))) {
