@@ -1,5 +1,5 @@
 import { UsageError } from './errors.ts';
-import { type KindName, type KindRow, kindRow, parseSelection } from './kinds.ts';
+import { type KindName, type KindRow, kindRow, parseSelection, parseTarget, type Target } from './kinds.ts';
 import type { Place } from './objects.ts';
 import { bothFilters, selectorToFilter } from './selector.ts';
 import type { Session } from './session.ts';
@@ -55,4 +55,17 @@ export function namesOf(words: readonly string[], kind: KindName): string[] {
     if (target?.kind !== kindRow(kind)) throw new UsageError(`"${word}" is not a ${kindRow(kind).singular}`);
     return target.name;
   });
+}
+
+/**
+ * What has logs and runs commands: a container or a pod. A bare name is a pod's when the flags are, else a container's. `lacks`, for the
+ * message: `has no logs`. Throws UsageError.
+ */
+export function parseStreamTarget(text: string, lacks: string, isOfPod: boolean): Target {
+  const target = parseTarget(text, isOfPod ? 'Pod' : 'Container');
+  const { name, singular } = target.kind;
+  if (name !== 'Pod' && name !== 'Container')
+    throw new UsageError(`a ${singular} ${lacks}: name a container, or a pod`);
+  if (name === 'Container' && isOfPod) throw new UsageError('--container and --previous are for pods: write pod/NAME');
+  return target;
 }
