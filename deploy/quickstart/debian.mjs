@@ -23,6 +23,17 @@ const needs = {
     packages: ['curl', 'docker-registry', 'faketime'],
     present: () => Boolean(findProgram('curl') && findProgram('docker-registry') && findProgram('faketime')),
   },
+  // Beside what test/harness/kubernetes/set_up.ts brings, which builds it where it cannot be downloaded.
+  kubernetes: {
+    packages: ['etcd-server', 'openssl'],
+    present: () => Boolean(findProgram('etcd') && findProgram('openssl')),
+  },
+  kubernetesBuild: {
+    packages: ['golang-go', 'golang-github-modern-go-reflect2-dev', 'make', 'rsync', 'jq', 'git'],
+    present: () =>
+      ['/usr/lib/go/bin/go', '/usr/share/gocode/src/github.com/modern-go/reflect2'].every(existsSync) &&
+      ['make', 'rsync', 'jq', 'git'].every(findProgram),
+  },
 };
 
 /** The Debian packages that are wanted and missing. */
@@ -55,7 +66,13 @@ export async function installDebianPackages(packages, { say, logFile }) {
   if (packages.length === 0) return;
   checkDebianPackages(packages);
   const list = packages.join(' ');
-  const services = ['nats-server', 'docker-registry'].filter((name) => packages.includes(name));
+  const services = Object.entries({
+    'nats-server': 'nats-server',
+    'docker-registry': 'docker-registry',
+    'etcd-server': 'etcd',
+  })
+    .filter(([name]) => packages.includes(name))
+    .map(([, service]) => service);
   await step(say, `Installing ${list} from Debian`, async () => {
     const env = systemEnvironment({
       DEBIAN_FRONTEND: 'noninteractive',

@@ -1,0 +1,1 @@
+export declare function cacheFolder(root: string): string;
