@@ -254,6 +254,8 @@ test('a container needs a Docker engine beside the cluster', async (t) => {
   const f = await fixture(t);
   const container = { metadata: { bay: 'kube', name: 'c' }, spec: { image: 'busybox' } };
   await refused(t, f.containers.createContainer({ container }), Code.FailedPrecondition, /without a Docker engine/);
+  const elsewhere = { ...container, spec: { ...container.spec, node: 'worker' } };
+  await refused(t, f.containers.createContainer({ container: elsewhere }), Code.InvalidArgument, /container.spec.node/);
   await refused(
     t,
     f.containers.createContainer({ container, validateOnly: true }),

@@ -1,32 +1,24 @@
 import type { FieldMask } from '@bufbuild/protobuf/wkt';
-import type { ContainerSpec } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { defaultNamespace } from '../domain/defaults.ts';
 import { AlreadyExistsError, ConflictError, InvalidError, NotFoundError } from '../domain/errors.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
-import {
-  type Changed,
-  changeSpec,
-  deleteObject,
-  namespaceOf,
-  newObject,
-  place,
-  updateObject,
-} from '../domain/lifecycle.ts';
-import { type AssignedStatus, describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
+import { type Changed, changeSpec, deleteObject, namespaceOf, newObject, updateObject } from '../domain/lifecycle.ts';
+import { describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
 import { checkSize } from '../domain/object_size.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
 import type { Principal } from '../domain/principal.ts';
-import { decode, encode, newRecord } from '../domain/record.ts';
+import { decode, encode } from '../domain/record.ts';
 import type { Checks, Liveness, Placement, Verdict } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import { type BayDirectory, type BayRef, checkTaking } from './bay_directory.ts';
 import { completeBay, modelKey } from './bay_from_model.ts';
 import { askCluster } from './cluster_check.ts';
 import type { DryRun } from './dry_run.ts';
-import { checkDocker, checkSupported } from './kind_support.ts';
+import { checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
-import { type Outcome, putChanged, putFitting } from './object_writes.ts';
+import { type Outcome, putChanged } from './object_writes.ts';
+import { Placing } from './placing.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -58,9 +50,11 @@ type Written<T> =
 /** Create, get, update and delete, for every kind. Lists and watches are in files of their own. */
 export class Objects {
   readonly #options: ObjectsOptions;
+  readonly #placing: Placing;
 
   constructor(options: ObjectsOptions) {
     this.#options = options;
+    this.#placing = new Placing(options);
   }
 
   /** Makes a new object. `input` is the caller's to give away. */
@@ -78,12 +72,12 @@ export class Objects {
       completeBay(kind, object, model && (await store.get(model)));
       if (await store.get(keyOf(kind, principal, bay, object))) throw exists(kind, object);
       if (bay) checkTaking(bay);
-      this.#place(kind, object, bay);
+      this.#placing.place(kind, object, bay);
       checkSize(kind, object);
       await this.#askCluster(kind, object, bay);
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
-    const node = this.#place(kind, object, bay);
+    const node = this.#placing.place(kind, object, bay);
     const reads: ObjectKey[] = [keyOf(kind, principal, bay, object)];
     if (bay) reads.push({ uid: bay.uid });
     if (node) reads.push({ uid: node.uid });
@@ -95,7 +89,7 @@ export class Objects {
       reads,
       (view) => ({
         object,
-        stored: this.#insert(view, kind, object, bay, node, model),
+        stored: this.#placing.insert(view, kind, object, bay, node, model),
         outcome: 'created',
       }),
       object,
@@ -179,7 +173,7 @@ export class Objects {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
         if (at.bay) checkTaking(at.bay);
-        this.#place(kind, object, at.bay);
+        this.#placing.place(kind, object, at.bay);
         completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await store.get(model))));
         checkSize(kind, object);
         how.dryRun?.made(kind, object, true);
@@ -199,7 +193,7 @@ export class Objects {
     }
 
     // The node is chosen before the write, for it has to be among its reads; what is there already has one.
-    const chosen = mayCreate ? this.#choose(kind, input, at.bay) : undefined;
+    const chosen = mayCreate ? this.#placing.choose(kind, input, at.bay) : undefined;
     const reads: ObjectKey[] = [at.key];
     if (mayCreate && at.bay) reads.push({ uid: at.bay.uid });
     if (chosen) reads.push({ uid: chosen.uid });
@@ -209,7 +203,7 @@ export class Objects {
       if (!stored || !isAt(stored, principal, kind, at.bay)) {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
-        return { object, stored: this.#insert(view, kind, object, at.bay, chosen, model), outcome: 'created' };
+        return { object, stored: this.#placing.insert(view, kind, object, at.bay, chosen, model), outcome: 'created' };
       }
       return putChanged(view, kind, stored, change(stored));
     });
@@ -330,42 +324,6 @@ export class Objects {
     return askCluster(this.#options, kind, object, bay);
   }
 
-  #choose(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
-    if (!kinds[kind].assigned || !bay) return undefined;
-    return this.#options.placement.choose(bay.uid, wantedNode(object));
-  }
-
-  /** Chooses a node for a new object, and says in its status which, or why none. */
-  #place(kind: KindName, object: ObjectMessage, bay: BayRef | undefined): NodeChoice | undefined {
-    if (!kinds[kind].assigned || !bay) return undefined;
-    checkDocker(bay, kind, this.#options.around);
-    const node = this.#choose(kind, object, bay);
-    place(object.status as AssignedStatus, node, bay.name, wantedNode(object));
-    return node;
-  }
-
-  /** Within a write: stores a new object, in its bay and on its node if those are still there. */
-  #insert(
-    view: WriteView,
-    kind: KindName,
-    object: ObjectMessage,
-    bay: BayRef | undefined,
-    node: NodeChoice | undefined,
-    model: ObjectKey | undefined,
-  ): StoredObject {
-    if (bay) {
-      this.#options.bays.check(view, bay);
-      checkDocker(bay, kind, this.#options.around);
-    }
-    completeBay(kind, object, model && view.get(model));
-    const there = node && view.get({ uid: node.uid });
-    const nodeUid = there && !there.deleting ? there.uid : '';
-    if (bay && kinds[kind].assigned) {
-      place(object.status as AssignedStatus, nodeUid ? node : undefined, bay.name, wantedNode(object));
-    }
-    return putFitting(view, kind, object, newRecord(bay?.uid ?? '', nodeUid), nodeUid);
-  }
-
   /** One write, or the answer of the one before with the same request id. */
   async #write<T extends ObjectMessage>(
     kind: KindName,
@@ -408,11 +366,6 @@ export class Objects {
   }
 }
 
-interface NodeChoice {
-  readonly uid: string;
-  readonly name: string;
-}
-
 const unstored = (object: ObjectMessage) => ({
   uid: object.metadata?.uid ?? '',
   bayUid: '',
@@ -420,5 +373,3 @@ const unstored = (object: ObjectMessage) => ({
   epoch: 0,
   deleting: false,
 });
-
-const wantedNode = (object: ObjectMessage): string => (object.spec as Partial<ContainerSpec> | undefined)?.node ?? '';
