@@ -21,6 +21,7 @@ export interface ClusterDriver {
   /**
    * Server-side apply under `fieldManager`. `object` holds apiVersion, kind, metadata.name and, where the kind has one,
    * metadata.namespace, and everything that we want to own: what we owned before and is not in it is taken out. Creates it where there is none.
+   * Stricter than other writes: an unknown field is `invalid`, and so is, for Kubernetes 1.20, a port without its `protocol`.
    *
    * Rejects with `conflict` when fields belong to others and `force` is not set (`causes` name each field, and who has it), and when
    * `expect` does not hold.
@@ -64,6 +65,11 @@ export interface ClusterDriver {
    */
   exec(pod: PodRef, options: PodExecOptions): Promise<EngineExec>;
 
+  /**
+   * Every kind of object that can be in a namespace and be listed, each in its group's preferred version, those of extensions included. Rejects
+   * when a part of the API does not say what it has.
+   */
+  namespacedTypes(options?: CallOptions): Promise<readonly ResourceType[]>;
   /** What the API server says of itself. */
   info(options?: CallOptions): Promise<ClusterInfo>;
   /** Whether it answers and is ready to serve. Cheap, and never waits longer than 5 s. */

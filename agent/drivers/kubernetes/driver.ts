@@ -23,6 +23,7 @@ import {
 } from '../cluster_driver.ts';
 import type { EngineExec, EngineOutput } from '../driver.ts';
 import { Connector, type ConnectorOptions } from './connection.ts';
+import { discoverNamespacedTypes } from './discovery.ts';
 import { openExec } from './exec.ts';
 import { fieldManager } from './field_manager.ts';
 import { AccessFinder, type FindAccessOptions } from './find_access.ts';
@@ -181,6 +182,10 @@ export class KubernetesDriver implements ClusterDriver {
 
   async exec(pod: PodRef, options: PodExecOptions): Promise<EngineExec> {
     return await openExec(this.#client, pod, options);
+  }
+
+  async namespacedTypes(options: CallOptions = {}): Promise<readonly ResourceType[]> {
+    return await discoverNamespacedTypes(this.#client, calls(options));
   }
 
   async info(options: CallOptions = {}): Promise<ClusterInfo> {

@@ -50,13 +50,14 @@ test('what the cluster says has a kind, and keeps its words', (t) => {
     [410, 'Expired', 'too old resource version: 1 (2)', {}, 'gone', true],
     [422, 'Invalid', 'Pod "a" is invalid', {}, 'invalid', false],
     [400, 'BadRequest', 'Pod in version "v1" cannot be handled', {}, 'invalid', false],
+    [500, '', ' failed to create typed patch object: .spec.foo: field not declared in schema', {}, 'invalid', false],
     [429, 'TooManyRequests', 'slow down', {}, 'throttled', true],
     [504, 'Timeout', 'request did not complete', {}, 'timeout', true],
     [500, 'InternalError', 'etcdserver: leader changed', {}, 'unavailable', true],
     [503, 'ServiceUnavailable', 'apiserver is shutting down', {}, 'unavailable', true],
   ] as const) {
     const error = status(code, reason, message, details);
-    t.like(error, { kind, retryable, status: code, reason, message }, message);
+    t.like(error, { kind, retryable, status: code, reason, message: message.trim() }, message);
   }
 });
 

@@ -63,6 +63,8 @@ function kindOf(
   if (/^admission webhook "[^"]*" (denied|attempted)|failed calling (admission )?webhook/.test(message)) {
     return 'admission-denied';
   }
+  // That a manifest does not fit the schema (an unknown field, a list with the same key twice) comes from an apply as 500.
+  if (status === 500 && /^failed to create typed/.test(message)) return 'invalid';
   switch (status) {
     case 401:
       return 'unauthorized';

@@ -6,7 +6,7 @@ import type { ApiClient } from './http.ts';
 import { collectionPath, objectPath, withQuery } from './paths.ts';
 
 export interface LeaseContext {
-  readonly client: ApiClient;
+  readonly client: Pick<ApiClient, 'request'>;
   readonly clock: Clock;
   /** In [0, 1). Default `Math.random`. */
   readonly random?: () => number;
@@ -22,6 +22,8 @@ type Lease = Omit<V1Lease, 'spec'> & {
 const type = resourceTypes.Lease;
 /** A lease that says that it lasts longer than so many of ours is not believed. */
 const maxPatience = 6;
+/** Timers may be a little early. */
+const timerSlackMs = 5;
 const manager = { fieldManager };
 
 /**
@@ -66,9 +68,7 @@ export class LeaseElection implements Election {
   }
 
   get leads(): boolean {
-    return (
-      this.#term !== undefined && this.#nowMs() < this.#termEndMs && this.#context.clock.now() < this.#termEndWallMs
-    );
+    return this.#term !== undefined && this.#inTime;
   }
 
   get term(): AbortSignal | undefined {
@@ -189,12 +189,17 @@ export class LeaseElection implements Election {
     this.#termEndMs = sentMs + this.#renewDeadlineMs;
     this.#termEndWallMs = sentWallMs + this.#renewDeadlineMs;
     this.#cancelTermEnd();
-    this.#cancelTermEnd = this.#context.clock.after(Math.max(0, this.#termEndMs - this.#nowMs()), () => {
+    this.#cancelTermEnd = this.#context.clock.after(this.#termEndMs - this.#nowMs() + timerSlackMs, () => {
       if (!this.leads) this.#endTerm();
     });
-    if (this.#term || !this.leads) return;
+    // The answer may have taken longer than the term.
+    if (this.#term || !this.#inTime) return;
     this.#term = new AbortController();
     this.#options.onChange(true);
+  }
+
+  get #inTime(): boolean {
+    return this.#nowMs() < this.#termEndMs && this.#context.clock.now() < this.#termEndWallMs;
   }
 
   #endTerm(): void {

@@ -135,7 +135,7 @@ type Change =
   | { readonly type: 'bookmark'; readonly resourceVersion: string };
 
 /** Throws ClusterError: what the API server says went wrong, or that it says something else than a watch does. */
-export function readLine(type: unknown, object: unknown): Change {
+function readLine(type: unknown, object: unknown): Change {
   if (type === 'ERROR') throw statusObjectError((object ?? {}) as V1Status);
   const one = object as ClusterObject | null | undefined;
   const resourceVersion = one?.metadata?.resourceVersion;
