@@ -1,7 +1,7 @@
 import { execFile } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { globSync } from 'node:fs';
-import { mkdir, readdir, readFile, readlink, realpath, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile, readlink, realpath, rm, rmdir, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
@@ -58,7 +58,10 @@ export async function removeLeftovers(run: TestRun, options: RemoveOptions = {})
   const found = [...(await endProcesses(run, options)), ...(await removeContainers(run.dir))];
   const [mounts, bridges] = [await unmountBelow(run.dir), await removeBridges(bridgeAlias(run.id))];
   if (mounts > 0) found.push(counted(mounts, 'mount'));
-  if (bridges > 0) found.push(counted(bridges, 'bridge'));
+  if (bridges.length > 0) found.push(counted(bridges.length, 'bridge'));
+  // A kubelet names the cgroup of its pods after its engine's bridge.
+  const cgroups = await Promise.all(bridges.map(removeCgroupTree));
+  if (cgroups.some(Boolean)) found.push('cgroups of pods');
   await rm(run.dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
   return found;
 }
@@ -158,7 +161,7 @@ function kill(pid: number, signal: NodeJS.Signals): void {
 
 /** What runs in containers has an environment of its own: runc knows it by its state, which is among the run's files. */
 async function removeContainers(dir: string): Promise<string[]> {
-  const states = globSync('{*,*/*,*/*/*}/runtime-runc/moby/*/state.json', { cwd: dir });
+  const states = globSync('{*,*/*,*/*/*}/runtime-*/moby/*/state.json', { cwd: dir });
   for (const state of states) {
     const folder = path.join(dir, path.dirname(state));
     const args = ['--root', path.dirname(folder), 'delete', '--force', path.basename(folder)];
@@ -184,16 +187,32 @@ async function unmountBelow(dir: string): Promise<number> {
   return first ?? 0;
 }
 
-/** Returns how many there were. */
-async function removeBridges(alias: string): Promise<number> {
-  let removed = 0;
+/** Returns the names of those that there were. */
+async function removeBridges(alias: string): Promise<string[]> {
+  const removed: string[] = [];
   for (const name of await readdir('/sys/class/net').catch(() => [])) {
     const said = await readFile(`/sys/class/net/${name}/ifalias`, 'utf8').catch(() => '');
     if (said.trim() !== alias) continue;
     await exec('ip', ['link', 'delete', name]).catch((error: Error) => process.stderr.write(`run: ${error.message}\n`));
-    removed += 1;
+    removed.push(name);
   }
   return removed;
+}
+
+/** Removes cgroups of this name and all below them, in each hierarchy. What ran in them must have ended. Returns whether there were any. */
+export async function removeCgroupTree(name: string): Promise<boolean> {
+  const places = () => globSync(`/sys/fs/cgroup/{,*/}${name}`);
+  const found = places().length > 0;
+  // What is dying is still in one for a moment.
+  for (let round = 0; round < 40 && places().length > 0; round += 1) {
+    if (round > 0) await delay(50);
+    const folders = places().flatMap((place) => [...globSync(`${place}/**/`), place]);
+    // The deepest first: one with others in it stays, and what looks like files in them goes with them.
+    const sorted = [...new Set(folders.map((folder) => path.resolve(folder)))].sort((a, b) => b.length - a.length);
+    for (const folder of sorted) await rmdir(folder).catch(() => undefined);
+  }
+  for (const place of places()) process.stderr.write(`run: ${place} cannot be removed\n`);
+  return found;
 }
 
 function summary(names: readonly string[]): string[] {

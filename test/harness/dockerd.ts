@@ -1,4 +1,4 @@
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+import { type ChildProcess, type ChildProcessByStdio, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { accessSync, constants } from 'node:fs';
@@ -9,12 +9,17 @@ import type { Readable } from 'node:stream';
 import { promisify } from 'node:util';
 import type Docker from 'dockerode';
 import { dockerClient } from '../../agent/drivers/docker_client.ts';
-import { bridgeAlias, runVariable } from '../leftovers.ts';
+import { bridgeAlias, removeCgroupTree, runVariable } from '../leftovers.ts';
 
 /** A private Docker engine: its own socket, data, containerd and bridge. Needs root, dockerd, `ip` and /bin/busybox (package busybox-static). */
 export interface TestDockerd {
   readonly socketPath: string;
   readonly docker: Docker;
+  /** Its folder, with everything below it: removed at the end. */
+  readonly dir: string;
+  /** Name of its bridge, and the address that this machine has on it. No other engine has the same. */
+  readonly bridge: string;
+  readonly address: string;
   /** Its log file. */
   readonly logFile: string;
   /** Ends the engine as a crash would; containers stay as they are. */
@@ -23,8 +28,11 @@ export interface TestDockerd {
   stop(): Promise<void>;
   /** Starts it again on the same data, after `kill9` or `stop`, or instead of what runs. Resolves when it answers. */
   restart(): Promise<void>;
-  /** Makes an image of busybox and nothing else, without a command of its own. Tag as `busybox:test`. */
-  importBusybox(tag: string): Promise<void>;
+  /**
+   * Makes an image of busybox and nothing else, without a command of its own. Tag as `busybox:test`; `change`: an instruction of a
+   * Dockerfile, as `ENTRYPOINT ["sh"]`.
+   */
+  importBusybox(tag: string, change?: string): Promise<void>;
   /** Ends everything and removes every trace: containers, processes, mounts, bridge, files. */
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -32,6 +40,8 @@ export interface TestDockerd {
 export interface TestDockerdOptions {
   /** For data, sockets and logs. Default: a new temporary folder. It is removed at the end. */
   readonly dir?: string;
+  /** What daemon.json says. Default: nothing. */
+  readonly config?: object;
 }
 
 const run = promisify(execFile);
@@ -84,13 +94,13 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
     containerd: join(dir, 'containerd'),
     containerdSocket: join(dir, 'containerd.sock'),
   };
-  await writeFile(paths.config, '{}');
+  await writeFile(paths.config, JSON.stringify(options.config ?? {}));
   const bridge = `bk${id}`;
   await writeFile(
     join(dir, ownerFile),
     JSON.stringify({ pid: process.pid, started: await startTime(process.pid), bridge }),
   );
-  await makeBridge(bridge);
+  const address = await makeBridge(bridge);
   const docker = dockerClient(paths.socket);
   let containerd: ChildProcess | undefined;
   let child: ChildProcess | undefined;
@@ -148,6 +158,9 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
   return {
     socketPath: paths.socket,
     docker,
+    dir,
+    bridge,
+    address,
     logFile: paths.log,
     kill9: () => end('SIGKILL'),
     stop: () => end('SIGTERM'),
@@ -155,7 +168,7 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
       await end('SIGTERM');
       await start();
     },
-    importBusybox: (tag) => importBusybox(docker, dir, tag),
+    importBusybox: (tag, change) => importBusybox(docker, dir, tag, change),
     [Symbol.asyncDispose]: dispose,
   };
 }
@@ -167,6 +180,8 @@ async function removeTraces(dir: string, bridge: string): Promise<void> {
   await endProcessesOf(dir);
   await removeCgroups(await readdir(join(dir, 'data', 'containers')).catch(() => []));
   await unmountBelow(dir);
+  // A kubelet that used this engine names the cgroup of its pods after the bridge.
+  await removeCgroupTree(bridge);
   await run('ip', ['link', 'delete', bridge]).catch(() => undefined);
   await rm(dir, { recursive: true, force: true, maxRetries: 10, retryDelay: 100 });
 }
@@ -247,8 +262,8 @@ function isExecutable(path: string): boolean {
   }
 }
 
-/** A bridge with a network of 250 addresses that the machine does not have yet. */
-async function makeBridge(name: string): Promise<void> {
+/** A bridge with a network of 250 addresses that the machine does not have yet. Resolves with the machine's own among them. */
+async function makeBridge(name: string): Promise<string> {
   for (let attempt = 0; ; attempt += 1) {
     const [a = 0, b = 0] = randomBytes(2);
     const network = `10.${200 + (a % 55)}.${b}`;
@@ -261,7 +276,7 @@ async function makeBridge(name: string): Promise<void> {
       if (runId) await run('ip', ['link', 'set', name, 'alias', bridgeAlias(runId)]);
       await run('ip', ['addr', 'add', `${network}.1/24`, 'dev', name]);
       await run('ip', ['link', 'set', name, 'up']);
-      return;
+      return `${network}.1`;
     } catch (error) {
       await run('ip', ['link', 'delete', name]);
       throw error;
@@ -278,14 +293,15 @@ async function removeContainers(docker: Docker): Promise<void> {
   }
 }
 
-/** Kills what has this folder on its command line: containerd and the shims of a crashed engine; what they run goes with them. */
+/** Kills what has this folder on its command line: containerd and the shims of a crashed engine, a kubelet; what they run goes with them. */
 async function endProcessesOf(dir: string): Promise<void> {
   for (let round = 0; round < 100; round += 1) {
     const pids: number[] = [];
     for (const name of await readdir('/proc')) {
       if (!/^\d+$/.test(name) || Number(name) === process.pid) continue;
       const [program = '', ...args] = (await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')).split('\0');
-      if (!/containerd|dockerd|docker-proxy/.test(program) || !args.some((arg) => arg.includes(`${dir}/`))) continue;
+      if (!/containerd|dockerd|docker-proxy|kubelet/.test(program) || !args.some((arg) => arg.includes(`${dir}/`)))
+        continue;
       pids.push(Number(name));
       // A shim is killed together with its container.
       for (const child of await childrenOf(Number(name))) pids.push(child);
@@ -332,23 +348,30 @@ async function unmountBelow(dir: string): Promise<void> {
   }
 }
 
-async function importBusybox(docker: Docker, dir: string, tag: string): Promise<void> {
+async function importBusybox(docker: Docker, dir: string, tag: string, changes?: string): Promise<void> {
   const root = await mkdtemp(join(dir, 'image-'));
+  let tar: ChildProcessByStdio<null, Readable, null> | undefined;
   try {
     for (const folder of ['bin', 'tmp', 'etc', 'data']) await mkdir(join(root, folder));
     await copyFile(busyboxPath, join(root, 'bin', 'busybox'));
     for (const applet of applets) await symlink('busybox', join(root, 'bin', applet));
     await writeFile(join(root, 'etc', 'passwd'), 'root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/sh\n');
     await writeFile(join(root, 'etc', 'group'), 'root:x:0:\nnobody:x:65534:\n');
-    const tar = spawn('tar', ['--create', '--directory', root, '--owner=0', '--group=0', '.'], {
+    tar = spawn('tar', ['--create', '--directory', root, '--owner=0', '--group=0', '.'], {
       stdio: ['ignore', 'pipe', 'inherit'],
     });
     const [repo, version = 'latest'] = tag.split(':');
-    const answer = (await docker.importImage(tar.stdout, { repo, tag: version })) as Readable;
+    const answer = (await docker.importImage(tar.stdout, {
+      repo,
+      tag: version,
+      ...(changes && { changes }),
+    })) as Readable;
     let said = '';
     for await (const chunk of answer) said += String(chunk);
     if (said.includes('"error"')) throw new Error(`docker import: ${said}`);
   } finally {
+    // An engine that refuses does not read to the end.
+    tar?.kill();
     await rm(root, { recursive: true, force: true });
   }
 }
