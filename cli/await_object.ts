@@ -4,6 +4,8 @@ import { hasCode } from './client.ts';
 import { CliError, exitStatus } from './errors.ts';
 import { type AnyObject, metadataOf } from './objects.ts';
 import { duration } from './output/age.ts';
+import { replicasWanted } from './output/cluster_columns.ts';
+import { podReady, podStatus } from './output/pod_state.ts';
 import type { Progress } from './output/progress.ts';
 import { phaseOf, reasonOf, statusOf } from './output/state.ts';
 import type { Session } from './session.ts';
@@ -78,15 +80,32 @@ export async function awaitObject(
   }
 }
 
-/** How an object is, in a few words: `PULLING`, `FAILED, ImageNotFound: no such image`. */
+/** How an object is, in a few words: `PULLING`, `FAILED, ImageNotFound: no such image`, `RUNNING, CrashLoopBackOff, 0/1 ready`. */
 export function stateText(object: AnyObject | undefined): string {
   if (!object) return 'not there';
   const deleting = metadataOf(object).deleteTime ? ['its deletion is asked for'] : [];
   const message = statusOf(object)?.message;
   return (
-    [phaseOf(object) || 'PENDING', reasonOf(object), ...deleting].filter(Boolean).join(', ') +
+    [phaseOf(object) || 'PENDING', reasonOf(object), ...readiness(object), ...deleting].filter(Boolean).join(', ') +
     (message ? `: ${message}` : '')
   );
+}
+
+/** How far what it is made of is ready. */
+function readiness(object: AnyObject): string[] {
+  switch (object.$typeName) {
+    case 'baykeeper.v1.Pod': {
+      const word = podStatus(object);
+      const known = [phaseOf(object), reasonOf(object)].some((text) => text.toLowerCase() === word.toLowerCase());
+      return [known ? '' : word, `${podReady(object)} ready`];
+    }
+    case 'baykeeper.v1.ReplicationController':
+      return [`${object.status?.replicasReady ?? 0}/${replicasWanted(object)} ready`];
+    case 'baykeeper.v1.Service':
+      return [`${object.status?.endpointsReady.length ?? 0} endpoints ready`];
+    default:
+      return [];
+  }
 }
 
 function waitingText(what: string, wanted: Wanted, object: AnyObject): string {

@@ -1,16 +1,16 @@
 import { EventEmitter, on } from 'node:events';
 import { createServer } from 'node:http2';
 import type { AddressInfo } from 'node:net';
-import { clone, create } from '@bufbuild/protobuf';
+import { clone, create, type MessageInitShape } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type ConnectRouter, type HandlerContext } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import { type Bay, BayPhase, BaySchema } from '../proto/gen/baykeeper/v1/bay_pb.js';
 import { BayService } from '../proto/gen/baykeeper/v1/bay_service_pb.js';
+import type { ClusterEventSchema } from '../proto/gen/baykeeper/v1/cluster_pb.js';
 import { type Container, ContainerPhase, ContainerSchema } from '../proto/gen/baykeeper/v1/container_pb.js';
 import { ContainerService } from '../proto/gen/baykeeper/v1/container_service_pb.js';
 import { ExplainService, WhyOutcome, WhyStage } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
-import { JoinTokenService } from '../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { ApplyOutcome, ManifestService } from '../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import type { Node } from '../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../proto/gen/baykeeper/v1/node_service_pb.js';
@@ -18,6 +18,7 @@ import { SystemService } from '../proto/gen/baykeeper/v1/system_service_pb.js';
 import { WatchEventType } from '../proto/gen/baykeeper/v1/watch_pb.js';
 import { Cluster, type ClusterFixture } from './cluster_fixture.ts';
 import { type ExecOutput, type ExecRequest, echo } from './exec_fixture.ts';
+import { joinTokens } from './join_token_fixture.ts';
 
 /** The token that the fixture takes. */
 export const fixtureToken = 'test-token';
@@ -54,6 +55,8 @@ export interface ControlPlaneFixture extends AsyncDisposable {
   logs: (readonly ['stdout' | 'stderr', string])[];
   /** Whether a deletion waits until `remove` is called. */
   slowDelete: boolean;
+  /** What `Why` says that the cluster said. */
+  whyEvents: MessageInitShape<typeof ClusterEventSchema>[];
 }
 
 /** A control plane in memory on a free port of loopback, with enough of the API to try the commands on: plaintext HTTP/2. */
@@ -63,7 +66,6 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
   const history: Event[] = [];
   let revision = 1n;
   let made = 0;
-  const tokens = new Map<string, { id: string; bay: string; maxUses: number; revoked: boolean }>();
   const sessions = new Set<import('node:http2').Http2Session>();
 
   const publish = (type: WatchEventType, container: Container): void => {
@@ -129,6 +131,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
     cluster,
     logs: [],
     slowDelete: false,
+    whyEvents: [],
     async [Symbol.asyncDispose]() {
       fixture.dropConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -290,27 +293,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
     cluster.routes(router, () => {
       throw new ConnectError('this is not built yet on Docker bays', Code.Unimplemented);
     });
-    router.service(JoinTokenService, {
-      createJoinToken(request) {
-        called('createJoinToken', request);
-        const id = `tok${tokens.size}`;
-        tokens.set(id, { id, bay: request.bay, maxUses: request.maxUses || 1, revoked: false });
-        return { joinToken: { id }, token: `${id}.secret`, joinCommand: `baykeeper-agent join --token ${id}.secret` };
-      },
-      listJoinTokens: () => ({
-        joinTokens: [...tokens.values()].map(({ revoked, ...token }) => ({
-          ...token,
-          expireTime: timestampFromMs(Date.now() + 3_600_000),
-          ...(revoked ? { revokeTime: timestampFromMs(Date.now()) } : {}),
-        })),
-      }),
-      revokeJoinToken({ id }) {
-        const token = tokens.get(id);
-        if (!token) throw new ConnectError(`there is no join token "${id}"`, Code.NotFound);
-        token.revoked = true;
-        return {};
-      },
-    });
+    joinTokens(router, called);
     router.service(ManifestService, {
       apply(request) {
         called('apply', request);
@@ -341,6 +324,7 @@ export async function startFixture(): Promise<ControlPlaneFixture> {
         const time = timestampFromMs(Date.now() - 90_000);
         return {
           generation: 2n,
+          events: fixture.whyEvents,
           summary: 'The image "nope" is not there: correct its name.',
           steps: [
             { stage: WhyStage.ACCEPTED, outcome: WhyOutcome.DONE, time, actor: 'control-plane', generation: 2n },

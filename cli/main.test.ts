@@ -221,6 +221,15 @@ printf '%s\\n' "\${COMPREPLY[@]}"`;
   t.deepEqual(await complete('bayctl get c -o js'), ['json', 'jsonpath=']);
   t.deepEqual(await complete('bayctl get c --output=js'), ['json', 'jsonpath=']);
   t.deepEqual(await complete('bayctl exec web -- w'), ['']);
+  plane.cluster.put('Pod', 'redis-master', ({ spec }) =>
+    Object.assign(spec ?? {}, { manifest: { containers: [{ name: 'master' }, { name: 'sentinel' }] } }),
+  );
+  plane.cluster.put('ReplicationController', 'redis');
+  t.deepEqual(await complete('bayctl logs -b edge po'), ['pod/redis-master']);
+  t.deepEqual(await complete('bayctl exec -b edge pod/redis-master -c s'), ['sentinel']);
+  t.deepEqual(await complete('bayctl scale -b edge rc/'), ['rc/redis']);
+  t.deepEqual(await complete('bayctl get -b edge svc,po x'), ['']);
+  t.deepEqual(await complete('bayctl apply --dry-run=s'), ['server']);
 });
 
 test('the completion of objects does not complain when there is no server', async (t) => {

@@ -26,11 +26,20 @@ const commands: readonly CommandEntry[] = [
   { name: 'apply', summary: 'make objects as files say', load: () => import('./commands/apply.ts') },
   { name: 'diff', summary: 'show what apply would change', load: () => import('./commands/diff.ts') },
   { name: 'edit', summary: 'change an object in your editor', load: () => import('./commands/edit.ts') },
+  {
+    name: 'scale',
+    summary: 'say how many pods replication controllers keep',
+    load: () => import('./commands/scale.ts'),
+  },
   { name: 'label', summary: 'set and take away labels', load: () => import('./commands/label.ts') },
   { name: 'annotate', summary: 'set and take away annotations', load: () => import('./commands/annotate.ts') },
   { name: 'delete', summary: 'delete objects', load: () => import('./commands/delete.ts') },
-  { name: 'logs', summary: 'show what a container writes', load: () => import('./commands/logs.ts') },
-  { name: 'exec', summary: 'run a command in a container', load: () => import('./commands/exec.ts') },
+  { name: 'logs', summary: 'show what a container, or one of a pod, writes', load: () => import('./commands/logs.ts') },
+  {
+    name: 'exec',
+    summary: 'run a command in a container, or in one of a pod',
+    load: () => import('./commands/exec.ts'),
+  },
   { name: 'wait', summary: 'wait until objects are as you want', load: () => import('./commands/wait.ts') },
   {
     name: 'container',
@@ -67,6 +76,8 @@ Examples:
   bayctl run web -b local --image busybox -- httpd -f
   bayctl get containers -b local --watch
   bayctl why container/web -b local
+  bayctl apply -f redis/ -b edge-1 --dry-run=server
+  bayctl get pods -b edge-1 -o wide
 
 Environment:
   BAYKEEPER_SERVER, BAYKEEPER_TOKEN, BAYKEEPER_BAY   win over the context
@@ -118,7 +129,7 @@ export async function buildProgram(
   const { io } = environment;
   const program = new Command('bayctl');
   program
-    .description('bayctl works with the containers, nodes and bays of Baykeeper.')
+    .description('bayctl works with the containers, pods, nodes and bays of Baykeeper.')
     .enablePositionalOptions()
     .exitOverride()
     .showSuggestionAfterError(true)

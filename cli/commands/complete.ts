@@ -1,6 +1,7 @@
 import type { Command, Option } from 'commander';
 import { type GlobalFlags, listContexts } from '../context.ts';
 import { write } from '../io.ts';
+import { mappingsAt, textAt } from '../json.ts';
 import { findKind, type KindName, type KindRow, kindRow, kindRows } from '../kinds.ts';
 import { metadataOf } from '../objects.ts';
 import { escapeLine } from '../output/escape.ts';
@@ -147,6 +148,10 @@ async function optionValues(environment: Environment, line: Line, option: Option
       return ['docker', 'kubernetes'].map(plain);
     case 'provisioner':
       return ['enroll', 'heat'].map(plain);
+    case 'dryRun':
+      return ['server', 'none'].map(plain);
+    case 'container':
+      return containersOf(environment, line);
     case 'for':
       return ['phase=RUNNING', 'condition=Ready', 'delete', 'jsonpath='].map(plain);
     case 'sortBy':
@@ -170,7 +175,13 @@ async function operandValues(environment: Environment, program: Command, line: L
     case 'logs':
     case 'exec':
       if (line.operands.length > 0) return [];
-      return line.typed.includes('/') ? qualified(environment, line) : names(environment, line, 'Container');
+      return line.typed.includes('/') ? qualified(environment, line) : streamTargets(environment, line);
+    case 'scale':
+      return line.typed.includes('/')
+        ? qualified(environment, line)
+        : line.operands.length === 0
+          ? ['rc', 'replicationcontroller'].map(plain)
+          : names(environment, line, 'ReplicationController');
     case 'container start':
     case 'container stop':
     case 'container pause':
@@ -218,6 +229,27 @@ async function qualified(environment: Environment, line: Line): Promise<readonly
   return found.map((candidate) => ({ ...candidate, word: `${word}/${candidate.word}` }));
 }
 
+/** What has logs and runs commands: containers by their names alone, and pods. */
+async function streamTargets(environment: Environment, line: Line): Promise<readonly Candidate[]> {
+  const [containers, pods] = await Promise.all([
+    names(environment, line, 'Container'),
+    names(environment, line, 'Pod'),
+  ]);
+  return [...containers, ...pods.map(({ word }) => plain(`pod/${word}`))];
+}
+
+/** The containers of the pod that the line names. */
+function containersOf(environment: Environment, line: Line): Promise<readonly Candidate[]> {
+  const name = line.operands[0]?.replace(/^[^/]*\//, '');
+  if (!name) return Promise.resolve([]);
+  return inTime(environment, line, async (session) => {
+    const pod = await session.objects.get(kindRow('Pod'), session.place, name);
+    const manifest = pod.$typeName === 'baykeeper.v1.Pod' ? pod.spec?.manifest : undefined;
+    const all = [...mappingsAt(manifest, 'containers'), ...mappingsAt(manifest, 'initContainers')];
+    return all.map((container) => plain(textAt(container, 'name')));
+  });
+}
+
 async function contexts(environment: Environment): Promise<readonly Candidate[]> {
   try {
     const all = await listContexts(environment.io);
@@ -228,14 +260,22 @@ async function contexts(environment: Environment): Promise<readonly Candidate[]>
   }
 }
 
-async function names(environment: Environment, line: Line, kind: KindName): Promise<readonly Candidate[]> {
+function names(environment: Environment, line: Line, kind: KindName): Promise<readonly Candidate[]> {
+  return inTime(environment, line, (session) => fetchNames(session, kindRow(kind)));
+}
+
+async function inTime(
+  environment: Environment,
+  line: Line,
+  fetch: (session: Session) => Promise<readonly Candidate[]>,
+): Promise<readonly Candidate[]> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<readonly Candidate[]>((resolve) => {
     timer = setTimeout(() => resolve([]), timeoutMs);
   });
   try {
     const session = await environment.openWith({ ...line.flags, requestTimeout: timeoutMs });
-    return await Promise.race([fetchNames(session, kindRow(kind)), late]);
+    return await Promise.race([fetch(session), late]);
   } catch {
     return [];
   } finally {

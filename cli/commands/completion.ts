@@ -82,6 +82,6 @@ function __bayctl_complete
 end
 complete -c bayctl -e
 complete -c bayctl -f -k -a '(__bayctl_complete)'
-complete -c bayctl -n '__fish_seen_subcommand_from apply create delete' -s f -l filename -r -F
+complete -c bayctl -n '__fish_seen_subcommand_from apply create delete diff' -s f -l filename -r -F
 `,
 };

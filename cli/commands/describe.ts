@@ -21,6 +21,7 @@ export function register(parent: Command, environment: Environment): void {
   examples(
     withGlobals(command),
     'bayctl describe container web -b local',
+    'bayctl describe pod redis-master -b edge-1',
     'bayctl describe node/shop-7 -b edge-1',
     'bayctl describe bay edge-1',
   );

@@ -6,8 +6,10 @@ import { kindRow } from '../kinds.ts';
 import { metadataOf } from '../objects.ts';
 import { age } from '../output/age.ts';
 import { palette, phasePaint } from '../output/color.ts';
+import { none } from '../output/column.ts';
 import { bytesText } from '../output/describe.ts';
 import { sortObjects } from '../output/printer.ts';
+import { quantity } from '../output/quantity.ts';
 import { phaseOf } from '../output/state.ts';
 import { Table } from '../output/table.ts';
 import { selectorToFilter } from '../selector.ts';
@@ -83,23 +85,28 @@ async function top(session: Session, names: readonly string[], flags: TopFlags):
 
 function row(node: Node, nowMs: number): string[] {
   const phase = phaseOf(node) || 'PENDING';
-  const { usage, info, observeTime } = node.status ?? {};
+  const { usage, info, cluster, observeTime } = node.status ?? {};
   const seen = observeTime ? `${age(observeTime, nowMs)} ago` : 'never';
   const name = metadataOf(node).name;
-  // Figures past their trust are not shown as if they were so now.
+  // Figures past their trust are not shown as if they were so now; nor those of a cluster that serves no metrics as if they were 0.
   if (!usage || phase === 'UNKNOWN' || phase === 'REVOKED')
     return [name, phase, ...Array<string>(8).fill('<unknown>'), seen];
+  const cores = info?.cpus || quantity(cluster?.capacity.cpu ?? '');
+  const memoryBytes = info?.memoryBytes || BigInt(Math.round(quantity(cluster?.capacity.memory ?? '')));
+  const hasDisk = usage.diskTotalBytes > 0n;
+  // Of a node without an agent of its own its cluster serves processor and memory alone.
+  const isAgents = !node.status?.reportedBy;
   return [
     name,
     phase,
     `${usage.cpuPercent.toFixed(0)}%`,
-    String(info?.cpus ?? '?'),
+    String(cores || '?'),
     bytesText(Number(usage.memoryUsedBytes)),
-    percent(usage.memoryUsedBytes, info?.memoryBytes ?? 0n),
-    bytesText(Number(usage.diskUsedBytes)),
-    percent(usage.diskUsedBytes, usage.diskTotalBytes),
-    usage.load1m.toFixed(2),
-    `${usage.containersRunning}/${usage.containersTotal}`,
+    percent(usage.memoryUsedBytes, memoryBytes),
+    hasDisk || isAgents ? bytesText(Number(usage.diskUsedBytes)) : none,
+    hasDisk || isAgents ? percent(usage.diskUsedBytes, usage.diskTotalBytes) : none,
+    isAgents ? usage.load1m.toFixed(2) : none,
+    isAgents ? `${usage.containersRunning}/${usage.containersTotal}` : none,
     seen,
   ];
 }

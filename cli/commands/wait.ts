@@ -1,13 +1,15 @@
 import type { JsonValue } from '@bufbuild/protobuf';
 import type { Command } from 'commander';
-import { ConditionStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { parseDuration } from '../args.ts';
 import { awaitObject, type Wanted } from '../await_object.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
+import { mappingAt } from '../json.ts';
 import { type AnyObject, metadataOf } from '../objects.ts';
+import { replicasWanted } from '../output/cluster_columns.ts';
 import { escapeLine } from '../output/escape.ts';
 import { parseJsonPath } from '../output/jsonpath.ts';
 import { objectJson } from '../output/object_json.ts';
+import { podCondition } from '../output/pod_state.ts';
 import { Progress } from '../output/progress.ts';
 import { deliveryOf, phaseOf } from '../output/state.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
@@ -41,6 +43,8 @@ export function register(parent: Command, environment: Environment): void {
     'bayctl wait --for=phase=RUNNING container/web -b local',
     'bayctl wait --for=condition=Ready node/shop-7 -b edge-1 --timeout 5m',
     'bayctl wait --for=delete container/web -b local',
+    'bayctl wait --for=condition=Ready pod/redis-master rc/redis -b edge-1 --timeout 2m',
+    "bayctl wait --for=jsonpath='{.status.replicasReady}'=2 rc/redis -b edge-1",
     "bayctl wait --for=jsonpath='{.status.restarts}'=0 containers --all -b local",
   );
 }
@@ -112,25 +116,54 @@ function isCurrent(object: AnyObject): boolean {
 }
 
 function hasCondition(object: AnyObject, type: string, value: string): boolean {
-  const wanted = value.toLowerCase();
-  if (object.$typeName === 'baykeeper.v1.Node') {
-    const condition = object.status?.conditions.find(
-      (candidate) => candidate.type.toLowerCase() === type.toLowerCase(),
-    );
-    // What a silent node said last is no condition that it has.
-    const status = phaseOf(object) === 'UNKNOWN' ? ConditionStatus.UNKNOWN : condition?.status;
-    return status !== undefined && ['', 'true', 'false', 'unknown'][status] === wanted;
-  }
-  if (type.toLowerCase() !== 'ready')
-    throw new UsageError(`--for: a ${object.$typeName.split('.').at(-1)} has only the condition Ready`);
-  const ready = ['RUNNING', 'READY', 'SUCCEEDED'].includes(phaseOf(object)) && isCurrent(object) && isHealthy(object);
-  return wanted === String(ready);
+  return conditionOf(object, type).toLowerCase() === value.toLowerCase();
 }
 
+/** `True`, `False` or `Unknown`; what nobody has said anything about yet is empty. Throws UsageError for one that the kind does not have. */
+function conditionOf(object: AnyObject, type: string): string {
+  const phase = phaseOf(object);
+  switch (object.$typeName) {
+    case 'baykeeper.v1.Node': {
+      // What a silent node said last is no condition that it has.
+      if (phase === 'UNKNOWN') return 'Unknown';
+      const found = object.status?.conditions.find((one) => one.type.toLowerCase() === type.toLowerCase());
+      return ['', 'True', 'False', 'Unknown'][found?.status ?? 0] ?? '';
+    }
+    case 'baykeeper.v1.Pod':
+      if (phase === 'UNKNOWN' || !isCurrent(object)) return 'Unknown';
+      // One that could not be made as asked may stand there as it was before.
+      return phase === 'FAILED' ? 'False' : podCondition(object, type) || (isReady(type) ? 'False' : '');
+    default:
+      if (!isReady(type))
+        throw new UsageError(`--for: a ${object.$typeName.split('.').at(-1)} has only the condition Ready`);
+      return ['RUNNING', 'READY', 'SUCCEEDED'].includes(phase) && isCurrent(object) && isHealthy(object)
+        ? 'True'
+        : 'False';
+  }
+}
+
+function isReady(type: string): boolean {
+  return type.toLowerCase() === 'ready';
+}
+
+/** Whether what runs does what it is for. */
 function isHealthy(object: AnyObject): boolean {
-  if (object.$typeName !== 'baykeeper.v1.Container') return true;
-  const health: JsonValue | undefined = parseJsonPath('{.status.health}').values(objectJson(object))[0];
-  return health !== 'HEALTH_STATE_STARTING' && health !== 'HEALTH_STATE_UNHEALTHY';
+  switch (object.$typeName) {
+    case 'baykeeper.v1.Container': {
+      const health: JsonValue | undefined = parseJsonPath('{.status.health}').values(objectJson(object))[0];
+      return health !== 'HEALTH_STATE_STARTING' && health !== 'HEALTH_STATE_UNHEALTHY';
+    }
+    case 'baykeeper.v1.ReplicationController':
+      return (object.status?.replicasReady ?? 0) >= replicasWanted(object);
+    case 'baykeeper.v1.Service':
+      // Without a selector its endpoints are somebody else's affair.
+      return (
+        (object.status?.endpointsReady.length ?? 0) > 0 ||
+        Object.keys(mappingAt(object.spec?.manifest, 'selector')).length === 0
+      );
+    default:
+      return true;
+  }
 }
 
 function plain(value: JsonValue): string {

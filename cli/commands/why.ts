@@ -15,6 +15,7 @@ import { named, within } from '../objects.ts';
 import { duration, isoTime } from '../output/age.ts';
 import { type Palette, palette } from '../output/color.ts';
 import { escapeText } from '../output/escape.ts';
+import { eventTable } from '../output/events.ts';
 import { parseOutput, printValue } from '../output/printer.ts';
 import { Table } from '../output/table.ts';
 import { type Environment, examples, withGlobals } from '../session.ts';
@@ -66,11 +67,16 @@ export function register(parent: Command, environment: Environment): void {
       );
       const nowMs = session.io.nowMs();
       await session.out(table.render(response.steps.map((step) => row(step, response.generation, nowMs))));
+      if (response.events.length > 0) {
+        const width = session.io.stdout.isTTY ? { maxWidth: session.io.stdout.columns } : {};
+        await session.out(`\nEvents in the cluster:\n${eventTable(response.events, nowMs, { colour, ...width })}`);
+      }
       if (response.summary) await session.out(`\n${escapeText(response.summary)}\n`);
     });
   examples(
     withGlobals(command),
     'bayctl why container/web -b local',
+    'bayctl why pod/redis-master -b edge-1',
     'bayctl why node/shop-7 -b edge-1',
     'bayctl why container/web -b local -o json',
   );

@@ -84,11 +84,16 @@ export const controllerColumns: readonly ObjectColumn[] = [
   message,
 ];
 
-/** How many pods are asked for: an autoscaler in the cluster may ask for another number than the manifest. */
-export function replicasWanted({ spec, status }: ReplicationController): number {
-  if (status?.clusterUid) return status.replicasWanted;
+/** How many pods it keeps: an autoscaler in the cluster may ask for another number than the manifest. */
+export function replicasWanted(controller: ReplicationController): number {
+  const { status } = controller;
+  return status?.clusterUid ? status.replicasWanted : replicasAsked(controller);
+}
+
+/** How many pods its manifest asks for; where it does not say, how many there are to be. */
+export function replicasAsked({ spec, status }: ReplicationController): number {
   const asked = valueAt(spec?.manifest, 'replicas');
-  return typeof asked === 'number' ? asked : 1;
+  return typeof asked === 'number' ? asked : status?.clusterUid ? status.replicasWanted : 1;
 }
 
 function nodeOf({ status }: Pod): string {

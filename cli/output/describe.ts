@@ -1,12 +1,14 @@
-import { type DescEnum, type DescField, type DescMessage, isMessage, type Message } from '@bufbuild/protobuf';
+import { type DescEnum, type DescField, type DescMessage, isMessage, type Message, toJson } from '@bufbuild/protobuf';
 import { type ReflectMessage, reflect } from '@bufbuild/protobuf/reflect';
-import { DurationSchema, type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
+import { DurationSchema, StructSchema, type Timestamp, TimestampSchema } from '@bufbuild/protobuf/wkt';
 import { NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { type AnyObject, kindOf, metadataOf, schemaOf } from '../objects.ts';
 import { duration, moment } from './age.ts';
+import { clusterSections } from './describe_cluster.ts';
 import { enumName } from './enum_name.ts';
 import { escapeLine, escapeText } from './escape.ts';
 import { Table } from './table.ts';
+import { yamlText } from './yaml.ts';
 
 const indentStep = '  ';
 
@@ -42,6 +44,10 @@ export function describeObject(object: AnyObject, nowMs: number): string {
   }
   if (isMessage(object, NodeSchema) && (object.status?.conditions.length ?? 0) > 0)
     lines.push('Conditions:', ...conditions(object, nowMs));
+  for (const section of clusterSections(object, nowMs)) {
+    if (section.lines.length === 0) continue;
+    lines.push(`${section.title}:`, ...section.lines.map((line) => indentStep + escapeLine(line)));
+  }
   return lines.map((line) => `${line}\n`).join('');
 }
 
@@ -82,8 +88,7 @@ function messageLines(message: ReflectMessage, indent: string, nowMs: number): s
     scalars = [];
   };
   for (const field of message.fields) {
-    if (!message.isSet(field) || (message.desc === NodeSchema.field.status?.message && field.name === 'conditions'))
-      continue;
+    if (!message.isSet(field) || hasSectionOfItsOwn(message.desc, field)) continue;
     const title = titleOf(field);
     const nested = nestedLines(message, field, indent + indentStep, nowMs);
     if (typeof nested === 'string') scalars.push([title, nested]);
@@ -96,6 +101,14 @@ function messageLines(message: ReflectMessage, indent: string, nowMs: number): s
   return lines;
 }
 
+/** What is shown as tables, below. */
+function hasSectionOfItsOwn(desc: DescMessage, field: DescField): boolean {
+  if (desc.typeName === 'baykeeper.v1.NodeStatus') return field.name === 'conditions';
+  return /^baykeeper\.v1\.(Pod|Service|ReplicationController)Status$/.test(desc.typeName)
+    ? ['manifest', 'events'].includes(field.name)
+    : false;
+}
+
 /** A field on one line, or the lines under its title. */
 function nestedLines(message: ReflectMessage, field: DescField, indent: string, nowMs: number): string | string[] {
   switch (field.fieldKind) {
@@ -105,6 +118,7 @@ function nestedLines(message: ReflectMessage, field: DescField, indent: string, 
       return enumName(field.enum, message.get(field));
     case 'message': {
       const value = message.get(field);
+      if (value.desc.typeName === StructSchema.typeName) return structLines(value, indent);
       return specialText(value, nowMs) ?? messageLines(value, indent, nowMs);
     }
     case 'list': {
@@ -134,12 +148,19 @@ function specialText(value: ReflectMessage, nowMs: number): string | undefined {
     const ms = Number(message.seconds) * 1000 + message.nanos / 1e6;
     return ms < 1000 ? `${ms}ms` : duration(ms);
   }
-  if ((value.desc as DescMessage).typeName === 'google.protobuf.Struct') {
-    return JSON.stringify(message, (key, item: unknown) =>
-      key.startsWith('$') ? undefined : typeof item === 'bigint' ? String(item) : item,
-    );
-  }
   return undefined;
+}
+
+/** A manifest reads as its author wrote it. */
+function structLines(value: ReflectMessage, indent: string): string[] {
+  const json = toJson(value.desc, value.message);
+  const isEmpty = typeof json === 'object' && json !== null && Object.keys(json).length === 0;
+  return isEmpty
+    ? []
+    : yamlText(json)
+        .trimEnd()
+        .split('\n')
+        .map((line) => (indent + line).trimEnd());
 }
 
 function scalarText(field: DescField, value: unknown): string {
