@@ -7,6 +7,7 @@ import { adminAuthenticator, loadAdminToken } from './auth/admin_token.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
 import { startBroker } from './broker/broker.ts';
 import { type Config, version } from './config.ts';
+import { openLogOutput } from './log_output.ts';
 import { startReconciler } from './reconcile/reconciler.ts';
 import { RevokedKeys } from './reconcile/revoked_keys.ts';
 import { startServer } from './server.ts';
@@ -27,7 +28,7 @@ export interface ControlPlane {
 
 /** Starts everything that a control plane is made of, in order; it ends in the reverse order. Rejects with one sentence. */
 export async function startControlPlane(config: Config): Promise<ControlPlane> {
-  const log = pino({ level: config.logLevel, base: undefined }, pino.destination({ fd: 2, sync: false }));
+  const log = pino({ level: config.logLevel, base: undefined }, openLogOutput(2));
   const clock = { now: () => Date.now() };
   const stack = new AsyncDisposableStack();
   try {
