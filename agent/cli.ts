@@ -1,12 +1,22 @@
 import { Command, CommanderError } from 'commander';
-import { ConfigError, defaultDataDir, defaultDockerSocket, type Flags, readConfig, readJoinConfig } from './config.ts';
+import {
+  ConfigError,
+  defaultDataDir,
+  defaultDockerSocket,
+  defaultLeaseNamespace,
+  type Flags,
+  readConfig,
+  readJoinConfig,
+} from './config.ts';
 import { exitCodes, reportFailure } from './failure.ts';
 import { relaunchLean } from './lean.ts';
 import { agentVersion } from './version.ts';
 
 function command(): Command {
   const program = new Command('baykeeper-agent')
-    .description("Makes this machine a node of a Baykeeper bay, and runs the bay's containers on it.")
+    .description(
+      'Makes this machine a node of a Baykeeper bay, and sees to it that its engine runs what the bay should have.',
+    )
     .version(agentVersion())
     .exitOverride()
     .addHelpText(
@@ -37,6 +47,15 @@ const shared = (of: Command) =>
   of
     .option('--data <dir>', `folder for key, credentials and state (default: ${defaultDataDir})`)
     .option('--docker <socket>', `the Docker engine's socket (default: ${defaultDockerSocket})`)
+    .option(
+      '--kubeconfig <file>',
+      "on a Kubernetes bay: way into the cluster (default: the pod's service account, KUBECONFIG, or ~/.kube/config)",
+    )
+    .option('--kube-context <name>', "the kubeconfig's context (default: its current one)")
+    .option(
+      '--lease-namespace <name>',
+      `where the masters of a Kubernetes bay agree on who leads (default: ${defaultLeaseNamespace})`,
+    )
     .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
     .exitOverride();
 

@@ -8,6 +8,12 @@ export interface AgentConfig {
   readonly dataDir: string;
   /** Path of the Docker engine's socket. */
   readonly dockerSocket: string;
+  /** On a Kubernetes bay: path of a kubeconfig. Empty: the pod's service account, KUBECONFIG, or ~/.kube/config, in this order. */
+  readonly kubeconfig: string;
+  /** The kubeconfig's context. Empty: its current one. */
+  readonly kubeContext: string;
+  /** Namespace of the Lease by which several masters agree on who leads: the same for all of them. Made where there is none. */
+  readonly leaseNamespace: string;
   /** URL of the control plane from now on. Undefined: the one that the agent keeps since it enrolled. */
   readonly server?: string;
   readonly logLevel: LogLevel;
@@ -26,6 +32,7 @@ export interface JoinConfig {
 
 export const defaultDataDir = '/var/lib/baykeeper-agent';
 export const defaultDockerSocket = '/var/run/docker.sock';
+export const defaultLeaseNamespace = 'baykeeper';
 
 /** A setting that cannot be. The message names it and what was expected. */
 export class ConfigError extends Error {
@@ -71,10 +78,21 @@ export function readConfig(flags: Flags, env: Environment): AgentConfig {
       `${level.source}: expected one of ${logLevels.join(', ')}, got ${JSON.stringify(level.value)}`,
     );
   }
+  const kubeconfig = setting(flags, env, 'kubeconfig', '');
+  if (kubeconfig.value.includes('\0')) throw new ConfigError(`${kubeconfig.source}: expected the path of a file`);
+  const leaseNamespace = setting(flags, env, 'leaseNamespace', defaultLeaseNamespace);
+  if (leaseNamespace.value.length > 63 || !/^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/.test(leaseNamespace.value)) {
+    throw new ConfigError(
+      `${leaseNamespace.source}: expected the name of a namespace, got ${JSON.stringify(leaseNamespace.value)}`,
+    );
+  }
   const server = setting(flags, env, 'server', '');
   return Object.freeze({
     dataDir: resolve(data.value),
     dockerSocket,
+    kubeconfig: kubeconfig.value === '' ? '' : resolve(kubeconfig.value),
+    kubeContext: setting(flags, env, 'kubeContext', '').value,
+    leaseNamespace: leaseNamespace.value,
     ...(server.value === '' ? {} : { server: serverUrl(server) }),
     logLevel,
   });

@@ -32,19 +32,26 @@ export interface HealthOptions {
   readonly thresholds?: HealthThresholds;
 }
 
-/** What the loop knows of the engine. */
+/** What is known of the engine. */
 export interface EngineHealth {
   /** As of the last time it was up. */
   readonly info: EngineInfo | undefined;
   /** Why it cannot be used; undefined: it can. */
   readonly problem: string | undefined;
+  /** The same for programs, one word in CamelCase. Default `EngineUnavailable`. */
+  readonly problemReason?: string;
   readonly containersRunning: number;
   readonly containersTotal: number;
+  /** Of the Docker engine that containers can go to, where `info` is of another one. Default: there is none. */
+  readonly dockerVersion?: string;
+  /** What else is to be said of the node. */
+  readonly findings?: readonly Finding[];
 }
 
-type ConditionType = 'Ready' | 'MemoryPressure' | 'DiskPressure' | 'EngineUnavailable';
-interface Finding {
-  readonly type: ConditionType;
+/** One of a node's conditions. */
+export interface Finding {
+  readonly type: string;
+  /** Undefined: that is not known. */
   readonly holds: boolean | undefined;
   readonly reason: string;
   readonly message: string;
@@ -54,7 +61,7 @@ interface Finding {
 export class NodeHealth {
   readonly #clock: Clock;
   readonly #thresholds: Required<HealthThresholds>;
-  readonly #since = new Map<ConditionType, { readonly status: ConditionStatus; readonly ms: number }>();
+  readonly #since = new Map<string, { readonly status: ConditionStatus; readonly ms: number }>();
   #cpu: CpuTimes | undefined;
   #cpuPercent = 0;
   #os: string | undefined;
@@ -69,20 +76,15 @@ export class NodeHealth {
     const [memory, disk, cpu] = await Promise.all([readMemory(), readDisk(engine.info?.rootDir), readCpu()]);
     this.#os ??= await readOs();
     this.#measure(cpu);
-    const findings = [
+    const reason = engine.problem === undefined ? 'EngineAnswers' : (engine.problemReason ?? 'EngineUnavailable');
+    const message = engine.problem ?? '';
+    const ready: Finding = { type: 'Ready', holds: engine.problem === undefined, reason, message };
+    const findings: Finding[] = [
       this.#memoryPressure(memory),
       this.#diskPressure(disk),
-      {
-        type: 'EngineUnavailable',
-        holds: engine.problem !== undefined,
-        reason: engine.problem === undefined ? 'EngineAnswers' : 'EngineUnavailable',
-        message: engine.problem ?? '',
-      },
-    ] satisfies Finding[];
-    const ready: Finding =
-      engine.problem === undefined
-        ? { type: 'Ready', holds: true, reason: 'EngineAnswers', message: '' }
-        : { type: 'Ready', holds: false, reason: 'EngineUnavailable', message: engine.problem };
+      { type: 'EngineUnavailable', holds: engine.problem !== undefined, reason, message },
+      ...(engine.findings ?? []),
+    ];
     const nowMs = this.#clock.now();
     return create(NodeStatusSchema, {
       phase: ready.holds ? NodePhase.READY : NodePhase.NOT_READY,
@@ -90,7 +92,7 @@ export class NodeHealth {
       message: ready.message,
       conditions: [ready, ...findings].map((finding) => this.#condition(finding, nowMs)),
       observeTime: timestampFromMs(nowMs),
-      info: this.#info(engine.info, memory),
+      info: this.#info(engine, memory),
       usage: this.#usage(engine, memory, disk),
     });
   }
@@ -145,7 +147,7 @@ export class NodeHealth {
     });
   }
 
-  #info(engine: EngineInfo | undefined, memory: Memory | undefined): NodeInfo {
+  #info({ info: engine, dockerVersion }: EngineHealth, memory: Memory | undefined): NodeInfo {
     // Rounded: it is worked out from two clocks, and must not seem to change.
     const bootMs = Math.round((Date.now() - uptime() * 1000) / 10_000) * 10_000;
     return create(NodeInfoSchema, {
@@ -156,6 +158,7 @@ export class NodeHealth {
       engine: engine?.engine ?? '',
       engineVersion: engine?.version ?? '',
       engineApiVersion: engine?.apiVersion ?? '',
+      dockerVersion,
       cpus: this.#cpu?.count ?? cpus().length,
       memoryBytes: BigInt(memory?.total ?? 0),
       addresses: addresses(),

@@ -34,7 +34,13 @@ export async function runLean(): Promise<void> {
   const config = JSON.parse(process.env[configVariable] ?? '') as AgentConfig;
   if (process.env[stageVariable] === 'warming') {
     enableCompileCache(join(config.dataDir, 'cache'));
-    await Promise.all([import('./run.ts'), import('./workloads.ts'), import('./version.ts')]);
+    const [{ loadWorkloads }, { readNode }] = await Promise.all([
+      import('./workloads.ts'),
+      import('./link/identity.ts'),
+      import('./run.ts'),
+      import('./version.ts'),
+    ]);
+    await loadWorkloads(config, (await readNode(config.dataDir))?.containerEngine);
     if (strippedTypes()) {
       // What the agent may come to need, too: what is not in the cache brings the compiler back.
       await import('./link/enroll.ts');

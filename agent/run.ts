@@ -23,12 +23,13 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
       log.info({ from: identity.server, to: server }, 'the control plane has another URL');
       await identity.enrolledAt(server);
     }
-    const { createWorkloads } = await import('./workloads.ts');
+    const { loadWorkloads } = await import('./workloads.ts');
+    const createWorkloads = await loadWorkloads(config, identity.node?.containerEngine);
     const stopped = untilAsked(log);
     const agent = await startAgent({
       dataDir: config.dataDir,
       identity,
-      createWorkloads: (context) => createWorkloads(config, context),
+      createWorkloads,
       prove: async () => {
         const { renewByProof } = await import('./link/enroll.ts');
         return renewByProof({ server: identity.server, identity, nowMs: () => systemClock.now() });

@@ -9,6 +9,7 @@ import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import test, { type ExecutionContext } from 'ava';
 import { fromPublic } from 'nkeys.js';
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import {
   CredentialsSchema,
   EnrollmentService,
@@ -17,7 +18,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { ownProgram, run } from '../../test/harness/program.ts';
 import { EnrollError, enroll, renewByProof } from './enroll.ts';
-import { expireTimeMs, IdentityError, openIdentity, renewTimeMs } from './identity.ts';
+import { expireTimeMs, IdentityError, openIdentity, readNode, renewTimeMs } from './identity.ts';
 
 const credentials = (nodeUid = 'node-1') =>
   create(CredentialsSchema, {
@@ -195,4 +196,20 @@ test('run takes another URL of the control plane, and says in one sentence what 
   const damaged = await runWith();
   t.is(damaged.code, 2);
   t.regex(damaged.stderr, /identity\.seed holds no usable key/);
+});
+
+test('the engine of its bay outlives damaged credentials, and is Docker where nothing was said', async (t) => {
+  const path = await folder(t);
+  t.is(await readNode(path), undefined);
+  await (await openIdentity(path)).take(credentials());
+  t.is((await openIdentity(path)).node?.containerEngine, ContainerEngine.DOCKER);
+  await (await openIdentity(path)).take({ ...credentials(), containerEngine: ContainerEngine.KUBERNETES });
+  t.is((await openIdentity(path)).node?.containerEngine, ContainerEngine.KUBERNETES);
+  await writeFile(join(path, 'credentials.bin'), 'garbage');
+  t.is((await openIdentity(path)).node?.containerEngine, ContainerEngine.KUBERNETES);
+  t.is((await readNode(path))?.containerEngine, ContainerEngine.KUBERNETES);
+  // As agents wrote it when all bays were of Docker.
+  const { containerEngine: _, ...before } = JSON.parse(await readFile(join(path, 'node.json'), 'utf8'));
+  await writeFile(join(path, 'node.json'), JSON.stringify(before));
+  t.is((await openIdentity(path)).node?.containerEngine, ContainerEngine.DOCKER);
 });

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { createUser, fromSeed, type KeyPair } from 'nkeys.js';
+import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { agentPermissions } from '../../proto/subjects.ts';
 import { writeDurably } from '../durable_file.ts';
@@ -41,7 +42,12 @@ export interface NodeIdentity {
   readonly bay: string;
   readonly nodeUid: string;
   readonly node: string;
+  /** What the bay's containers run on. */
+  readonly containerEngine: NodeEngine;
 }
+
+/** Who enrolled before there was a choice is a node of a Docker bay. */
+export type NodeEngine = ContainerEngine.DOCKER | ContainerEngine.KUBERNETES;
 
 const seedFile = 'identity.seed';
 const credentialsFile = 'credentials.bin';
@@ -81,7 +87,7 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
         );
       }
       node = nodeOf(next);
-      await writeDurably(join(dataDir, nodeFile), [Buffer.from(`${JSON.stringify(node)}\n`)], ownerOnly);
+      await writeDurably(join(dataDir, nodeFile), [Buffer.from(`${formatNode(node)}\n`)], ownerOnly);
       await writeDurably(join(dataDir, credentialsFile), [toBinary(CredentialsSchema, next)], ownerOnly);
       credentials = next;
     },
@@ -135,19 +141,45 @@ async function readCredentials(path: string): Promise<Credentials | undefined> {
   }
 }
 
-const nodeOf = ({ bayUid, bay, nodeUid, node }: Credentials): NodeIdentity => ({ bayUid, bay, nodeUid, node });
+const nodeOf = ({ bayUid, bay, nodeUid, node, containerEngine }: Credentials): NodeIdentity => ({
+  bayUid,
+  bay,
+  nodeUid,
+  node,
+  containerEngine: engineOf(containerEngine === ContainerEngine.KUBERNETES),
+});
+
+const engineOf = (isKubernetes: boolean): NodeEngine =>
+  isKubernetes ? ContainerEngine.KUBERNETES : ContainerEngine.DOCKER;
+
+const formatNode = ({ containerEngine, ...node }: NodeIdentity): string =>
+  JSON.stringify({
+    ...node,
+    containerEngine: containerEngine === ContainerEngine.KUBERNETES ? 'kubernetes' : 'docker',
+  });
 
 function parseNode(stored: Buffer | undefined): NodeIdentity | undefined {
   if (!stored) return undefined;
   try {
-    const { bayUid, bay, nodeUid, node } = JSON.parse(stored.toString('utf8')) as Partial<Record<string, unknown>>;
-    const known = { bayUid: String(bayUid), bay: String(bay), nodeUid: String(nodeUid), node: String(node) };
+    const fields = JSON.parse(stored.toString('utf8')) as Partial<Record<string, unknown>>;
+    const { bayUid, bay, nodeUid, node, containerEngine } = fields;
+    const known = {
+      bayUid: String(bayUid),
+      bay: String(bay),
+      nodeUid: String(nodeUid),
+      node: String(node),
+      containerEngine: engineOf(containerEngine === 'kubernetes'),
+    };
     agentPermissions(known);
     return known;
   } catch {
     return undefined;
   }
 }
+
+/** Which node a data folder is of, as far as is known; nothing is made, and nothing else is read. Rejects with IdentityError. */
+export const readNode = async (dataDir: string): Promise<NodeIdentity | undefined> =>
+  parseNode(await readIfThere(join(dataDir, nodeFile)));
 
 /** What makes credentials unusable; undefined when they are fine. */
 function problemOf(credentials: Credentials): string | undefined {

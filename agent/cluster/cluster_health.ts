@@ -1,0 +1,123 @@
+import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import type { Clock } from '../clock.ts';
+import { type ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
+import type { EngineInfo } from '../drivers/driver.ts';
+import { type Finding, type HealthThresholds, NodeHealth } from '../health.ts';
+import type { DockerSide } from './containers_side.ts';
+import { messageOf, reasonOf } from './reasons.ts';
+
+export interface ClusterHealthOptions {
+  readonly driver: ClusterDriver;
+  readonly docker: DockerSide;
+  readonly clock: Clock;
+  readonly thresholds?: HealthThresholds;
+}
+
+/** What the agent knows at the moment besides. */
+export interface ClusterHealthInput {
+  /** What cannot be watched, as in paths, and why. */
+  readonly watchProblems: ReadonlyMap<string, ClusterError>;
+  readonly electionProblem: ClusterError | undefined;
+  readonly containersRunning: number;
+  readonly containersTotal: number;
+}
+
+/** A heartbeat does not wait for longer. */
+const pingPatienceMs = 2_500;
+/** What the API server says of itself is asked for again after so long: it may have been upgraded. */
+const infoLifeMs = 600_000;
+const dockerLifeMs = 60_000;
+
+/** How the machine of an agent of a Kubernetes bay is, and whether its cluster can be used. */
+export class ClusterHealth {
+  readonly #options: ClusterHealthOptions;
+  readonly #health: NodeHealth;
+  #info: EngineInfo | undefined;
+  #infoMs = Number.NEGATIVE_INFINITY;
+  #dockerVersion = '';
+  #dockerMs = Number.NEGATIVE_INFINITY;
+
+  constructor(options: ClusterHealthOptions) {
+    this.#options = options;
+    this.#health = new NodeHealth(options);
+  }
+
+  /** Never rejects: a cluster that is away is a condition. */
+  async status(input: ClusterHealthInput): Promise<NodeStatus> {
+    const [problem] = await Promise.all([this.#ping(), this.#lookForDocker()]);
+    return await this.#health.status({
+      info: this.#info,
+      problem: problem && messageOf(problem),
+      problemReason: problem && reasonOf(problem),
+      containersRunning: input.containersRunning,
+      containersTotal: input.containersTotal,
+      dockerVersion: this.#dockerVersion,
+      findings: findingsOf(input),
+    });
+  }
+
+  async #ping(): Promise<ClusterError | undefined> {
+    const { driver, clock } = this.#options;
+    const late = Promise.withResolvers<ClusterError>();
+    const cancel = clock.after(pingPatienceMs, () =>
+      late.resolve(new ClusterError('unavailable', `the API server at ${driver.target} does not answer`)),
+    );
+    const asked = driver.ping().then(
+      () => this.#ask(),
+      (error: unknown) => toClusterError(error),
+    );
+    return await Promise.race([asked, late.promise]).finally(cancel);
+  }
+
+  async #ask(): Promise<ClusterError | undefined> {
+    const { driver, clock } = this.#options;
+    if (clock.now() - this.#infoMs < infoLifeMs) return undefined;
+    try {
+      const { version } = await driver.info({ timeoutMs: pingPatienceMs });
+      this.#info = { engine: 'kubernetes', version, apiVersion: 'v1', rootDir: '', os: '' };
+      this.#infoMs = clock.now();
+      return undefined;
+    } catch (error) {
+      return toClusterError(error);
+    }
+  }
+
+  async #lookForDocker(): Promise<void> {
+    const { docker, clock } = this.#options;
+    if (clock.now() - this.#dockerMs < dockerLifeMs) return;
+    this.#dockerMs = clock.now();
+    try {
+      this.#dockerVersion = (await docker.isThere()) ? await docker.version() : '';
+    } catch {
+      // Containers cannot go there now.
+      this.#dockerVersion = '';
+    }
+  }
+}
+
+const toClusterError = (error: unknown): ClusterError =>
+  error instanceof ClusterError ? error : new ClusterError('other', (error as Error).message, { cause: error });
+
+function findingsOf({ watchProblems, electionProblem }: ClusterHealthInput): Finding[] {
+  const findings: Finding[] = [];
+  const [[plural, watchProblem] = []] = watchProblems;
+  findings.push(
+    watchProblem
+      ? {
+          type: 'ClusterWatched',
+          holds: false,
+          reason: reasonOf(watchProblem),
+          message: `${plural}${watchProblems.size > 1 ? ` and ${watchProblems.size - 1} more` : ''} cannot be watched: ${messageOf(watchProblem)}`,
+        }
+      : { type: 'ClusterWatched', holds: true, reason: 'Watching', message: '' },
+  );
+  if (electionProblem) {
+    findings.push({
+      type: 'LeaderElected',
+      holds: undefined,
+      reason: reasonOf(electionProblem),
+      message: `the lease by which the bay's masters agree on who leads cannot be used: ${messageOf(electionProblem)}`,
+    });
+  }
+  return findings;
+}

@@ -1,0 +1,140 @@
+import { create } from '@bufbuild/protobuf';
+import {
+  type Assignment,
+  AssignmentOp,
+  type ObjectReport,
+  ObjectReportSchema,
+} from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import type { RunningWorkloads } from '../agent.ts';
+import type { Clock } from '../clock.ts';
+import { deliveryOf } from '../delivery.ts';
+import type { Log } from '../log.ts';
+import type { Desired, DesiredObject, Reports } from '../ports.ts';
+import { DesiredPart } from './desired_part.ts';
+
+/** The Docker engine of this machine, for the containers of a Kubernetes bay. */
+export interface DockerSide {
+  /** Whether there is one. Never rejects. */
+  isThere(): Promise<boolean>;
+  /** Rejects when it does not answer. */
+  version(): Promise<string>;
+  /** What makes it agree with a desired state of containers only. */
+  create(desired: Desired): Promise<RunningWorkloads>;
+}
+
+export interface ContainersSideOptions {
+  readonly docker: DockerSide;
+  readonly desired: Desired;
+  readonly reports: Reports;
+  readonly nodeName: string;
+  /** Nothing of this one is left on the engine. */
+  readonly buried: (uid: string) => Promise<void>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const isContainer = ({ kind }: Assignment): boolean => kind === Kind.CONTAINER;
+/** How often it is looked whether there is an engine by now. */
+const lookMs = 10_000;
+
+/** Runs a Kubernetes bay's containers on the Docker engine of the master that leads, for as long as it leads; or says that it has none. */
+export class ContainersSide {
+  readonly #options: ContainersSideOptions;
+  readonly #desired: DesiredPart;
+  #leads = false;
+  #loop: RunningWorkloads | undefined;
+  #cancelLook: () => void = () => undefined;
+  #unsubscribe: () => void = () => undefined;
+  #changing: Promise<void> = Promise.resolve();
+
+  constructor(options: ContainersSideOptions) {
+    this.#options = options;
+    this.#desired = new DesiredPart(options.desired, isContainer, options.buried);
+  }
+
+  /** While there is an engine. */
+  get loop(): RunningWorkloads | undefined {
+    return this.#loop;
+  }
+
+  /** This agent leads from now on, or no longer. What runs on the engine stays. Resolves when that is so. */
+  async lead(leads: boolean): Promise<void> {
+    this.#leads = leads;
+    this.#changing = this.#changing.then(() => this.#follow());
+    await this.#changing;
+  }
+
+  snapshot(): readonly ObjectReport[] {
+    if (!this.#leads) return [];
+    return this.#loop
+      ? this.#loop.snapshot()
+      : [...this.#desired.current.objects.values()].map((one) => this.#without(one));
+  }
+
+  /** Never rejects. */
+  async #follow(): Promise<void> {
+    this.#cancelLook();
+    this.#unsubscribe();
+    if (!this.#leads) {
+      const loop = this.#loop;
+      this.#loop = undefined;
+      await loop?.stop();
+      return;
+    }
+    if (this.#loop) return;
+    const { docker, clock, log } = this.#options;
+    try {
+      if (await docker.isThere()) {
+        const loop = await docker.create(this.#desired);
+        this.#loop = loop;
+        await loop.start();
+        return;
+      }
+    } catch (error) {
+      log.error({ error: (error as Error).message }, 'the Docker engine of this machine cannot be used');
+    }
+    this.#unsubscribe = this.#desired.subscribe((uids) => this.#report(uids));
+    this.#report([...this.#desired.current.objects.keys()]);
+    this.#cancelLook = clock.after(lookMs, () => void this.lead(this.#leads));
+  }
+
+  #report(uids: readonly string[]): void {
+    const { objects, graves } = this.#desired.current;
+    for (const uid of uids) {
+      const object = objects.get(uid);
+      if (object) this.#options.reports.put(this.#without(object));
+      if (graves.has(uid)) void this.#desired.buried(uid);
+    }
+  }
+
+  /** What is to be said of a container where there is no engine. */
+  #without({ assignment, publishTimeMs, receiveTimeMs }: DesiredObject): ObjectReport {
+    const { uid, op, generation } = assignment;
+    // Nothing of it is on an engine that is not there; what is on one that comes back and is not wanted is removed then.
+    if (op === AssignmentOp.DELETE) return create(ObjectReportSchema, { uid, removed: true });
+    const { nodeName, clock } = this.#options;
+    return create(ObjectReportSchema, {
+      uid,
+      status: {
+        case: 'container',
+        value: {
+          node: nodeName,
+          phase: ContainerPhase.FAILED,
+          reason: 'NoDockerEngine',
+          message: `${nodeName}, which leads the bay, has no Docker engine for containers: run one there, or make a pod of it`,
+          delivery: deliveryOf({
+            receivedGeneration: generation,
+            appliedGeneration: 0n,
+            observedGeneration: generation,
+            publishMs: publishTimeMs,
+            receiveMs: receiveTimeMs,
+            applyMs: undefined,
+            observeMs: clock.now(),
+          }),
+        },
+      },
+    });
+  }
+}

@@ -1,0 +1,157 @@
+import {
+  type ClusterDriver,
+  ClusterError,
+  type ClusterObject,
+  type ObjectRef,
+  resourceTypes,
+} from '../drivers/cluster_driver.ts';
+import type { Manifest } from './manifest.ts';
+import type { Foreign, Place, Plan } from './plan.ts';
+import { dryRunCreate, type Kept, withKept } from './replace.ts';
+
+/** What steps are done with. */
+export interface ExecuteContext {
+  readonly driver: ClusterDriver;
+  /** Aborted when this agent may write no more. */
+  readonly signal: AbortSignal;
+  /** Makes a namespace where there is none. Rejects with ClusterError. */
+  readonly ensureNamespace: (name: string) => Promise<void>;
+  /** What the one before it had, and its replacement is to have. */
+  readonly kept: Kept | undefined;
+  /** Reads an object of the cluster as ours, or says whose it is. */
+  readonly whose: (object: ClusterObject) => 'ours' | Foreign;
+}
+
+/** What came of a step. */
+export type Outcome =
+  /** This is there now; undefined: nothing of this name. */
+  | { readonly kind: 'seen'; readonly object: ClusterObject | undefined; readonly written: boolean }
+  | { readonly kind: 'foreign'; readonly foreign: Foreign }
+  /** The cluster will not change the one with this uid in place. */
+  | { readonly kind: 'refused'; readonly clusterUid: string }
+  /** Their end is accepted; those of which the cluster has no more are gone. */
+  | { readonly kind: 'ended'; readonly gone: readonly string[]; readonly ending: readonly ClusterObject[] };
+
+type Doing = Extract<Plan['kind'], 'look' | 'create' | 'apply' | 'adopt' | 'replace' | 'delete'>;
+export type Step = Extract<Plan, { kind: Doing }>;
+
+type Executors = {
+  readonly [K in Doing]: (step: Extract<Step, { kind: K }>, context: ExecuteContext) => Promise<Outcome>;
+};
+
+const executors: Executors = {
+  look: ({ place }, context) => look(place, context),
+
+  async create({ manifest }, context) {
+    const { driver, signal, ensureNamespace, kept } = context;
+    // In the instant of writing there must be none: one that somebody else has made meanwhile is not touched.
+    const object = kept ? withKept(manifest, kept) : manifest.object;
+    const apply = () => driver.apply(manifest.type, object, { expect: 'absent', force: true, signal });
+    try {
+      return written(await apply());
+    } catch (error) {
+      if (!(error instanceof ClusterError)) throw error;
+      if (error.kind === 'already-exists') return await look(manifest, context);
+      if (error.kind === 'conflict') return await lookAfter(error, manifest, context);
+      if (error.kind !== 'namespace-not-found' || !manifest.createNamespace) throw error;
+    }
+    await ensureNamespace(manifest.namespace);
+    return written(await apply());
+  },
+
+  apply: ({ manifest, live }, context) => inPlace(manifest, live.clusterUid, undefined, context),
+
+  adopt: ({ manifest, foreign }, context) => inPlace(manifest, foreign.clusterUid, foreign.resourceVersion, context),
+
+  async replace({ manifest, clusterUid, live }, context) {
+    const { driver, signal } = context;
+    // Where the next one is not valid the one before it goes on.
+    await dryRunCreate(driver, manifest, live, signal);
+    // The pods of a controller stay, and the next one takes them over.
+    return await end(clusterUid, manifest, context, manifest.kind === 'ReplicationController' ? 'Orphan' : undefined);
+  },
+
+  async delete({ targets }, context) {
+    const gone: string[] = [];
+    const ending: ClusterObject[] = [];
+    for (const target of targets) {
+      const propagationPolicy = target.kind === 'ReplicationController' ? 'Background' : undefined;
+      const ended = await end(target.clusterUid, target, context, propagationPolicy);
+      gone.push(...ended.gone);
+      ending.push(...ended.ending);
+    }
+    return { kind: 'ended', gone, ending };
+  },
+};
+
+const written = (object: ClusterObject): Outcome => ({ kind: 'seen', object, written: true });
+
+export const refOf = ({ kind, namespace, name }: Place): ObjectRef => ({ type: resourceTypes[kind], namespace, name });
+
+async function look(place: Place, { driver, signal, whose }: ExecuteContext): Promise<Outcome> {
+  const object = await driver.get(refOf(place), { signal });
+  if (!object) return { kind: 'seen', object: undefined, written: false };
+  const owner = whose(object);
+  return owner === 'ours' ? { kind: 'seen', object, written: false } : { kind: 'foreign', foreign: owner };
+}
+
+/** Looks what there is now; when that is what was expected, the conflict was about something else. */
+async function lookAfter(error: ClusterError, place: Place, context: ExecuteContext, uid?: string): Promise<Outcome> {
+  const outcome = await look(place, context);
+  if (outcome.kind === 'seen' && outcome.object?.metadata.uid === uid) throw error;
+  return outcome;
+}
+
+async function inPlace(
+  manifest: Manifest,
+  uid: string,
+  resourceVersion: string | undefined,
+  context: ExecuteContext,
+): Promise<Outcome> {
+  const { driver, signal } = context;
+  try {
+    return written(
+      await driver.apply(manifest.type, manifest.object, { expect: { uid, resourceVersion }, force: true, signal }),
+    );
+  } catch (error) {
+    if (!(error instanceof ClusterError)) throw error;
+    switch (error.kind) {
+      // Somebody was faster.
+      case 'conflict':
+      case 'already-exists':
+      case 'not-found':
+        return await lookAfter(error, manifest, context, uid);
+      case 'invalid':
+        // Perhaps it is good by itself, and only not to be changed like that. Errors of other codes are of the request's form.
+        if (error.status === 422) return { kind: 'refused', clusterUid: uid };
+        throw error;
+      default:
+        throw error;
+    }
+  }
+}
+
+async function end(
+  uid: string,
+  place: Place,
+  context: ExecuteContext,
+  propagationPolicy: 'Background' | 'Orphan' | undefined,
+): Promise<Extract<Outcome, { kind: 'ended' }>> {
+  const { driver, signal } = context;
+  try {
+    const left = await driver.delete(refOf(place), { uid, propagationPolicy, signal });
+    return left ? { kind: 'ended', gone: [], ending: [left] } : { kind: 'ended', gone: [uid], ending: [] };
+  } catch (error) {
+    // The one that was meant is gone already.
+    if (error instanceof ClusterError && (error.kind === 'conflict' || error.kind === 'not-found')) {
+      return { kind: 'ended', gone: [uid], ending: [] };
+    }
+    throw error;
+  }
+}
+
+/** Does a step. Rejects with ClusterError. */
+export function execute<K extends Doing>(step: Extract<Step, { kind: K }>, context: ExecuteContext): Promise<Outcome> {
+  const run: Executors[K] = executors[step.kind as K];
+  return run(step, context);
+}

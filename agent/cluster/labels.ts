@@ -1,0 +1,15 @@
+/** How our objects are told from everybody else's in a cluster: by labels, and never by name. */
+export const label = {
+  /** Uid of our object. */
+  uid: 'baykeeper.io/uid',
+  /** Uid of its bay. */
+  bay: 'baykeeper.io/bay',
+  /** On a namespace that an agent made: uid of the bay that it was made for. */
+  createdBy: 'baykeeper.io/created-by',
+} as const;
+
+/** Annotation: hash of what was applied. */
+export const appliedAnnotation = 'baykeeper.io/applied';
+
+/** Selects what bears a bay's label. */
+export const baySelector = (bayUid: string): string => `${label.bay}=${bayUid}`;

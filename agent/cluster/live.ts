@@ -1,0 +1,146 @@
+import type { ClusterObject } from '../drivers/cluster_driver.ts';
+import { appliedAnnotation } from './labels.ts';
+import type { ClusterKind, Manifest } from './manifest.ts';
+import { objectUidOf, type Strayed, strayedFields, wroteTo } from './ownership.ts';
+
+/** What is kept in mind of an object of ours in the cluster. The agent has thousands of them, so it is little. */
+export interface Live {
+  readonly kind: ClusterKind;
+  readonly namespace: string;
+  readonly name: string;
+  /** Of our object; empty: it is not this bay's. */
+  readonly objectUid: string;
+  /** Of the object in the cluster. */
+  readonly clusterUid: string;
+  readonly resourceVersion: string;
+  /** Hash of what was applied last; empty: nothing, or somebody took the annotation away. */
+  readonly applied: string;
+  /** When it was, by the cluster's clock, to the second. */
+  readonly appliedMs: number | undefined;
+  /** Whether the cluster has noted us as a writer of it. */
+  readonly wrote: boolean;
+  /** Fields of the manifest that somebody else has changed since. Only known for the manifest with the hash `checked`. */
+  readonly strayed: readonly Strayed[];
+  readonly checked: string;
+  /** It is on its way out. */
+  readonly ending: Ending | undefined;
+  readonly finalizers: readonly string[];
+  readonly facts: Facts;
+  /** Its `status` as JSON. */
+  readonly status: string;
+}
+
+export interface Ending {
+  /** When its grace period is over. */
+  readonly dueMs: number | undefined;
+  readonly graceSeconds: number | undefined;
+}
+
+/** What its kind has beside the status. */
+export type Facts =
+  | { readonly kind: 'Pod'; readonly node: string; readonly containers: number }
+  | {
+      readonly kind: 'Service';
+      readonly type: string;
+      readonly clusterIp: string;
+      readonly ports: readonly ServicePort[];
+    }
+  | {
+      readonly kind: 'ReplicationController';
+      readonly generation: number;
+      readonly replicas: number;
+      /** As a label selector. */
+      readonly selector: string;
+    };
+
+export interface ServicePort {
+  readonly name: string;
+  readonly port: number;
+  readonly protocol: string;
+  /** 0: none. */
+  readonly nodePort: number;
+}
+
+export interface LiveOptions {
+  readonly kind: ClusterKind;
+  readonly bayUid: string;
+  /** Under which we write. */
+  readonly fieldManager: string;
+  /** What should be there; undefined: nothing that is known of. */
+  readonly manifest: Manifest | undefined;
+}
+
+/** How many strayed fields are kept in mind: enough to tell who it was. */
+const strayedKept = 4;
+
+/** Pure. */
+export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, manifest }: LiveOptions): Live {
+  const { metadata } = object;
+  const applied = metadata.annotations?.[appliedAnnotation] ?? '';
+  // What is to be applied anyhow needs no look at what has strayed.
+  const compare = manifest?.hash === applied;
+  const own = metadata.managedFields?.filter((entry) => entry.manager === fieldManager && !entry.subresource) ?? [];
+  const times = own.map(({ time }) => timeMs(time)).filter((ms) => ms !== undefined);
+  return {
+    kind,
+    namespace: metadata.namespace ?? '',
+    name: metadata.name,
+    objectUid: objectUidOf(metadata, bayUid) ?? '',
+    clusterUid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    applied,
+    appliedMs: times.length > 0 ? Math.max(...times) : undefined,
+    wrote: wroteTo(metadata, fieldManager),
+    strayed: compare ? strayedFields(manifest.object, metadata, fieldManager, strayedKept) : [],
+    checked: compare ? manifest.hash : '',
+    ending: metadata.deletionTimestamp
+      ? { dueMs: timeMs(metadata.deletionTimestamp), graceSeconds: metadata.deletionGracePeriodSeconds }
+      : undefined,
+    finalizers: metadata.finalizers ?? [],
+    facts: factsOf(kind, object),
+    status: JSON.stringify(object.status ?? {}),
+  };
+}
+
+function timeMs(time: string | undefined): number | undefined {
+  const ms = time === undefined ? Number.NaN : Date.parse(time);
+  return Number.isNaN(ms) ? undefined : ms;
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject): Facts {
+  const fields = fieldsOf(spec);
+  switch (kind) {
+    case 'Pod':
+      return { kind, node: text(fields.nodeName), containers: listOf(fields.containers).length };
+    case 'Service':
+      return {
+        kind,
+        type: text(fields.type),
+        clusterIp: text(fields.clusterIP),
+        ports: listOf(fields.ports).map((port) => ({
+          name: text(port.name),
+          port: number(port.port),
+          protocol: text(port.protocol) || 'TCP',
+          nodePort: number(port.nodePort),
+        })),
+      };
+    case 'ReplicationController':
+      return {
+        kind,
+        generation: metadata.generation ?? 0,
+        replicas: number(fields.replicas),
+        selector: Object.entries(fieldsOf(fields.selector))
+          .map(([key, value]) => `${key}=${text(value)}`)
+          .join(','),
+      };
+  }
+}
+
+/** An object of JSON, whatever it is. */
+export const fieldsOf = (value: unknown): Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
+export const listOf = (value: unknown): Fields[] => (Array.isArray(value) ? value.map(fieldsOf) : []);
+export const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+export const number = (value: unknown): number => (typeof value === 'number' ? value : 0);

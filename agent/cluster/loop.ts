@@ -1,0 +1,426 @@
+import type { Assignment, ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { Clock } from '../clock.ts';
+import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
+import type { Log } from '../log.ts';
+import type { Desired, Reports } from '../ports.ts';
+import { type Aside, KeyedQueue } from '../queue.ts';
+import type { EventNote } from './events.ts';
+import { execute, type Outcome, type Step } from './execute.ts';
+import { countLeftovers, leftoversOf } from './leftovers.ts';
+import { type Live, liveOf } from './live.ts';
+import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
+import type { Namespaces } from './namespaces.ts';
+import { Observed } from './observed.ts';
+import { objectUidOf, whoseObject } from './ownership.ts';
+import {
+  type Foreign,
+  type Place,
+  type Plan,
+  placeOf,
+  planObject,
+  strayedKey,
+  type View,
+  type Wanted,
+  wantedOf,
+} from './plan.ts';
+import { ObjectError, problemOf } from './reasons.ts';
+import { keptOf } from './replace.ts';
+import { Reporting } from './reporting.ts';
+import { Roster } from './roster.ts';
+import { type EndpointAddresses, endingMessage } from './status.ts';
+import type { Tracked } from './tracked.ts';
+import { Watches } from './watches.ts';
+
+export interface LoopOptions {
+  readonly driver: ClusterDriver;
+  readonly desired: Desired;
+  readonly reports: Reports;
+  readonly namespaces: Namespaces;
+  readonly bayUid: string;
+  readonly nodeName: string;
+  /** What is to be applied for an assignment. */
+  readonly manifestOf: (assignment: Assignment) => Manifest | undefined;
+  /** Aborts when this agent leads no more: from then on nothing is written. */
+  readonly term: AbortSignal;
+  /** Whether the cluster can be watched is otherwise than before. */
+  readonly onState: () => void;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** How many objects are worked on at a time; those of which the cluster takes its time do not count. Default 32. */
+  readonly concurrency?: number;
+  /** In [0, 1). Default `Math.random`. */
+  readonly random?: () => number;
+}
+
+/** Steps, before it is said that they lead nowhere. */
+const maxRounds = 8;
+/** A request that takes longer gives up its place. */
+const slowMs = 2_000;
+const leftoversPollMs = 1_000;
+
+/** What is known in one go at an object, and not kept after it. */
+interface Attempt {
+  refused: View['refused'];
+  foreign: Foreign | undefined;
+}
+
+/** Makes what the cluster has of a bay be what is desired, object by object, and says what became of each; for as long as this agent leads. */
+export class ClusterLoop {
+  readonly #options: LoopOptions;
+  readonly #observed = new Observed();
+  readonly #roster: Roster;
+  readonly #reporting: Reporting;
+  readonly #queue: KeyedQueue;
+  readonly #watches: Watches;
+  readonly #unsubscribe: () => void;
+
+  constructor(options: LoopOptions) {
+    const { driver, desired, bayUid, log, term } = options;
+    this.#options = options;
+    this.#roster = new Roster(options);
+    this.#reporting = new Reporting({ ...options, observed: this.#observed });
+    this.#queue = new KeyedQueue({
+      concurrency: options.concurrency ?? 32,
+      work: (uid, aside) => this.#work(uid, aside),
+      onError: (uid, error) => log.error({ uid, error: (error as Error).stack }, 'an object could not be worked on'),
+    });
+    this.#watches = new Watches({
+      driver,
+      bayUid,
+      log,
+      signal: term,
+      manifestOf: (uid) => this.#manifestOf(uid),
+      isOurs: (place) => this.#roster.at(place) !== undefined,
+      onSnapshot: (kind, all) => this.#onSnapshot(kind, all),
+      onPut: (live) => this.#changed(this.#observed.put(live)),
+      onDelete: (live) => this.#changed(this.#observed.remove(live)),
+      onEndpoints: (uid, endpoints) => this.#onEndpoints(uid, endpoints),
+      onEvent: (place, note) => this.#onEvent(place, note),
+      onState: (kind) => this.#onState(kind),
+    });
+    for (const uid of desired.current.objects.keys()) this.#track(uid);
+    this.#unsubscribe = desired.subscribe((uids) => this.#onDesired(uids));
+    this.#watches.start();
+  }
+
+  /** What the cluster cannot be asked about, as in paths, and why. */
+  get problems(): ReadonlyMap<string, ClusterError> {
+    return this.#watches.problems;
+  }
+
+  /** Every object as it is now. */
+  snapshot(): ObjectReport[] {
+    return [...this.#roster.all()].flatMap((one) => this.#reporting.current(one, this.#wantedOf(one.uid)) ?? []);
+  }
+
+  /** Ends its work, when `term` has aborted. What it made stays. */
+  async stop(): Promise<void> {
+    this.#unsubscribe();
+    for (const one of this.#roster.all()) one.retryNow();
+    await this.#queue.stop();
+  }
+
+  #manifestOf(uid: string): Manifest | undefined {
+    const object = this.#options.desired.current.objects.get(uid);
+    return object && this.#options.manifestOf(object.assignment);
+  }
+
+  #wantedOf(uid: string): Wanted {
+    const { desired, manifestOf } = this.#options;
+    return wantedOf(desired.current, uid, manifestOf);
+  }
+
+  #changed(uid: string | undefined): void {
+    if (uid) this.#queue.add(uid);
+  }
+
+  #onDesired(uids: readonly string[]): void {
+    for (const uid of uids) {
+      const one = this.#track(uid);
+      const wanted = this.#wantedOf(uid);
+      // What it waits for is of no interest when something else is wanted.
+      one.want(wanted);
+      this.#queue.add(uid);
+    }
+  }
+
+  #onSnapshot(kind: ClusterKind, all: readonly Live[]): void {
+    const { objects, graves } = this.#options.desired.current;
+    const first = !this.#watches.isSynced(kind);
+    const changed = this.#observed.snapshot(kind, all);
+    for (const uid of first ? [...objects.keys(), ...graves] : graves) changed.add(uid);
+    for (const uid of changed) this.#queue.add(uid);
+  }
+
+  #onState(kind: ClusterKind | undefined): void {
+    this.#options.onState();
+    if (!kind || !this.#watches.isReady(kind)) return;
+    for (const one of this.#roster.all()) {
+      if (one.settled) continue;
+      if (one.away) one.retryNow();
+      this.#queue.add(one.uid);
+    }
+    for (const uid of this.#options.desired.current.graves) this.#queue.add(uid);
+  }
+
+  #onEndpoints(uid: string, endpoints: EndpointAddresses | undefined): void {
+    const one = this.#roster.get(uid);
+    if (!one) return;
+    one.endpoints = endpoints;
+    this.#queue.add(uid);
+  }
+
+  #onEvent(place: Place, note: EventNote): void {
+    const one = this.#roster.at(place);
+    if (one?.events.add(note)) this.#queue.add(one.uid);
+  }
+
+  async #work(uid: string, aside: Aside): Promise<void> {
+    const { term } = this.#options;
+    const one = this.#track(uid);
+    const attempt: Attempt = { refused: undefined, foreign: undefined };
+    for (let round = 0; !term.aborted; round += 1) {
+      const wanted = this.#wantedOf(uid);
+      one.want(wanted);
+      if (wanted.kind === 'untouched' || !this.#isReady(wanted)) {
+        if (wanted.kind === 'untouched') this.#roster.untrack(one);
+        else this.#reportAway(one, wanted);
+        return;
+      }
+      try {
+        if (await this.#step(one, wanted, attempt, round, aside)) return;
+      } catch (error) {
+        if (term.aborted) return;
+        one.note = undefined;
+        this.#fail(one, wanted, error);
+        return;
+      }
+    }
+  }
+
+  /** Whether enough is known of the cluster to do something about an object: a list comes before the first act. */
+  #isReady(wanted: Wanted): boolean {
+    const place = placeOf(wanted);
+    return place ? this.#watches.isReady(place.kind) : clusterKinds.every((kind) => this.#watches.isReady(kind));
+  }
+
+  /** One look, one plan, and its step. True: there is nothing more to do now. */
+  async #step(one: Tracked, wanted: Wanted, attempt: Attempt, round: number, aside: Aside): Promise<boolean> {
+    const plan = planObject(wanted, {
+      live: this.#observed.of(one.uid),
+      unsure: this.#observed.isUnsure(one.uid),
+      accepted: one.accepted,
+      ...attempt,
+    });
+    switch (plan.kind) {
+      case 'none':
+        return true;
+      case 'settled':
+        this.#settle(one, wanted);
+        return true;
+      case 'gone':
+        return await this.#gone(one, wanted, aside);
+      case 'conflict':
+        throw new ObjectError('Conflict', plan.foreign.whose);
+      case 'await-end':
+        this.#awaitEnd(one, wanted, plan.live);
+        return true;
+    }
+    one.unsettle();
+    if (one.isWaiting || this.#isHeld(one, plan)) {
+      this.#reporting.report(one, wanted);
+      return true;
+    }
+    if (round >= maxRounds) {
+      throw new ObjectError(
+        'NotAsApplied',
+        `the cluster does not become what was asked for, however often it is told (${plan.kind})`,
+      );
+    }
+    this.#prepare(one, plan);
+    this.#take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
+    return false;
+  }
+
+  /** Whether somebody else changes it time and again, so that it has to wait. */
+  #isHeld(one: Tracked, plan: Plan): boolean {
+    if (plan.kind !== 'apply' || plan.strayed.length === 0) return false;
+    const nowMs = this.#options.clock.now();
+    const untilMs = one.contention.heldUntilMs(nowMs);
+    if (untilMs === 0) return false;
+    one.problem = { reason: 'FieldContested', message: one.contention.message(nowMs), retryTimeMs: untilMs };
+    one.passing = true;
+    one.retryAfter(untilMs - nowMs, () => this.#queue.add(one.uid));
+    return true;
+  }
+
+  #prepare(one: Tracked, plan: Step): void {
+    const { log } = this.#options;
+    const { uid } = one;
+    if (plan.kind === 'replace') {
+      one.kept = keptOf(plan.live);
+      log.info({ uid, clusterUid: plan.clusterUid }, 'the cluster will not change an object in place: replacing it');
+    }
+    if (plan.kind === 'delete') one.leftovers = leftoversOf(plan.targets) ?? one.leftovers;
+    if (plan.kind === 'apply' && plan.strayed.length > 0) {
+      log.info(
+        { uid, fields: plan.strayed.map(({ path }) => path) },
+        'somebody else has changed an object: mending it',
+      );
+    }
+  }
+
+  async #execute(plan: Step, one: Tracked, aside: Aside): Promise<Outcome> {
+    const { driver, term, namespaces, clock } = this.#options;
+    const running = execute(plan, {
+      driver,
+      signal: term,
+      ensureNamespace: (name) => namespaces.ensure(name),
+      kept: one.kept,
+      whose: (object) => this.#whose(one.uid, object),
+    });
+    const slow = Promise.withResolvers<'slow'>();
+    const cancel = clock.after(slowMs, () => slow.resolve('slow'));
+    const first = await Promise.race([running, slow.promise]).finally(cancel);
+    return first === 'slow' ? await aside(() => running) : first;
+  }
+
+  #whose(uid: string, object: ClusterObject): 'ours' | Foreign {
+    const { bayUid } = this.#options;
+    const { metadata, kind = 'an object' } = object;
+    if (objectUidOf(metadata, bayUid) === uid) return 'ours';
+    return {
+      clusterUid: metadata.uid,
+      resourceVersion: metadata.resourceVersion,
+      ending: metadata.deletionTimestamp !== undefined,
+      whose: whoseObject(bayUid, kind, object),
+    };
+  }
+
+  #take(one: Tracked, wanted: Wanted, plan: Step, attempt: Attempt, outcome: Outcome): void {
+    switch (outcome.kind) {
+      case 'foreign':
+        attempt.foreign = outcome.foreign;
+        return;
+      case 'refused':
+        if (wanted.kind === 'present') {
+          attempt.refused = { hash: wanted.manifest.hash, clusterUid: outcome.clusterUid };
+        }
+        return;
+      case 'ended':
+        for (const clusterUid of outcome.gone) this.#observed.ended(clusterUid);
+        for (const object of outcome.ending) this.#wrote(object, placeOf(wanted)?.kind);
+        if (outcome.gone.length > 0) attempt.foreign = undefined;
+        return;
+      case 'seen':
+        this.#seen(one, wanted, plan, outcome);
+    }
+  }
+
+  #seen(one: Tracked, wanted: Wanted, plan: Step, { object, written }: Extract<Outcome, { kind: 'seen' }>): void {
+    const { clock } = this.#options;
+    if (wanted.kind !== 'present') return;
+    const { manifest, generation } = wanted;
+    if (!object || !written) {
+      this.#observed.looked(manifest, object && this.#liveOf(object, manifest.kind));
+      return;
+    }
+    const live = this.#wrote(object, manifest.kind);
+    const nowMs = clock.now();
+    one.kept = undefined;
+    one.applied = { generation, timeMs: nowMs };
+    if (plan.kind === 'apply' && plan.strayed.length > 0) one.contention.mended(plan.strayed, nowMs);
+    if (live && live.strayed.length > 0) one.accepted = { hash: manifest.hash, strayed: strayedKey(live.strayed) };
+  }
+
+  #wrote(object: ClusterObject, kind: ClusterKind | undefined): Live | undefined {
+    const known = kind ?? clusterKinds.find((one) => one === object.kind);
+    if (!known) return undefined;
+    const live = this.#liveOf(object, known);
+    this.#observed.wrote(live);
+    return live;
+  }
+
+  #liveOf(object: ClusterObject, kind: ClusterKind): Live {
+    const { bayUid, driver } = this.#options;
+    const uid = objectUidOf(object.metadata, bayUid);
+    const manifest = uid === undefined ? undefined : this.#manifestOf(uid);
+    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest });
+  }
+
+  #settle(one: Tracked, wanted: Wanted): void {
+    const { clock } = this.#options;
+    one.settle();
+    const message = one.contention.message(clock.now());
+    if (message) {
+      one.problem = { reason: 'FieldContested', message, retryTimeMs: undefined };
+      one.passing = true;
+    }
+    this.#reporting.report(one, wanted);
+  }
+
+  #awaitEnd(one: Tracked, wanted: Wanted, live: Live): void {
+    one.unsettle();
+    const message = endingMessage(live);
+    one.note =
+      wanted.kind === 'absent'
+        ? { reason: 'Ending', message }
+        : { reason: 'Replacing', message: `the one before it has to end first: ${message}` };
+    this.#reporting.report(one, wanted);
+  }
+
+  /** Nothing of it was seen. True: it is over, or has to wait. */
+  async #gone(one: Tracked, wanted: Wanted, aside: Aside): Promise<boolean> {
+    const { desired, namespaces, driver, term } = this.#options;
+    const place = placeOf(wanted);
+    if (place) {
+      // What a watch tells may be a moment old; that it is gone is said for good.
+      const outcome = await this.#execute({ kind: 'look', place }, one, aside);
+      if (outcome.kind === 'seen' && outcome.object) {
+        this.#observed.looked(place, this.#liveOf(outcome.object, place.kind));
+        return false;
+      }
+    }
+    const pods = one.leftovers ? await countLeftovers(driver, one.leftovers, term) : 0;
+    if (pods > 0) {
+      one.note = { reason: 'Ending', message: endingMessage({ ending: undefined, finalizers: [] }, pods) };
+      one.retryAfter(leftoversPollMs, () => this.#queue.add(one.uid));
+      this.#reporting.report(one, wanted);
+      return true;
+    }
+    one.settle();
+    one.leftovers = undefined;
+    one.removed = true;
+    const { objects, graves } = desired.current;
+    if (objects.has(one.uid)) this.#reporting.report(one, wanted);
+    else this.#roster.untrack(one);
+    if (graves.has(one.uid)) await desired.buried(one.uid);
+    if (place) namespaces.tidy(place.namespace);
+    return true;
+  }
+
+  #fail(one: Tracked, wanted: Wanted, error: unknown): void {
+    const { log } = this.#options;
+    if (!(error instanceof ClusterError) && !(error instanceof ObjectError)) {
+      log.error({ uid: one.uid, error: (error as Error).stack ?? String(error) }, 'an error of the agent itself');
+    }
+    one.unsettle();
+    const retryTimeMs = one.failed(error, () => this.#queue.add(one.uid));
+    one.problem = problemOf(error, retryTimeMs);
+    const { reason, message } = one.problem;
+    log.warn({ uid: one.uid, reason, message, retryTimeMs }, 'an object is not as asked');
+    this.#reporting.report(one, wanted);
+  }
+
+  /** The cluster is away, or has not told yet what there is. */
+  #reportAway(one: Tracked, wanted: Wanted): void {
+    const place = placeOf(wanted);
+    const kinds = place ? [place.kind] : clusterKinds;
+    const error = kinds.map((kind) => this.#watches.problemOf(kind)).find((problem) => problem !== undefined);
+    this.#reporting.reportAway(one, wanted, error);
+  }
+
+  #track(uid: string): Tracked {
+    return this.#roster.track(uid, placeOf(this.#wantedOf(uid)));
+  }
+}

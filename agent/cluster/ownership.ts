@@ -1,0 +1,85 @@
+import type { JsonObject } from '@bufbuild/protobuf';
+import type { ClusterObject, ManagedFields, ObjectMeta } from '../drivers/cluster_driver.ts';
+import { type FieldSet, type Leaf, leavesNotOwned, owns, pathsOf } from './field_set.ts';
+import { label } from './labels.ts';
+
+/** Uid of our object that something in the cluster is, by its labels; undefined when it is not this bay's. */
+export function objectUidOf({ labels }: Pick<ObjectMeta, 'labels'>, bayUid: string): string | undefined {
+  return (labels?.[label.bay] === bayUid && labels[label.uid]) || undefined;
+}
+
+/** What a manager of fields has by whichever way it wrote them. Fields of the status are nobody's manifest. */
+function setsOf(entries: readonly ManagedFields[], manager: string): FieldSet[] {
+  return entries
+    .filter((entry) => entry.manager === manager && !entry.subresource)
+    .map(({ fieldsV1 }) => fieldsV1)
+    .filter((set) => set !== undefined);
+}
+
+/** Whether a manager owns anything of an object. Labels can be copied by anybody; this is what the cluster itself noted. */
+export const wroteTo = ({ managedFields = [] }: Pick<ObjectMeta, 'managedFields'>, manager: string): boolean =>
+  setsOf(managedFields, manager).length > 0;
+
+/** A field of the manifest that no longer has the value that was applied. */
+export interface Strayed {
+  readonly path: string;
+  /** Who owns it now, by the names that the cluster has for them; empty: nobody, it was taken out. */
+  readonly managers: readonly string[];
+}
+
+/** The fields of a manifest that are no longer ours, at most `atMost` of them. */
+export function strayedFields(
+  manifest: JsonObject,
+  { managedFields = [] }: Pick<ObjectMeta, 'managedFields'>,
+  manager: string,
+  atMost: number,
+): Strayed[] {
+  const leaves = leavesNotOwned(manifest, setsOf(managedFields, manager), atMost);
+  return leaves.map((leaf) => ({ path: leaf.path, managers: ownersOf(manifest, leaf, managedFields, manager) }));
+}
+
+function ownersOf(manifest: JsonObject, leaf: Leaf, entries: readonly ManagedFields[], except: string): string[] {
+  const owners = entries.filter(
+    ({ manager, fieldsV1 }) => manager && manager !== except && fieldsV1 && owns(fieldsV1, manifest, leaf),
+  );
+  return [...new Set(owners.map(({ manager }) => manager ?? ''))];
+}
+
+/** How many fields of each manager a message names. */
+const pathsShown = 12;
+const managersShown = 8;
+
+/** For people: whose object has the name, who owns which of its fields, and what to do about it. */
+export function whoseObject(bayUid: string, kind: string, { metadata }: Pick<ClusterObject, 'metadata'>): string {
+  const { name, namespace, labels = {}, managedFields = [] } = metadata;
+  const what = `${kind} ${namespace ? `${namespace}/` : ''}${name} is in the cluster already`;
+  const uid = labels[label.uid];
+  if (uid !== undefined && labels[label.bay] === bayUid) {
+    return `${what}: it is of the object with uid ${uid} of this bay, and the name is free once that is removed`;
+  }
+  const whose =
+    uid !== undefined
+      ? `${what} and belongs to another bay (${labels[label.bay] || 'of no name'})`
+      : `${what} and was not made by Baykeeper`;
+  const owners = describeOwners(managedFields);
+  const remedy = 'it is left alone: delete it, give this one another name, or set adopt to take it over';
+  return `${whose}${owners ? `; ${owners}` : ''}; ${remedy}`;
+}
+
+/** For people: who owns which fields. Empty when the cluster says nothing of it. */
+export function describeOwners(entries: readonly ManagedFields[]): string {
+  const byManager = new Map<string, { paths: string[]; count: number }>();
+  for (const { manager = 'unknown', fieldsV1, subresource } of entries) {
+    if (!fieldsV1 || subresource) continue;
+    const known = byManager.get(manager) ?? { paths: [], count: 0 };
+    const { paths, count } = pathsOf(fieldsV1, pathsShown - known.paths.length, ['status']);
+    byManager.set(manager, { paths: [...known.paths, ...paths], count: known.count + count });
+  }
+  const managers = [...byManager].filter(([, { count }]) => count > 0);
+  const shown = managers.slice(0, managersShown).map(([manager, { paths, count }]) => {
+    const more = count > paths.length ? ` and ${count - paths.length} more` : '';
+    return `${manager} owns ${paths.join(', ')}${more}`;
+  });
+  if (managers.length > shown.length) shown.push(`${managers.length - shown.length} more own others`);
+  return shown.join('; ');
+}

@@ -1,0 +1,81 @@
+import type { JsonObject } from '@bufbuild/protobuf';
+import {
+  type ClusterDriver,
+  ClusterError,
+  type ClusterErrorCause,
+  type ClusterObject,
+} from '../drivers/cluster_driver.ts';
+import { fieldsOf, type Live, listOf, number, type ServicePort, text } from './live.ts';
+import type { Manifest } from './manifest.ts';
+
+/** What an object has from the cluster that one in its place is to have, too. */
+export interface Kept {
+  readonly clusterIp: string;
+  readonly ports: readonly ServicePort[];
+}
+
+/** What a service has that its author left to the cluster; undefined: nothing. */
+export function keptOf(live: Live | undefined): Kept | undefined {
+  if (live?.facts.kind !== 'Service') return undefined;
+  const { clusterIp, ports } = live.facts;
+  return { clusterIp, ports };
+}
+
+/** The object to make in the place of one that had `kept`: with the address and the ports on nodes that it had, where the author names none. */
+export function withKept(manifest: Manifest, kept: Kept): JsonObject {
+  const { object, kind } = manifest;
+  if (kind !== 'Service') return object;
+  const spec = fieldsOf(object.spec) as JsonObject;
+  const next: JsonObject = { ...spec };
+  const type = text(spec.type) || 'ClusterIP';
+  const hasAddress = type !== 'ExternalName' && spec.clusterIP === undefined && spec.clusterIPs === undefined;
+  if (hasAddress && kept.clusterIp && kept.clusterIp !== 'None') next.clusterIP = kept.clusterIp;
+  if (type === 'NodePort' || type === 'LoadBalancer') {
+    next.ports = listOf(spec.ports).map((port) => {
+      const before = kept.ports.find((one) => samePort(one, port));
+      return {
+        ...port,
+        ...(port.nodePort === undefined && before?.nodePort && { nodePort: before.nodePort }),
+      } as JsonObject;
+    });
+  }
+  return { ...object, spec: next };
+}
+
+const samePort = (before: ServicePort, port: Readonly<Record<string, unknown>>): boolean =>
+  before.port === number(port.port) && before.protocol === (text(port.protocol) || 'TCP');
+
+/**
+ * Asks the cluster whether it would take a manifest as a new object, when there is one of its name that it will not change in place. Resolves
+ * with the object as it would be, where the cluster tells. Rejects with the ClusterError that says what is wrong with it.
+ */
+export async function dryRunCreate(
+  driver: ClusterDriver,
+  manifest: Manifest,
+  live: Live | undefined,
+  signal: AbortSignal | undefined,
+): Promise<ClusterObject | undefined> {
+  try {
+    return await driver.create(manifest.type, manifest.object, { dryRun: true, signal });
+  } catch (error) {
+    if (!(error instanceof ClusterError)) throw error;
+    // That the name is taken is found out last, after everything else was found to be good.
+    if (error.kind === 'already-exists') return undefined;
+    if (
+      error.kind === 'invalid' &&
+      error.causes.length > 0 &&
+      error.causes.every((cause) => holdsItself(cause, live))
+    ) {
+      return undefined;
+    }
+    throw error;
+  }
+}
+
+/** Whether something is taken only because the object to be replaced has it. */
+function holdsItself({ message, field }: ClusterErrorCause, live: Live | undefined): boolean {
+  if (live?.facts.kind !== 'Service' || !/already allocated/.test(message)) return false;
+  const { clusterIp, ports } = live.facts;
+  if (/clusterIP/.test(field)) return clusterIp !== '' && message.includes(clusterIp);
+  return /nodePort/.test(field) && ports.some(({ nodePort }) => nodePort > 0 && message.includes(String(nodePort)));
+}

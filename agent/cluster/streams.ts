@@ -1,0 +1,96 @@
+import { timestampMs } from '@bufbuild/protobuf/wkt';
+import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import type { ExecutePodStart, PodLogsRequest } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
+import { type ClusterDriver, ClusterError, type ClusterErrorKind, resourceTypes } from '../drivers/cluster_driver.ts';
+import { type Desired, type OpenStream, StreamError, type StreamSink } from '../ports.ts';
+import { executeStream, outputStream } from '../stream_pump.ts';
+import { namespaceOf } from './manifest.ts';
+import { objectUidOf, whoseObject } from './ownership.ts';
+
+/** What streams into pods are opened with. */
+export interface PodStreamContext {
+  readonly driver: ClusterDriver;
+  readonly desired: Pick<Desired, 'current'>;
+  readonly bayUid: string;
+}
+
+/** Opens the log of one of a pod's containers. Rejects with StreamError. */
+export async function openPodLogs(
+  context: PodStreamContext,
+  uid: string,
+  request: PodLogsRequest,
+  sink: StreamSink,
+): Promise<OpenStream> {
+  return await opening(async () => {
+    const pod = { ...(await podOf(context, uid)), container: request.container };
+    const output = await context.driver.logs(pod, {
+      follow: request.follow,
+      previous: request.previous,
+      tailLines: request.tailLines === undefined ? undefined : Number(request.tailLines),
+      sinceMs: request.sinceTime ? timestampMs(request.sinceTime) : undefined,
+      timestamps: request.timestamps,
+    });
+    return outputStream(output, sink);
+  });
+}
+
+/** Executes a command in one of a pod's containers. Rejects with StreamError. */
+export async function openPodExecute(
+  context: PodStreamContext,
+  uid: string,
+  start: ExecutePodStart,
+  sink: StreamSink,
+): Promise<OpenStream> {
+  const { command, tty, stdin, terminalSize: size, container } = start;
+  if (command.length === 0) throw new StreamError('invalid', 'there is no command to execute');
+  return await opening(async () => {
+    const pod = { ...(await podOf(context, uid)), container };
+    const exec = await context.driver.exec(pod, {
+      command,
+      tty,
+      stdin,
+      size: size && size.columns > 0 && size.rows > 0 ? size : undefined,
+    });
+    return executeStream(exec, sink);
+  });
+}
+
+/** Where a pod is, which must be ours. */
+async function podOf(
+  { driver, desired, bayUid }: PodStreamContext,
+  uid: string,
+): Promise<{ readonly namespace: string; readonly name: string }> {
+  const assignment = desired.current.objects.get(uid)?.assignment;
+  if (assignment?.kind !== Kind.POD) throw new StreamError('not-found', 'this bay has no such pod');
+  const namespace = namespaceOf(assignment);
+  const { name } = assignment;
+  const live = await driver.get({ type: resourceTypes.Pod, namespace, name });
+  if (!live) throw new StreamError('not-running', `pod ${namespace}/${name} is not in the cluster (yet)`);
+  if (objectUidOf(live.metadata, bayUid) !== uid) throw new StreamError('invalid', whoseObject(bayUid, 'Pod', live));
+  return { namespace, name };
+}
+
+const kinds: Partial<Record<ClusterErrorKind, StreamError['kind']>> = {
+  'not-found': 'not-found',
+  'namespace-not-found': 'not-found',
+  'not-running': 'not-running',
+  unauthorized: 'engine-unavailable',
+  throttled: 'engine-unavailable',
+  unavailable: 'engine-unavailable',
+  timeout: 'engine-unavailable',
+};
+
+/** As a StreamError says it. */
+export function toStreamError(cause: unknown): unknown {
+  return cause instanceof ClusterError
+    ? new StreamError(kinds[cause.kind] ?? 'invalid', cause.message, { cause })
+    : cause;
+}
+
+async function opening<T>(open: () => Promise<T>): Promise<T> {
+  try {
+    return await open();
+  } catch (error) {
+    throw toStreamError(error);
+  }
+}
