@@ -14,7 +14,7 @@ import net from 'node:net';
 import os from 'node:os';
 import path from 'node:path';
 import process from 'node:process';
-import { SetupError } from './process.mjs';
+import { reasonOf, SetupError } from './process.mjs';
 
 /** Port numbers when nothing else is said: the API's, and the broker's (not NATS's usual 4222, where another may well listen). */
 export const defaultPorts = { port: 7480, natsPort: 7482 };
@@ -78,7 +78,7 @@ export function openHome(home) {
     makeFolder(home);
   } catch (error) {
     throw new SetupError(
-      `The state folder ${home} cannot be made: ${reason(error)}. Name another with --home or BAYKEEPER_HOME.`,
+      `The state folder ${home} cannot be made: ${reasonOf(error)}. Name another with --home or BAYKEEPER_HOME.`,
     );
   }
   const paths = homePaths(realpathSync(home));
@@ -89,7 +89,7 @@ export function openHome(home) {
     // Keys and the admin's token are in there.
     if (statSync(paths.home).uid === process.getuid()) chmodSync(paths.home, 0o700);
   } catch (error) {
-    throw new SetupError(`The state folder ${home} cannot be written to: ${reason(error)}.`);
+    throw new SetupError(`The state folder ${home} cannot be written to: ${reasonOf(error)}.`);
   }
   return paths;
 }
@@ -111,7 +111,7 @@ export function readSettings(paths) {
     text = readFileSync(paths.settings, 'utf8');
   } catch (error) {
     if (error.code === 'ENOENT') return {};
-    throw new SetupError(`The state folder is broken: ${paths.settings} cannot be read (${reason(error)}).`);
+    throw new SetupError(`The state folder is broken: ${paths.settings} cannot be read (${reasonOf(error)}).`);
   }
   try {
     const { port, natsPort } = JSON.parse(text);
@@ -143,7 +143,7 @@ function replaceFile(file, text) {
     writeFileSync(`${file}.new`, text, { mode: 0o600 });
     renameSync(`${file}.new`, file);
   } catch (error) {
-    throw new SetupError(`${file} cannot be written: ${reason(error)}.`);
+    throw new SetupError(`${file} cannot be written: ${reasonOf(error)}.`);
   }
 }
 
@@ -158,20 +158,6 @@ export async function checkPort(port, option) {
   if (failure.code === 'EADDRINUSE')
     throw new SetupError(`Port ${port} is in use by another program. Choose another: npm start -- ${option} NUMBER`);
   throw new SetupError(
-    `Port ${port} cannot be used: ${reason(failure)}. Choose another: npm start -- ${option} NUMBER`,
+    `Port ${port} cannot be used: ${reasonOf(failure)}. Choose another: npm start -- ${option} NUMBER`,
   );
-}
-
-const reasons = {
-  EACCES: 'you have no right to do that',
-  EPERM: 'you have no right to do that',
-  ENOSPC: 'the disk is full',
-  EROFS: 'the file system is read-only',
-  ENOENT: 'nothing can be made there',
-  ENOTDIR: 'a part of the path is a file',
-  EEXIST: 'there is a file of that name',
-};
-
-function reason(error) {
-  return reasons[error.code] ?? error.message;
 }

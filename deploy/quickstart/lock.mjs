@@ -1,7 +1,7 @@
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import process from 'node:process';
-import { delay, SetupError } from './process.mjs';
+import { delay, reasonOf, SetupError } from './process.mjs';
 import { startTicks } from './processes.mjs';
 
 /**
@@ -9,12 +9,11 @@ import { startTicks } from './processes.mjs';
  * its process and when that started, so a process number that was used again does not fool anybody.
  */
 export async function withLock(file, { say, waitingFor, timeoutMs = 15 * 60_000 }, work) {
-  mkdirSync(path.dirname(file), { recursive: true });
   const mine = `${file}.${process.pid}`;
   const deadlineMs = Date.now() + timeoutMs;
   let said = false;
-  writeFileSync(mine, JSON.stringify({ pid: process.pid, startTicks: startTicks(process.pid) }));
   try {
+    writeHolder(mine);
     while (!take(mine, file)) {
       if (isStale(file)) {
         removeStale(file);
@@ -33,6 +32,15 @@ export async function withLock(file, { say, waitingFor, timeoutMs = 15 * 60_000 
     return await work();
   } finally {
     rmSync(file, { force: true });
+  }
+}
+
+function writeHolder(file) {
+  try {
+    mkdirSync(path.dirname(file), { recursive: true });
+    writeFileSync(file, JSON.stringify({ pid: process.pid, startTicks: startTicks(process.pid) }));
+  } catch (error) {
+    throw new SetupError(`Nothing can be written to ${path.dirname(file)}: ${reasonOf(error)}.`);
   }
 }
 

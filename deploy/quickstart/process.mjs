@@ -131,3 +131,19 @@ export async function step(say, text, work) {
 }
 
 export const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const reasons = {
+  EACCES: 'you have no right to do that',
+  EPERM: 'you have no right to do that',
+  ENOSPC: 'the disk is full',
+  EDQUOT: 'your share of the disk is full',
+  EROFS: 'the file system is read-only',
+  ENOENT: 'nothing can be made there',
+  ENOTDIR: 'a part of the path is a file',
+  EEXIST: 'there is a file of that name',
+};
+
+/** Why something could not be done with a file, for a sentence. */
+export function reasonOf(error) {
+  return reasons[error.code] ?? error.message;
+}

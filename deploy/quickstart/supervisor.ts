@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { existsSync, writeSync } from 'node:fs';
 import { readFile, writeFile } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import path from 'node:path';
@@ -215,7 +215,11 @@ function say(text: string): void {
 }
 
 function log(text: string): void {
-  process.stderr.write(`${new Date().toISOString()} ${text}\n`);
+  try {
+    writeSync(2, `${new Date().toISOString()} ${text}\n`);
+  } catch {
+    // A full disk under the log is no reason to leave what runs alone.
+  }
 }
 
 function tell(message: { kind: 'say'; text: string } | { kind: 'ready' } | { kind: 'failed'; reason: string }): void {

@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync } from 'node:fs';
-import { mkdir, readFile, stat, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { createServer as createHttpServer } from 'node:http';
 import { createServer } from 'node:net';
 import path from 'node:path';
@@ -179,6 +179,58 @@ test.serial('what is in the way is said in one sentence', async (t) => {
 
   await refused(/DOCKER_HOST is tcp:/, [], { DOCKER_HOST: 'tcp://127.0.0.1:2375' });
   await refused(/no Docker engine answers there/, [], { DOCKER_HOST: `unix://${folder.path}/none.sock` });
+});
+
+test.serial('a full disk under the state folder is said, ends nothing, and is over when there is room', async (t) => {
+  t.timeout(240_000);
+  await using place = await startPlace();
+  const { home, npm, bayctl, engine } = place;
+  await engine.importBusybox('busybox:test');
+  await mkdir(home);
+  const mounted = await run(['mount', '-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', home]);
+  t.is(mounted.code, 0, mounted.stderr);
+  const filler = path.join(home, 'filler');
+  try {
+    t.is((await npm('start', '--detach', ...place.ports)).code, 0);
+    const web = ['web', '-b', 'local', '--image', 'busybox:test', '--', 'sleep', '1000'];
+    t.is((await bayctl('run', ...web)).code, 0);
+    const containerId = await until('the container runs', () => runningId(engine, 'web'));
+
+    await run(['dd', 'if=/dev/zero', `of=${filler}`, 'bs=4k']);
+    // Enough to fill the rest of the log's last block.
+    for (let i = 0; i < 8; i += 1) {
+      const refused = await bayctl('run', `no-${i}`, ...web.slice(1));
+      t.is(refused.code, 6, refused.stderr);
+      t.regex(
+        refused.stderr,
+        /^Error: the disk that holds .*store\.db is full: nothing was written; free some space\n$/,
+      );
+    }
+    t.regex((await bayctl('get', 'containers', '-b', 'local')).stdout, /^web /m);
+
+    // What ends now comes back, and whoever brings it back lives on.
+    const supervisor = supervisorOf(home);
+    const part = (name: string) => processesOf(home).find(({ args }) => args.includes(name))?.pid ?? 0;
+    const killed = part('/agent/main.ts');
+    process.kill(killed, 'SIGKILL');
+    await until('the agent runs again', () => part('/agent/main.ts') > 0 && part('/agent/main.ts') !== killed);
+    t.is(supervisorOf(home), supervisor);
+    const again = await npm('stop');
+    t.is(again.stdout, 'Baykeeper has stopped (supervisor). Containers go on running.\n', again.stderr);
+    const full = await npm('start', '--detach');
+    t.is(full.code, 1, full.stdout);
+    t.regex(full.stderr, /: the disk is full\.\n$/);
+    t.is(full.stderr.split('\n').length, 2, full.stderr);
+    t.is(await runningId(engine, 'web'), containerId);
+
+    await rm(filler);
+    t.is((await npm('start', '--detach')).code, 0);
+    t.is((await bayctl('run', 'after', ...web.slice(1))).code, 0);
+    t.is(await runningId(engine, 'web'), containerId);
+  } finally {
+    await npm('stop');
+    await run(['umount', home]);
+  }
 });
 
 test.serial('a store that is broken is named, and nothing is left running', async (t) => {
