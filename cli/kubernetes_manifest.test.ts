@@ -131,6 +131,8 @@ test('plain words mean what they mean to kubectl, and in our own kinds what YAML
   ];
   for (const [word, value] of words)
     t.deepEqual(pod(`${head}spec: {field: ${word}}`).spec?.manifest, { field: value } as never, word);
+  const [old] = parse(`%YAML 1.1\n---\n${head}spec: {a: 2026-11-22, b: 22:22, c: 010}\n`);
+  t.deepEqual((old as Pod).spec?.manifest, { a: '2026-11-22', b: '22:22', c: 8 });
   const [both, own] = parse(
     `${head}spec: {a: on, mode: 0400}\n---\napiVersion: baykeeper/v1\nkind: Container\nmetadata: {name: c}\nspec: {image: i, args: [on, 0400x]}\n`,
   );

@@ -6,7 +6,7 @@ import type { ScalarTag, Tags } from 'yaml';
  * the boolean that the cluster will refuse, and not a string that it would take.
  */
 export function kubernetesTags(core: Tags): Tags {
-  const replaced = new Set(['tag:yaml.org,2002:bool', 'tag:yaml.org,2002:int', 'tag:yaml.org,2002:float']);
+  const replaced = new Set(['bool', 'int', 'float', 'timestamp'].map((name) => `tag:yaml.org,2002:${name}`));
   return [
     ...core.filter((tag) => typeof tag === 'string' || !replaced.has(tag.tag)),
     yes,

@@ -56,7 +56,7 @@ export function register(parent: Command, environment: Environment): void {
       await session.out(`${line}\n`);
       if (bay?.spec?.containerEngine === ContainerEngine.KUBERNETES) {
         await session.err(
-          'Run it on a master of the cluster, with --kubeconfig FILE behind it; in a pod of the cluster, as it is.\n',
+          'Run it on a master of the cluster, with --kubeconfig FILE behind it unless KUBECONFIG or ~/.kube/config leads to the cluster.\n',
         );
       }
     });

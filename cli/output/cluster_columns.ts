@@ -1,4 +1,4 @@
-import { type Pod, PodSchema } from '../../proto/gen/baykeeper/v1/pod_pb.js';
+import { PodSchema } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import {
   type ReplicationController,
   ReplicationControllerPhase,
@@ -22,7 +22,7 @@ export const podColumns: readonly ObjectColumn[] = [
   { title: 'RESTARTS', cell: cellOf(PodSchema, podRestarts) },
   ageColumn,
   { title: 'IP', wide: true, cell: cellOf(PodSchema, ({ status }) => status?.podIp ?? '') },
-  { title: 'NODE', wide: true, shrinks: true, cell: cellOf(PodSchema, nodeOf) },
+  { title: 'NODE', wide: true, shrinks: true, cell: cellOf(PodSchema, ({ status }) => status?.clusterNode ?? '') },
   generation,
   confirmed,
   { ...reason, wide: true },
@@ -56,9 +56,9 @@ export const serviceColumns: readonly ObjectColumn[] = [
 /** As `kubectl get rc` has them. */
 export const controllerColumns: readonly ObjectColumn[] = [
   name,
-  { title: 'DESIRED', right: true, cell: cellOf(ReplicationControllerSchema, (rc) => String(replicasWanted(rc))) },
-  { title: 'CURRENT', right: true, cell: cellOf(ReplicationControllerSchema, (rc) => figure(rc, 'replicas')) },
-  { title: 'READY', right: true, cell: cellOf(ReplicationControllerSchema, (rc) => figure(rc, 'replicasReady')) },
+  { title: 'DESIRED', cell: cellOf(ReplicationControllerSchema, (rc) => String(replicasWanted(rc))) },
+  { title: 'CURRENT', cell: cellOf(ReplicationControllerSchema, (rc) => figure(rc, 'replicas')) },
+  { title: 'READY', cell: cellOf(ReplicationControllerSchema, (rc) => figure(rc, 'replicasReady')) },
   ageColumn,
   {
     title: 'CONTAINERS',
@@ -94,10 +94,6 @@ export function replicasWanted(controller: ReplicationController): number {
 export function replicasAsked({ spec, status }: ReplicationController): number {
   const asked = valueAt(spec?.manifest, 'replicas');
   return typeof asked === 'number' ? asked : status?.clusterUid ? status.replicasWanted : 1;
-}
-
-function nodeOf({ status }: Pod): string {
-  return status?.clusterNode || status?.node || '';
 }
 
 function figure(rc: ReplicationController, field: 'replicas' | 'replicasReady'): string {
