@@ -8,7 +8,7 @@ import { type Live, liveOf } from './live.ts';
 import type { Manifest } from './manifest.ts';
 import { objectUidOf, whoseObject } from './ownership.ts';
 import { bounded, codeOf, isPassing, messageOf, reasonOf } from './reasons.ts';
-import { dryRunCreate } from './replace.ts';
+import { dryRunCreate, isOfChange } from './replace.ts';
 import { toStreamError } from './streams.ts';
 
 /** What an object is checked with. */
@@ -70,7 +70,7 @@ async function dryRunChange(
   try {
     return await driver.apply(type, object, { force: true, dryRun: true, expect: { uid: live.metadata.uid } });
   } catch (error) {
-    if (!(error instanceof ClusterError) || error.kind !== 'invalid' || error.status !== 422) throw error;
+    if (!(error instanceof ClusterError) || !isOfChange(error)) throw error;
   }
   // It would be replaced by another one.
   const before: Live = liveOf(live, { kind, bayUid, fieldManager: driver.fieldManager, manifest });

@@ -39,7 +39,7 @@ export class Contention {
     this.#forget(nowMs);
     if (this.#mends < freeMends) return '';
     const fields = this.#strayed.map(({ path, managers }) =>
-      managers.length > 0 ? `${path} (set by ${managers.join(', ')})` : `${path} (taken out)`,
+      managers.length > 0 ? `${path} (set by ${managers.join(', ')})` : `${path} (the cluster has not noted by whom)`,
     );
     return `somebody else changes it time and again: ${fields.join(', ')}; leave the field out of the manifest, or stop the other program`;
   }

@@ -7,7 +7,7 @@ import {
 } from '../drivers/cluster_driver.ts';
 import type { Manifest } from './manifest.ts';
 import type { Foreign, Place, Plan } from './plan.ts';
-import { dryRunCreate, type Kept, withKept } from './replace.ts';
+import { dryRunCreate, isOfChange, type Kept, withKept } from './replace.ts';
 
 /** What steps are done with. */
 export interface ExecuteContext {
@@ -122,8 +122,7 @@ async function inPlace(
       case 'not-found':
         return await lookAfter(error, manifest, context, uid);
       case 'invalid':
-        // Perhaps it is good by itself, and only not to be changed like that. Errors of other codes are of the request's form.
-        if (error.status === 422) return { kind: 'refused', clusterUid: uid };
+        if (isOfChange(error)) return { kind: 'refused', clusterUid: uid };
         throw error;
       default:
         throw error;

@@ -91,7 +91,7 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
     applied,
     appliedMs: times.length > 0 ? Math.max(...times) : undefined,
     wrote: wroteTo(metadata, fieldManager),
-    strayed: compare ? strayedFields(manifest.object, metadata, fieldManager, strayedKept) : [],
+    strayed: compare ? strayedOf(manifest, object, fieldManager) : [],
     checked: compare ? manifest.hash : '',
     ending: metadata.deletionTimestamp
       ? { dueMs: timeMs(metadata.deletionTimestamp), graceSeconds: metadata.deletionGracePeriodSeconds }
@@ -100,6 +100,24 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
     facts: factsOf(kind, object),
     status: JSON.stringify(object.status ?? {}),
   };
+}
+
+function strayedOf(manifest: Manifest, object: ClusterObject, fieldManager: string): Strayed[] {
+  const strayed = strayedFields(manifest.object, object.metadata, fieldManager, strayedKept);
+  return isRescaled(manifest, object) && !strayed.some(({ path }) => path === replicas)
+    ? [...strayed, { path: replicas, managers: [] }]
+    : strayed;
+}
+
+const replicas = 'spec.replicas';
+
+/**
+ * Kubernetes before 1.22 does not note who changes the replicas by way of the scale subresource (`kubectl scale`, an autoscaler), and leaves them in
+ * our name.
+ */
+function isRescaled({ kind, object }: Manifest, { spec }: ClusterObject): boolean {
+  const wanted = fieldsOf(object.spec).replicas;
+  return kind === 'ReplicationController' && typeof wanted === 'number' && number(fieldsOf(spec).replicas) !== wanted;
 }
 
 function timeMs(time: string | undefined): number | undefined {

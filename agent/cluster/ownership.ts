@@ -23,7 +23,7 @@ export const wroteTo = ({ managedFields = [] }: Pick<ObjectMeta, 'managedFields'
 /** A field of the manifest that no longer has the value that was applied. */
 export interface Strayed {
   readonly path: string;
-  /** Who owns it now, by the names that the cluster has for them; empty: nobody, it was taken out. */
+  /** Who owns it now, by the names that the cluster has for them; empty: nobody, as it was taken out, or the cluster has not noted it. */
   readonly managers: readonly string[];
 }
 

@@ -45,6 +45,17 @@ export function withKept(manifest: Manifest, kept: Kept): JsonObject {
 const samePort = (before: ServicePort, port: Readonly<Record<string, unknown>>): boolean =>
   before.port === number(port.port) && before.protocol === (text(port.protocol) || 'TCP');
 
+const immutable = /immutable|once set|(may not|cannot|must not) (be )?(chang|updat|add|remov|modif)/i;
+
+/**
+ * Whether the cluster refuses to change an object like that, while it may be good as a new one: a pod's containers, a service's address. What
+ * is wrong otherwise is not made right by taking away what there is.
+ */
+export const isOfChange = ({ kind, status, causes }: ClusterError): boolean =>
+  kind === 'invalid' &&
+  status === 422 &&
+  causes.some(({ reason, message }) => reason === 'FieldValueForbidden' || immutable.test(message));
+
 /**
  * Asks the cluster whether it would take a manifest as a new object, when there is one of its name that it will not change in place. Resolves
  * with the object as it would be, where the cluster tells. Rejects with the ClusterError that says what is wrong with it.
