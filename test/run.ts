@@ -24,8 +24,8 @@ interface Counts {
 }
 
 const root = path.resolve(import.meta.dirname, '..');
-/** Beside the code, but of a whole engine. */
-const engineTests = 'agent/**/*docker*.test.ts';
+/** Beside the code, but of a whole engine or cluster. */
+const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
 /** Of this file: it waits for tests that hang. */
 const runnerTests = 'test/run.test.ts';
 const suites: Record<string, readonly string[]> = {
