@@ -1,3 +1,4 @@
+import type { JsonObject } from '@bufbuild/protobuf';
 import {
   type ClusterDriver,
   ClusterError,
@@ -7,7 +8,7 @@ import {
 } from '../drivers/cluster_driver.ts';
 import type { Manifest } from './manifest.ts';
 import type { Foreign, Place, Plan } from './plan.ts';
-import { dryRunCreate, isOfChange, type Kept, withKept } from './replace.ts';
+import { dryRunCreate, isOfChange, type Kept, objectInPlace, withKept } from './replace.ts';
 
 /** What steps are done with. */
 export interface ExecuteContext {
@@ -59,9 +60,11 @@ const executors: Executors = {
     return written(await apply());
   },
 
-  apply: ({ manifest, live }, context) => inPlace(manifest, live.clusterUid, undefined, context),
+  apply: ({ manifest, live }, context) =>
+    inPlace(manifest, objectInPlace(manifest, live), live.clusterUid, undefined, context),
 
-  adopt: ({ manifest, foreign }, context) => inPlace(manifest, foreign.clusterUid, foreign.resourceVersion, context),
+  adopt: ({ manifest, foreign }, context) =>
+    inPlace(manifest, manifest.object, foreign.clusterUid, foreign.resourceVersion, context),
 
   async replace({ manifest, clusterUid, live }, context) {
     const { driver, signal } = context;
@@ -104,6 +107,7 @@ async function lookAfter(error: ClusterError, place: Place, context: ExecuteCont
 
 async function inPlace(
   manifest: Manifest,
+  object: JsonObject,
   uid: string,
   resourceVersion: string | undefined,
   context: ExecuteContext,
@@ -111,7 +115,7 @@ async function inPlace(
   const { driver, signal } = context;
   try {
     return written(
-      await driver.apply(manifest.type, manifest.object, { expect: { uid, resourceVersion }, force: true, signal }),
+      await driver.apply(manifest.type, object, { expect: { uid, resourceVersion }, force: true, signal }),
     );
   } catch (error) {
     if (!(error instanceof ClusterError)) throw error;

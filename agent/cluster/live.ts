@@ -1,7 +1,7 @@
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
 import { appliedAnnotation } from './labels.ts';
 import type { ClusterKind, Manifest } from './manifest.ts';
-import { objectUidOf, type Strayed, strayedFields, wroteTo } from './ownership.ts';
+import { objectUidOf, ownsField, type Strayed, strayedFields, wroteTo } from './ownership.ts';
 
 /** What is kept in mind of an object of ours in the cluster. The agent has thousands of them, so it is little. */
 export interface Live {
@@ -44,6 +44,10 @@ export type Facts =
       readonly type: string;
       readonly clusterIp: string;
       readonly ports: readonly ServicePort[];
+      /** 0: none. */
+      readonly healthCheckNodePort: number;
+      /** Its address is among our fields: the author has chosen it, or the object in whose place it was made had it. */
+      readonly ownsAddress: boolean;
     }
   | {
       readonly kind: 'ReplicationController';
@@ -97,7 +101,7 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
       ? { dueMs: timeMs(metadata.deletionTimestamp), graceSeconds: metadata.deletionGracePeriodSeconds }
       : undefined,
     finalizers: metadata.finalizers ?? [],
-    facts: factsOf(kind, object),
+    facts: factsOf(kind, object, fieldManager),
     status: JSON.stringify(object.status ?? {}),
   };
 }
@@ -125,9 +129,11 @@ function timeMs(time: string | undefined): number | undefined {
   return Number.isNaN(ms) ? undefined : ms;
 }
 
+const address = { spec: { clusterIP: '' } };
+
 type Fields = Readonly<Record<string, unknown>>;
 
-function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject): Facts {
+function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject, fieldManager: string): Facts {
   const fields = fieldsOf(spec);
   switch (kind) {
     case 'Pod':
@@ -137,6 +143,8 @@ function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject): Facts {
         kind,
         type: text(fields.type),
         clusterIp: text(fields.clusterIP),
+        ownsAddress: ownsField(metadata, fieldManager, address),
+        healthCheckNodePort: number(fields.healthCheckNodePort),
         ports: listOf(fields.ports).map((port) => ({
           name: text(port.name),
           port: number(port.port),

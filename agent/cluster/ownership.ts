@@ -20,6 +20,13 @@ function setsOf(entries: readonly ManagedFields[], manager: string): FieldSet[] 
 export const wroteTo = ({ managedFields = [] }: Pick<ObjectMeta, 'managedFields'>, manager: string): boolean =>
   setsOf(managedFields, manager).length > 0;
 
+/** Whether a manager owns all fields of a part of a manifest. */
+export const ownsField = (
+  { managedFields = [] }: Pick<ObjectMeta, 'managedFields'>,
+  manager: string,
+  part: JsonObject,
+): boolean => leavesNotOwned(part, setsOf(managedFields, manager), 1).length === 0;
+
 /** A field of the manifest that no longer has the value that was applied. */
 export interface Strayed {
   readonly path: string;

@@ -1,10 +1,5 @@
 import type { JsonObject } from '@bufbuild/protobuf';
-import {
-  type ClusterDriver,
-  ClusterError,
-  type ClusterErrorCause,
-  type ClusterObject,
-} from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
 import { fieldsOf, type Live, listOf, number, type ServicePort, text } from './live.ts';
 import type { Manifest } from './manifest.ts';
 
@@ -42,10 +37,18 @@ export function withKept(manifest: Manifest, kept: Kept): JsonObject {
   return { ...object, spec: next };
 }
 
+/**
+ * The object to apply to one that is there. What it was given when it was made in the place of another is not taken away from it again: the
+ * cluster would not give it anything else.
+ */
+export function objectInPlace(manifest: Manifest, { facts }: Live): JsonObject {
+  return facts.kind === 'Service' && facts.ownsAddress ? withKept(manifest, facts) : manifest.object;
+}
+
 const samePort = (before: ServicePort, port: Readonly<Record<string, unknown>>): boolean =>
   before.port === number(port.port) && before.protocol === (text(port.protocol) || 'TCP');
 
-const immutable = /immutable|once set|(may not|cannot|must not) (be )?(chang|updat|add|remov|modif)/i;
+const immutable = /immutable|once set|(may not|can ?not|must not) (be )?(chang|updat|add|remov|modif|unset)/i;
 
 /**
  * Whether the cluster refuses to change an object like that, while it may be good as a new one: a pod's containers, a service's address. What
@@ -72,21 +75,19 @@ export async function dryRunCreate(
     if (!(error instanceof ClusterError)) throw error;
     // That the name is taken is found out last, after everything else was found to be good.
     if (error.kind === 'already-exists') return undefined;
-    if (
-      error.kind === 'invalid' &&
-      error.causes.length > 0 &&
-      error.causes.every((cause) => holdsItself(cause, live))
-    ) {
-      return undefined;
-    }
+    if (holdsItself(error, live)) return undefined;
     throw error;
   }
 }
 
 /** Whether something is taken only because the object to be replaced has it. */
-function holdsItself({ message, field }: ClusterErrorCause, live: Live | undefined): boolean {
-  if (live?.facts.kind !== 'Service' || !/already allocated/.test(message)) return false;
-  const { clusterIp, ports } = live.facts;
-  if (/clusterIP/.test(field)) return clusterIp !== '' && message.includes(clusterIp);
-  return /nodePort/.test(field) && ports.some(({ nodePort }) => nodePort > 0 && message.includes(String(nodePort)));
+function holdsItself({ message, causes }: ClusterError, live: Live | undefined): boolean {
+  if (live?.facts.kind !== 'Service') return false;
+  const { clusterIp, ports, healthCheckNodePort } = live.facts;
+  const own = [clusterIp, healthCheckNodePort, ...ports.map(({ nodePort }) => nodePort)].filter(Boolean).map(String);
+  const words = causes.length > 0 ? causes.map((cause) => cause.message) : [message];
+  return words.every((said) => /already allocated/.test(said) && own.some((value) => wordsOf(said).has(value)));
 }
+
+const wordsOf = (said: string): ReadonlySet<string> =>
+  new Set(said.split(/[^0-9a-f.:]+/i).map((word) => word.replace(/[:.]+$/, '')));
