@@ -35,6 +35,13 @@ export function register(parent: Command, environment: Environment): void {
     'bayctl apply -f redis/ -b edge-1 --dry-run=server',
     'bayctl apply -f service.yaml -b edge-1 --adopt',
     'cat web.yaml | bayctl apply -f - -b local',
+  ).addHelpText(
+    'after',
+    `
+What files may have: v1 manifests of Kubernetes (Pod, Service, ReplicationController) and objects of baykeeper/v1, also in Lists and several
+documents. Of a v1 manifest everything goes on as it is written, but for status and what a server writes into metadata (uid,
+resourceVersion, managedFields …), which is left out; null means left out, and plain words mean what they mean to kubectl.
+`,
   );
 }
 

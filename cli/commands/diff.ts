@@ -49,7 +49,7 @@ export function register(parent: Command, environment: Environment): void {
     'cat web.yaml | bayctl diff -f - -b edge-1',
   ).addHelpText(
     'after',
-    '\nExit status: 0 no differences, 1 differences; 2 and more: as in `bayctl --help`, and 2 for what is 1 there.\n',
+    'Exit status: 0 no differences, 1 differences; 2 and more: as in `bayctl --help`, and 2 for what is 1 there.\n',
   );
 }
 
