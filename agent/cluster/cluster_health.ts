@@ -32,7 +32,7 @@ const dockerLifeMs = 60_000;
 export class ClusterHealth {
   readonly #options: ClusterHealthOptions;
   readonly #health: NodeHealth;
-  #info: EngineInfo | undefined;
+  #info: EngineInfo = { engine: 'kubernetes', version: '', apiVersion: 'v1', rootDir: '', os: '' };
   #infoMs = Number.NEGATIVE_INFINITY;
   #dockerVersion = '';
   #dockerMs = Number.NEGATIVE_INFINITY;
@@ -74,7 +74,7 @@ export class ClusterHealth {
     if (clock.now() - this.#infoMs < infoLifeMs) return undefined;
     try {
       const { version } = await driver.info({ timeoutMs: pingPatienceMs });
-      this.#info = { engine: 'kubernetes', version, apiVersion: 'v1', rootDir: '', os: '' };
+      this.#info = { ...this.#info, version };
       this.#infoMs = clock.now();
       return undefined;
     } catch (error) {
