@@ -1,8 +1,10 @@
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { type Agent, startAgent } from './agent.ts';
 import { bayctl } from './bayctl.ts';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from './control_plane.ts';
 import { type Kubernetes, type KubernetesOptions, startKubernetes } from './kubernetes/cluster.ts';
+import { until } from './until.ts';
 
 /** A control plane, and bay `kube`: a cluster of its own, with one agent or several. */
 export interface KubernetesSite extends AsyncDisposable {
@@ -12,9 +14,9 @@ export interface KubernetesSite extends AsyncDisposable {
   readonly agent: Agent;
   readonly agents: readonly Agent[];
   /** Runs bayctl with `-b kube`, and returns what it printed. Rejects when it fails. */
-  ctl(...args: string[]): Promise<string>;
+  ctl(command: string, ...args: string[]): Promise<string>;
   /** The same with `-o json`, read. */
-  json(...args: string[]): Promise<ShownObject>;
+  json(command: string, ...args: string[]): Promise<ShownObject>;
 }
 
 /** As `bayctl -o json` shows an object, as far as tests look at it. */
@@ -38,10 +40,8 @@ export const bay = 'kube';
 export async function startKubernetesSite(options: KubernetesSiteOptions = {}): Promise<KubernetesSite> {
   const stack = new AsyncDisposableStack();
   try {
-    const [cluster, controlPlane] = await Promise.all([
-      startKubernetes(options.cluster).then((started) => stack.use(started)),
-      startControlPlane(options.controlPlane).then((started) => stack.use(started)),
-    ]);
+    const cluster = stack.use(await startKubernetes(options.cluster));
+    const controlPlane = stack.use(await startControlPlane(options.controlPlane));
     await controlPlane.createBay(bay, ContainerEngine.KUBERNETES);
     const { kubeconfig } = cluster;
     const agents: Agent[] = [];
@@ -49,11 +49,16 @@ export async function startKubernetesSite(options: KubernetesSiteOptions = {}): 
       const name = `master-${number}`;
       agents.push(stack.use(await startAgent({ controlPlane, bay, name, kubeconfig, env: options.env })));
     }
+    const nodes = controlPlane.client(NodeService);
+    await until('an agent leads the bay', async () => {
+      const page = await nodes.listNodes({ bay });
+      return page.nodes.some(({ status }) => status?.leader);
+    });
     const [agent] = agents;
     if (!agent) throw new Error('a site has an agent');
-    const ctl = async (...args: string[]) => {
-      const { code, stdout, stderr } = await bayctl(controlPlane, [...args, '-b', bay]);
-      if (code !== 0) throw new Error(`bayctl ${args.join(' ')} ended with ${code}:\n${stdout}${stderr}`);
+    const ctl = async (command: string, ...args: string[]) => {
+      const { code, stdout, stderr } = await bayctl(controlPlane, [command, '-b', bay, ...args]);
+      if (code !== 0) throw new Error(`bayctl ${command} ${args.join(' ')} ended with ${code}:\n${stdout}${stderr}`);
       return stdout;
     };
     const built = stack.move();
@@ -63,7 +68,7 @@ export async function startKubernetesSite(options: KubernetesSiteOptions = {}): 
       agent,
       agents,
       ctl,
-      json: async (...args) => JSON.parse(await ctl(...args, '-o', 'json')) as ShownObject,
+      json: async (command, ...args) => JSON.parse(await ctl(command, '-o', 'json', ...args)) as ShownObject,
       [Symbol.asyncDispose]: () => built.disposeAsync(),
     };
   } catch (error) {
