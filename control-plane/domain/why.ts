@@ -114,11 +114,12 @@ function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: bo
 function notApplied(facts: AssignedFacts, status: AssignedStatus, observed: boolean): StepInit {
   const failed = status.phase === phasesOf(facts.kind).failed && observed;
   const retry = status.retryTime;
+  const said = status.message || phaseName(facts.kind, status.phase);
   const again = retry ? ` It is tried again at ${new Date(Number(retry.seconds) * 1000).toISOString()}.` : '';
   return {
     outcome: failed ? WhyOutcome.REFUSED : WhyOutcome.WAITING,
     reason: status.reason,
-    message: `${status.message || phaseName(facts.kind, status.phase)}${again}`,
+    message: again ? `${sentence(said)}${again}` : said,
   };
 }
 

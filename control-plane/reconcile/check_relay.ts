@@ -7,22 +7,29 @@ import type { AssignedKind } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 import { assignmentOfMessage } from './assignment.ts';
 import type { Checks, Verdict } from './port.ts';
+import { Semaphore } from './semaphore.ts';
 
 /** Options of {@link CheckRelay}. */
 export interface CheckRelayOptions {
   readonly bus: Bus;
   /** How long the agent and its cluster may take. Default 20 s. */
   readonly timeoutMs?: number;
+  /** How many checks an agent is given at a time; the others wait for their turn. Default 16. */
+  readonly concurrency?: number;
 }
 
 /** Asks agents what their clusters would say to an object. */
 export class CheckRelay implements Checks {
   readonly #bus: Bus;
   readonly #timeoutMs: number;
+  readonly #concurrency: number;
+  /** By node. */
+  readonly #turns = new Map<string, Semaphore>();
 
-  constructor({ bus, timeoutMs = 20_000 }: CheckRelayOptions) {
+  constructor({ bus, timeoutMs = 20_000, concurrency = 16 }: CheckRelayOptions) {
     this.#bus = bus;
     this.#timeoutMs = timeoutMs;
+    this.#concurrency = concurrency;
   }
 
   async check(target: NodeAddress, kind: AssignedKind, object: ObjectMessage): Promise<Verdict> {
@@ -30,7 +37,7 @@ export class CheckRelay implements Checks {
     const at = { uid, namespace, name, generation: Number(generation), revision: 0, deleting: false };
     const assignment = assignmentOfMessage(kind, object, at);
     const request = toBinary(CheckRequestSchema, create(CheckRequestSchema, { assignment }));
-    const answer = await this.#bus.request(downSubject(target, 'check'), request, this.#timeoutMs);
+    const answer = await this.#ask(target, request);
     let reply: ReturnType<typeof read>;
     try {
       reply = read(answer);
@@ -41,6 +48,19 @@ export class CheckRelay implements Checks {
       throw new UnavailableError(`the agent could not ask its cluster: ${reply.error.message}`);
     }
     return reply;
+  }
+
+  async #ask(target: NodeAddress, request: Uint8Array): Promise<Uint8Array> {
+    const turns = this.#turns.get(target.nodeUid) ?? new Semaphore(this.#concurrency);
+    this.#turns.set(target.nodeUid, turns);
+    try {
+      return await turns.run(() => this.#bus.request(downSubject(target, 'check'), request, this.#timeoutMs));
+    } catch (cause) {
+      // It has just gone, and nobody has noticed yet; or its cluster takes too long.
+      throw new UnavailableError('the agent that leads the bay does not answer: try again', { cause });
+    } finally {
+      if (turns.idle) this.#turns.delete(target.nodeUid);
+    }
   }
 }
 

@@ -275,4 +275,21 @@ test('a cluster is asked by way of the leader, and its words come back', async (
   t.like(await ask(), { refusal: { code: 3, field: 'spec.containers' } });
   t.like(await ask(), { live: { kind: 'Pod' }, merged: { spec: {} } });
   await t.throwsAsync(ask(), { name: 'UnavailableError', message: /API server does not answer/ });
+
+  // Many at a time wait for their turn.
+  let [under, most] = [0, 0];
+  f.bus.request = async () => {
+    under += 1;
+    most = Math.max(most, under);
+    await new Promise((resolve) => setImmediate(resolve));
+    under -= 1;
+    return toBinary(CheckReplySchema, create(CheckReplySchema));
+  };
+  await Promise.all(Array.from({ length: 300 }, ask));
+  t.is(most, 16);
+  f.bus.request = () => Promise.reject(new Error('nobody listens on bk.v1.x'));
+  await t.throwsAsync(ask(), {
+    name: 'UnavailableError',
+    message: 'the agent that leads the bay does not answer: try again',
+  });
 });

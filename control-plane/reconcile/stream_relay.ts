@@ -136,22 +136,19 @@ export class StreamRelay implements Streams {
     try {
       signal.addEventListener('abort', abort);
       if (signal.aborted) return;
-      const reply = fromBinary(
-        StreamOpenReplySchema,
-        await bus.request(
-          downSubject(target, 'open'),
-          toBinary(
-            StreamOpenSchema,
-            create(StreamOpenSchema, {
-              streamId: stream.id,
-              objectUid: target.objectUid,
-              creditBytes: this.#options.windowBytes,
-              what,
-            }),
-          ),
-          this.#options.openTimeoutMs,
-        ),
-      );
+      const request = create(StreamOpenSchema, {
+        streamId: stream.id,
+        objectUid: target.objectUid,
+        creditBytes: this.#options.windowBytes,
+        what,
+      });
+      const answer = await bus
+        .request(downSubject(target, 'open'), toBinary(StreamOpenSchema, request), this.#options.openTimeoutMs)
+        .catch((cause: unknown) => {
+          // It has just gone, and nobody has noticed yet; or its engine takes too long.
+          throw new UnavailableError(`the agent of node "${target.nodeName}" does not answer: try again`, { cause });
+        });
+      const reply = fromBinary(StreamOpenReplySchema, answer);
       if (reply.error) throw errorOf(reply.error.code, reply.error.message);
       stream.opened(reply.creditBytes);
       if (input) stream.pump(input);

@@ -23,6 +23,7 @@ import type { Dispatcher } from './dispatcher.ts';
 import type { ReconcileMetrics } from './metrics.ts';
 import { RefusedError } from './refused.ts';
 import type { Reporting } from './reports.ts';
+import { Semaphore } from './semaphore.ts';
 import type { Sessions } from './sessions.ts';
 
 /** Options of {@link startUplink}. */
@@ -47,9 +48,7 @@ type Handler<Request extends DescMessage> = (
 /** Takes what agents send, and answers. Whatever comes, it is answered or logged, and ends nothing. Returns what ends it. */
 export function startUplink(options: UplinkOptions): () => void {
   const { bus, sessions, dispatcher, reporting, log } = options;
-  let running = 0;
-  const limit = options.concurrency ?? 256;
-  const waiting: (() => void)[] = [];
+  const turns = new Semaphore(options.concurrency ?? 256);
 
   const listen = <Request extends DescMessage>(
     verb: UpVerb,
@@ -57,11 +56,7 @@ export function startUplink(options: UplinkOptions): () => void {
     handler: Handler<Request>,
     refusal?: (error: BusError) => Uint8Array,
   ) => {
-    const handle = async (message: BusMessage) => {
-      const address = parseUpSubject(message.subject);
-      if (address?.verb !== verb) return;
-      if (running >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
-      running += 1;
+    const handle = async (message: BusMessage, address: NodeAddress) => {
       try {
         const reply = await handler(address, decode(schema, message.data));
         if (reply) message.respond(reply);
@@ -70,13 +65,13 @@ export function startUplink(options: UplinkOptions): () => void {
         if (refused.reason === ErrorReason.RETRY) log.warn({ node: address.nodeUid, verb, error }, 'message not taken');
         else log.debug({ node: address.nodeUid, verb, reason: refused.message }, 'message refused');
         if (refusal) message.respond(refusal(refused));
-      } finally {
-        running -= 1;
-        waiting.shift()?.();
       }
     };
-    // Not awaited: a slow one must not hold up those of other nodes behind it.
-    return bus.subscribe(everyUpSubject(verb), (message) => void handle(message));
+    return bus.subscribe(everyUpSubject(verb), (message) => {
+      const address = parseUpSubject(message.subject);
+      // Not awaited: a slow one must not hold up those of other nodes behind it.
+      if (address?.verb === verb) void turns.run(() => handle(message, address));
+    });
   };
 
   const subscriptions = [
