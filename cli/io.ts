@@ -20,6 +20,8 @@ export interface Io {
   readonly signal: AbortSignal;
   /** Calls `undo` when the program ends, however it ends. Returns what takes it back. */
   atExit(undo: () => void): () => void;
+  /** From here on output may come far apart: the program ends when nobody reads it any more, where that can be told. */
+  endWithReader(): void;
 }
 
 /** Writes, and waits while the reader is slow, so that memory stays bounded. */

@@ -94,6 +94,17 @@ test('a reader that goes away, as head does, ends it without a word', async (t) 
   t.is(running.output(), `${'x'.repeat(200)}\n`);
 });
 
+test('a watch ends soon after its reader, also when nothing happens any more', async (t) => {
+  await using plane = await startFixture();
+  plane.put('web');
+  const running = start('sh', ['-c', `"$1" get containers --watch | head -n 2`, 'sh', launcher], environment(plane));
+  await running.has('web');
+  const headMs = performance.now();
+  t.like(await running.ended, { code: 0 });
+  t.true(performance.now() - headMs < 10_000);
+  t.is(running.errors(), '');
+});
+
 test('Ctrl-C ends a watch at once with 130 and without a trace', async (t) => {
   await using plane = await startFixture();
   plane.put('web');

@@ -4,6 +4,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
 import type { Io } from './io.ts';
+import { onReaderGone } from './reader_gone.ts';
 
 enableCompileCache(process.env.NODE_COMPILE_CACHE ?? join(homedir(), '.cache', 'baykeeper', 'bayctl'));
 
@@ -48,6 +49,9 @@ const io: Io = {
   atExit(undo) {
     undos.add(undo);
     return () => undos.delete(undo);
+  },
+  endWithReader() {
+    undos.add(onReaderGone(() => process.exit(0)));
   },
 };
 

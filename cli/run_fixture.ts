@@ -49,6 +49,7 @@ export function captureIo(options: RunOptions = {}): Io & { text(stream: 'stdout
     nowMs: Date.now,
     signal: options.signal ?? new AbortController().signal,
     atExit: () => () => {},
+    endWithReader: () => {},
     text: (stream) => kept[stream],
   };
 }

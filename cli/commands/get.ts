@@ -152,6 +152,7 @@ async function watch(
   if (!kind || selection.kinds.length > 1 || selection.targets.length > 1)
     throw new UsageError('--watch takes one kind, or one object');
   if (flags.sortBy) throw new UsageError('--sort-by does not go with --watch: changes come in their own order');
+  session.io.endWithReader();
   let name = '';
   if (target) name = (await session.objects.get(kind, place, target.name)).metadata?.name ?? '';
   const sinceRevision = flags.watchOnly ? (await session.objects.list(kind, place, { limit: 1 })).revision : undefined;
