@@ -84,11 +84,17 @@ export async function run(command, args, { logFile, failure, cwd, env = systemEn
     }
   };
   for (const signal of endingSignals) process.on(signal, interrupt);
+  // However else we end: with an error of our own, or because who reads what we say has gone.
+  const abandon = () => {
+    if (!whole) signalGroup(child.pid, 'SIGKILL');
+  };
+  process.on('exit', abandon);
   const code = await new Promise((resolve, reject) => {
     child.once('error', reject);
     child.once('exit', (status, signal) => resolve(signal ?? status));
   }).catch((error) => error.message);
   for (const signal of endingSignals) process.off(signal, interrupt);
+  process.off('exit', abandon);
   clearTimeout(late);
   if (interrupted) {
     // What it started and did not wait for.
