@@ -18,21 +18,24 @@ const needs = {
   },
   busybox: { packages: ['busybox-static'], present: () => succeeds('dpkg', ['-s', 'busybox-static']) },
   loadGenerator: { packages: ['nghttp2-client'], present: () => Boolean(findProgram('h2load')) },
-  // What only tests use: a client, a registry of images, and a wrong clock.
+  // What only tests use: a client, a registry of images, a wrong clock, and networks for engines of their own.
   curl: {
-    packages: ['curl', 'docker-registry', 'faketime'],
-    present: () => Boolean(findProgram('curl') && findProgram('docker-registry') && findProgram('faketime')),
+    packages: ['curl', 'docker-registry', 'faketime', 'iproute2'],
+    present: () => ['curl', 'docker-registry', 'faketime', 'ip'].every((name) => Boolean(findProgram(name))),
   },
   // Beside what test/harness/kubernetes/set_up.ts brings, which builds it where it cannot be downloaded.
   kubernetes: {
     packages: ['etcd-server', 'openssl'],
-    present: () => Boolean(findProgram('etcd') && findProgram('openssl')),
+    present: () => {
+      const { KUBEBUILDER_ASSETS: assets } = process.env;
+      return Boolean((findProgram('etcd') || (assets && existsSync(`${assets}/etcd`))) && findProgram('openssl'));
+    },
   },
   kubernetesBuild: {
     packages: ['golang-go', 'golang-github-modern-go-reflect2-dev', 'make', 'rsync', 'jq', 'git'],
     present: () =>
       ['/usr/lib/go/bin/go', '/usr/share/gocode/src/github.com/modern-go/reflect2'].every(existsSync) &&
-      ['make', 'rsync', 'jq', 'git'].every(findProgram),
+      ['make', 'rsync', 'jq', 'git'].every((name) => Boolean(findProgram(name))),
   },
 };
 
