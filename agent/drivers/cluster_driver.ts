@@ -61,7 +61,8 @@ export interface ClusterDriver {
    * Executes a command in a container. The exit code is the command's; `exitCode()` rejects when the cluster says of no command how it ended
    * (no such program in the container, the connection broke).
    *
-   * Rejects as `logs` does.
+   * Rejects as `logs` does. `close` ends what runs in a terminal as a user would, with Ctrl-C and Ctrl-D; other commands see the end of their
+   * input, and Kubernetes leaves it to the node's container runtime whether they are ended.
    */
   exec(pod: PodRef, options: PodExecOptions): Promise<EngineExec>;
 

@@ -11,6 +11,8 @@ export interface Connection {
   /** Without a slash at the end. */
   readonly server: string;
   readonly agent: HttpAgent | HttpsAgent;
+  /** Makes a new socket each time, for what changes the protocol and cannot be tried again when a kept one turns out to be closed. */
+  readonly upgradeAgent: HttpAgent | HttpsAgent;
   /** Who we are. Secret. */
   readonly headers: Readonly<Record<string, string | string[]>>;
 }
@@ -101,6 +103,11 @@ export class Connector {
     return connection === refused ? undefined : connection;
   }
 
+  /** A connection has gone silent. Those that wait for use went the same way, and are not tried one after the other. */
+  distrust(): void {
+    if (this.#held) closeIdle(this.#held.connection.agent);
+  }
+
   close(): void {
     this.#closed = true;
     this.#held?.connection.agent.destroy();
@@ -149,10 +156,10 @@ export class Connector {
     );
     const before = this.#held;
     if (before?.key === wholeKey) return before.connection;
-    const agent =
-      before?.tlsKey === tlsKey ? before.connection.agent : plain ? plainAgent(proxyUrl) : tlsAgent(tls, access);
-    if (before && agent !== before.connection.agent) retire(before.connection.agent);
-    const connection: Connection = { server, agent, headers };
+    const same = before?.tlsKey === tlsKey ? before.connection : undefined;
+    const agents = same ?? (plain ? plainAgents(proxyUrl) : tlsAgents(tls, access));
+    if (before && !same) retire(before.connection.agent);
+    const connection: Connection = { server, agent: agents.agent, upgradeAgent: agents.upgradeAgent, headers };
     this.#held = { connection, tlsKey, key: wholeKey };
     return connection;
   }
@@ -199,10 +206,15 @@ const agentOptions = (proxyUrl: string | undefined) => ({
   ...(proxyUrl && { proxyEnv: { HTTP_PROXY: proxyUrl, HTTPS_PROXY: proxyUrl } }),
 });
 
-const plainAgent = (proxyUrl: string | undefined) => new HttpAgent(agentOptions(proxyUrl));
+type Agents = Pick<Connection, 'agent' | 'upgradeAgent'>;
+
+function plainAgents(proxyUrl: string | undefined): Agents {
+  const options = agentOptions(proxyUrl);
+  return { agent: new HttpAgent(options), upgradeAgent: new HttpAgent({ ...options, keepAlive: false }) };
+}
 
 /** One context for all its sockets: parsing certificates once for each costs time and memory. */
-function tlsAgent({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: ClusterAccess): HttpsAgent {
+function tlsAgents({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: ClusterAccess): Agents {
   const context = (what: string, options: Parameters<typeof createSecureContext>[0]) => {
     try {
       return createSecureContext(options);
@@ -213,12 +225,13 @@ function tlsAgent({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: C
   // What is wrong in a CA would be passed over, and every server be refused.
   if (ca) checkCertificate(ca, `the CA of ${access.source}${access.ca?.file ? `: ${access.ca.file}` : ''}`);
   if (cert) context('the client certificate', { cert });
-  return new HttpsAgent({
+  const options = {
     ...agentOptions(tls.proxyUrl),
     secureContext: context('the client certificate and key', { ca, cert, key }),
     rejectUnauthorized: !tls.skipTlsVerify,
     ...(tls.tlsServerName && { servername: tls.tlsServerName }),
-  });
+  };
+  return { agent: new HttpsAgent(options), upgradeAgent: new HttpsAgent({ ...options, keepAlive: false }) };
 }
 
 function checkCertificate(pem: string, what: string): void {
@@ -232,6 +245,10 @@ function checkCertificate(pem: string, what: string): void {
 /** Requests that are under way go on; no socket is used again. */
 function retire(agent: HttpAgent): void {
   agent.maxFreeSockets = 0;
+  closeIdle(agent);
+}
+
+function closeIdle(agent: HttpAgent): void {
   for (const sockets of Object.values(agent.freeSockets)) for (const socket of sockets ?? []) socket.destroy();
 }
 

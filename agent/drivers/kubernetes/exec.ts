@@ -22,6 +22,9 @@ export interface ExecTransport {
 const maxInputBytes = 32 * 1024;
 const maxStatusBytes = 64 * 1024;
 
+/** Ctrl-C and Ctrl-D. */
+const interruptAndEnd = Uint8Array.of(3, 4);
+
 /** See ClusterDriver.exec. */
 export async function openExec(client: ApiClient, pod: PodRef, options: PodExecOptions): Promise<EngineExec> {
   if (options.command.length === 0) throw new ClusterError('invalid', 'there is no command to execute');
@@ -37,24 +40,40 @@ export async function openExec(client: ApiClient, pod: PodRef, options: PodExecO
   // Of a terminal there is one output.
   query.set(options.tty ? 'tty' : 'stderr', 'true');
   const path = `${objectPath({ type: resourceTypes.Pod, namespace, name })}/exec?${query}`;
-  // Loaded only now: most agents are never asked.
-  const { openExecSocket } = await import('./exec_socket.ts');
-  const exec = new PodExec(await openExecSocket(client, path, options.tty), client);
+  const exec = new PodExec(await openTransport(client, path, options), client, options.tty);
   if (options.tty && options.size) await exec.resize(options.size);
   return exec;
+}
+
+/** What carries it is loaded only now: most agents are never asked. */
+async function openTransport(client: ApiClient, path: string, { stdin, tty }: PodExecOptions): Promise<ExecTransport> {
+  const { openExecSocket, protocols } = await import('./exec_socket.ts');
+  // Of a terminal the end of input can be typed; without one, only two of the protocols can tell it.
+  if (!stdin || tty) return await openExecSocket(client, path, [...protocols.halfClosing, ...protocols.others]);
+  const { openExecSpdy } = await import('./exec_spdy.ts');
+  try {
+    return await openExecSpdy(client, path);
+  } catch (error) {
+    // A cluster, or something before it, that does not know SPDY any more: such a one is new enough.
+    const unknown = error instanceof ClusterError && (error.kind === 'invalid' || error.kind === 'other');
+    if (!unknown) throw error;
+    return await openExecSocket(client, path, protocols.halfClosing);
+  }
 }
 
 class PodExec implements EngineExec {
   readonly chunks: EngineExec['chunks'];
   readonly #transport: ExecTransport;
   readonly #client: ApiClient;
+  readonly #tty: boolean;
   #inputEnded = false;
   #closed = false;
   #status = '';
 
-  constructor(transport: ExecTransport, client: ApiClient) {
+  constructor(transport: ExecTransport, client: ApiClient, tty: boolean) {
     this.#transport = transport;
     this.#client = client;
+    this.#tty = tty;
     this.chunks = this.#read();
     client.closing.addEventListener('abort', this.#close, { once: true });
   }
@@ -94,12 +113,15 @@ class PodExec implements EngineExec {
     if (this.#closed) return;
     this.#closed = true;
     this.#client.closing.removeEventListener('abort', this.#close);
+    // Kubernetes has no call that ends a command. Where there is a terminal, this is what its user would type.
+    if (this.#tty && !this.#status) void this.#transport.send(channels.stdin, interruptAndEnd);
     this.#transport.close();
   };
 
   async *#read(): AsyncGenerator<OutputChunk> {
     try {
       for await (const { channel, data } of this.#transport.frames) {
+        if (this.#closed) return;
         if (channel === channels.stdout || channel === channels.stderr) {
           // Each channel begins with an empty message.
           if (data.byteLength > 0) yield { stream: channel === channels.stderr ? 'stderr' : 'stdout', data };

@@ -12,38 +12,48 @@ import type { ApiClient } from './http.ts';
  * fast as the socket brings, whoever consumes it; here `ws` reads as fast as it is consumed.
  */
 
-/** The first is new with Kubernetes 1.30: only there the input can be closed without the rest. */
-const protocols = ['v5.channel.k8s.io', 'v4.channel.k8s.io'];
+/** `halfClosing`: of Kubernetes 1.30 and newer; with them the input can be ended without the rest. */
+export const protocols = { halfClosing: ['v5.channel.k8s.io'], others: ['v4.channel.k8s.io'] } as const;
 const handshakeTimeoutMs = 30_000;
 /** Kubelets send pieces of 32 KB. */
 const maxMessageBytes = 4 * 1024 * 1024;
 /** What lies between may cut off who is silent. */
 const pingMs = 30_000;
+const farewellMs = 2_000;
 const maxErrorBytes = 64 * 1024;
 /** Of a terminal: end of input, as a user types it. */
 const endOfTransmission = Uint8Array.of(4);
 
 /** Rejects with ClusterError. */
-export async function openExecSocket(client: ApiClient, path: string, tty: boolean): Promise<ExecTransport> {
-  return await client.connected(async ({ server, agent }, headers) => {
-    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}${path}`, protocols, {
+export async function openExecSocket(
+  client: ApiClient,
+  path: string,
+  offered: readonly string[],
+): Promise<ExecTransport> {
+  return await client.connected(async ({ server, upgradeAgent: agent }, headers) => {
+    const socket = new WebSocket(`${server.replace(/^http/, 'ws')}${path}`, [...offered], {
       agent,
       headers: headers as Record<string, string>,
-      handshakeTimeout: handshakeTimeoutMs,
       maxPayload: maxMessageBytes,
       perMessageDeflate: false,
     });
     // At once: what comes with the answer to the handshake must not be lost.
     const stream = createWebSocketStream(socket, { readableObjectMode: true });
     await opened(socket, stream);
-    return new SocketTransport(socket, stream, tty);
+    return new SocketTransport(socket, stream);
   });
 }
 
 function opened(socket: WebSocket, stream: Duplex): Promise<void> {
   return new Promise((resolve, reject) => {
+    const late = setTimeout(() => {
+      reject(new ClusterError('timeout', 'the API server did not answer in time'));
+      socket.terminate();
+    }, handshakeTimeoutMs);
+    socket.once('close', () => clearTimeout(late));
     stream.once('error', reject);
     socket.once('open', () => {
+      clearTimeout(late);
       stream.off('error', reject);
       // Reading it throws; one that comes after that is of no interest.
       stream.on('error', () => undefined);
@@ -64,13 +74,11 @@ class SocketTransport implements ExecTransport {
   readonly frames: ExecTransport['frames'];
   readonly #socket: WebSocket;
   readonly #stream: Duplex;
-  readonly #tty: boolean;
   readonly #pings: NodeJS.Timeout;
 
-  constructor(socket: WebSocket, stream: Duplex, tty: boolean) {
+  constructor(socket: WebSocket, stream: Duplex) {
     this.#socket = socket;
     this.#stream = stream;
-    this.#tty = tty;
     this.#pings = setInterval(() => {
       if (socket.readyState === WebSocket.OPEN) socket.ping();
     }, pingMs);
@@ -93,14 +101,21 @@ class SocketTransport implements ExecTransport {
   closeInput(): void {
     const { StdinStream, CloseStream } = WebSocketHandler;
     if (WebSocketHandler.supportsClose(this.#socket.protocol)) void this.send(CloseStream, Uint8Array.of(StdinStream));
-    else if (this.#tty) void this.send(StdinStream, endOfTransmission);
+    // Others are used for terminals only.
+    else void this.send(StdinStream, endOfTransmission);
   }
 
   close(): void {
+    const socket = this.#socket;
     clearInterval(this.#pings);
-    this.#socket.close();
-    // An answer to the farewell is not waited for.
-    this.#stream.destroy();
+    // Whoever reads is at the end; what still comes is dropped while the farewell goes out, after what was sent last.
+    socket.removeAllListeners('message');
+    this.#stream.push(null);
+    socket.resume();
+    socket.close();
+    const late = setTimeout(() => socket.terminate(), farewellMs);
+    late.unref();
+    socket.once('close', () => clearTimeout(late));
   }
 }
 

@@ -62,7 +62,7 @@ export class ApiClient {
 
   /** Resolves to the JSON of a success. */
   async request<T>(options: ApiRequest): Promise<T> {
-    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    const deadline = this.#deadline(options);
     try {
       const text = await deadline.bound(
         this.#send(options, deadline).then((response) => readBody(response, maxBodyBytes)),
@@ -79,7 +79,7 @@ export class ApiClient {
 
   /** As `request`, for what answers with words. */
   async text(options: ApiRequest): Promise<string> {
-    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    const deadline = this.#deadline(options);
     try {
       return await deadline.bound(this.#send(options, deadline).then((response) => readBody(response, maxErrorBytes)));
     } catch (cause) {
@@ -94,7 +94,7 @@ export class ApiClient {
    * throws. Destroy it when it is not read to its end.
    */
   async stream(options: StreamRequest): Promise<IncomingMessage> {
-    const deadline = new Deadline(options, this.#closing.signal, this.target);
+    const deadline = this.#deadline(options);
     try {
       const response = await deadline.bound(this.#send(options, deadline));
       const { signal, idleMs } = options;
@@ -108,10 +108,13 @@ export class ApiClient {
       response.on('error', () => undefined);
       if (idleMs !== undefined) {
         const { socket } = response;
-        socket.setTimeout(idleMs, () =>
-          response.destroy(new ClusterError('timeout', `nothing came for ${idleMs / 1000} s`)),
-        );
-        response.once('close', () => socket.setTimeout(0));
+        const silent = () => {
+          this.#connector.distrust();
+          response.destroy(new ClusterError('timeout', `nothing came for ${idleMs / 1000} s`));
+        };
+        socket.setTimeout(idleMs).on('timeout', silent);
+        // The socket may be used again.
+        response.once('close', () => socket.setTimeout(0).off('timeout', silent));
       }
       if (signals.some((one) => one.aborted)) end();
       return response;
@@ -143,6 +146,11 @@ export class ApiClient {
   close(): void {
     this.#closing.abort();
     this.#connector.close();
+  }
+
+  #deadline(options: ApiRequest): Deadline {
+    const onTimeout = () => this.#connector.distrust();
+    return new Deadline(options, { closing: this.#closing.signal, target: this.target, onTimeout });
   }
 
   async #send(options: ApiRequest, deadline: Deadline): Promise<IncomingMessage> {
@@ -207,6 +215,12 @@ function once(connection: Connection, { method, path, headers, body }: Message, 
   });
 }
 
+interface DeadlineContext {
+  readonly closing: AbortSignal;
+  readonly target: string;
+  readonly onTimeout: () => void;
+}
+
 /** Ends a request that takes too long, or that its caller does not want any more, and knows afterwards that this is why. */
 class Deadline {
   /** Ends what is under way. */
@@ -217,11 +231,12 @@ class Deadline {
   readonly #ended = Promise.withResolvers<never>();
   #reason: ClusterError | undefined;
 
-  constructor({ signal, timeoutMs = defaultTimeoutMs }: ApiRequest, closing: AbortSignal, target: string) {
+  constructor({ signal, timeoutMs = defaultTimeoutMs }: ApiRequest, { closing, target, onTimeout }: DeadlineContext) {
     this.#signals = signal ? [signal, closing] : [closing];
     this.#target = target;
     this.#ended.promise.catch(() => undefined);
     this.#timer = setTimeout(() => {
+      onTimeout();
       this.#end(new ClusterError('timeout', `the API server at ${target} did not answer within ${timeoutMs / 1000} s`));
     }, timeoutMs);
     for (const one of this.#signals) one.addEventListener('abort', this.#abort, { once: true });

@@ -1,0 +1,91 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import test, { type ExecutionContext } from 'ava';
+import { type Kubernetes, startKubernetes } from '../../../test/harness/kubernetes/cluster.ts';
+import { ownProgram, Program } from '../../../test/harness/program.ts';
+import { until } from '../../../test/harness/until.ts';
+
+let cluster: Kubernetes;
+
+test.before(async () => {
+  cluster = await startKubernetes();
+});
+test.after.always(async () => {
+  await cluster?.[Symbol.asyncDispose]();
+});
+
+/** A process that stands for election. */
+async function stand(t: ExecutionContext, identity: string) {
+  const program = new Program({
+    command: ownProgram('test/harness/lease_candidate.ts', cluster.kubeconfig, identity),
+    readyLine: /stands/,
+  });
+  t.teardown(() => program.kill());
+  await program.start();
+  /** Times at which it began to lead and ended, alternating; still open when it leads. */
+  const terms = () =>
+    program.output.split('\n').flatMap((line) => {
+      const [time, , word] = line.split(' ');
+      return word === 'leads' || word === 'follows' ? [Number(time)] : [];
+    });
+  return { program, terms, leads: () => program.running && terms().length % 2 === 1 };
+}
+
+const untilLeads = (one: { leads(): boolean }) => until('it leads', () => one.leads());
+const lease = async () =>
+  JSON.parse(await cluster.kubectl(['-n', 'kube-system', 'get', 'lease', 'baykeeper-test', '-o', 'json'])).spec;
+
+test.serial('when a leader is killed, one of the others leads within 15 seconds', async (t) => {
+  const first = await stand(t, 'first');
+  await untilLeads(first);
+  const others = [await stand(t, 'second'), await stand(t, 'third')];
+  await delay(3_000);
+  t.false(others.some((one) => one.leads()));
+  const killedMs = Date.now();
+  await first.program.kill();
+  await until('another leads', () => others.some((one) => one.leads()), { timeoutMs: 15_000 });
+  const tookMs = Date.now() - killedMs;
+  t.log(`took ${tookMs} ms`);
+  t.true(tookMs > 7_000 && tookMs < 15_000);
+  t.is(others.filter((one) => one.leads()).length, 1);
+  t.like(await lease(), { leaseTransitions: 1, leaseDurationSeconds: 10 });
+
+  // One that ends in order need not be waited for.
+  const [leader, other] = others.toSorted((a) => (a.leads() ? -1 : 1));
+  const stoppedMs = Date.now();
+  t.like(await leader?.program.stop(), { code: 0 });
+  await until('the last one leads', () => other?.leads() ?? false, { timeoutMs: 5_000 });
+  t.true(Date.now() - stoppedMs < 4_000);
+  await other?.program.stop();
+  t.like(await lease(), { holderIdentity: '' });
+});
+
+test.serial('a leader that was stopped and comes to itself knows that it has lost its place', async (t) => {
+  const first = await stand(t, 'asleep');
+  await untilLeads(first);
+  const second = await stand(t, 'awake');
+  await first.program.signal('SIGSTOP');
+  await untilLeads(second);
+  await first.program.signal('SIGCONT');
+  await until('it knows', () => !first.leads());
+  await delay(2_000);
+  t.true(second.leads());
+  t.false(first.leads());
+});
+
+test.serial('while the API server is away nobody leads; afterwards one does', async (t) => {
+  const all = [await stand(t, 'one'), await stand(t, 'two')];
+  await until('one leads', () => all.some((one) => one.leads()));
+  await cluster.killApiServer();
+  const downMs = Date.now();
+  await until('nobody leads', () => !all.some((one) => one.leads()), { timeoutMs: 10_000 });
+  t.true(Date.now() - downMs < 8_500);
+  await cluster.startApiServer();
+  await until('one leads again', () => all.some((one) => one.leads()));
+  t.is(all.filter((one) => one.leads()).length, 1);
+  const terms = all.flatMap((one) => pairs(one.terms())).toSorted(([a], [b]) => a - b);
+  for (const [i, [startMs]] of terms.entries()) t.true(startMs >= (terms[i - 1]?.[1] ?? 0), 'two led at the same time');
+});
+
+/** From when to when it led. */
+const pairs = (times: readonly number[]): [number, number][] =>
+  times.flatMap((time, i) => (i % 2 === 0 ? [[time, times[i + 1] ?? Number.POSITIVE_INFINITY]] : []));
