@@ -6,8 +6,10 @@ import {
   type ObjectRef,
   resourceTypes,
 } from '../drivers/cluster_driver.ts';
+import { endedAnnotation } from './labels.ts';
+import type { Live } from './live.ts';
 import type { Manifest } from './manifest.ts';
-import type { Foreign, Place, Plan } from './plan.ts';
+import { type Foreign, isAbandoned, type Place, type Plan } from './plan.ts';
 import { dryRunCreate, isOfChange, type Kept, objectInPlace, withKept } from './replace.ts';
 
 /** What steps are done with. */
@@ -79,7 +81,9 @@ const executors: Executors = {
     const ending: ClusterObject[] = [];
     for (const target of targets) {
       const propagationPolicy = target.kind === 'ReplicationController' ? 'Background' : undefined;
-      const ended = await end(target.clusterUid, target, context, propagationPolicy);
+      const ended = isAbandoned(target)
+        ? await finish(target, context)
+        : await end(target.clusterUid, target, context, propagationPolicy);
       gone.push(...ended.gone);
       ending.push(...ended.ending);
     }
@@ -151,6 +155,27 @@ async function end(
     }
     throw error;
   }
+}
+
+/** Any write makes the API server finish the end of what nothing holds any more; another DELETE does not. */
+async function finish(
+  { clusterUid: uid, ...place }: Live,
+  { driver, signal }: ExecuteContext,
+): Promise<Extract<Outcome, { kind: 'ended' }>> {
+  try {
+    await driver.mergePatch(
+      refOf(place),
+      { metadata: { uid, annotations: { [endedAnnotation]: 'true' } } },
+      { signal },
+    );
+  } catch (error) {
+    // The one that was meant is gone already.
+    if (!(error instanceof ClusterError && (error.kind === 'conflict' || error.kind === 'not-found'))) throw error;
+  }
+  const left = await driver.get(refOf(place), { signal });
+  return left?.metadata.uid === uid
+    ? { kind: 'ended', gone: [], ending: [left] }
+    : { kind: 'ended', gone: [uid], ending: [] };
 }
 
 /** Does a step. Rejects with ClusterError. */

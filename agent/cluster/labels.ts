@@ -11,5 +11,8 @@ export const label = {
 /** Annotation: hash of what was applied. */
 export const appliedAnnotation = 'baykeeper.io/applied';
 
+/** Annotation: of a pod whose end had to be finished by a write. */
+export const endedAnnotation = 'baykeeper.io/ended';
+
 /** Selects what bears a bay's label. */
 export const baySelector = (bayUid: string): string => `${label.bay}=${bayUid}`;

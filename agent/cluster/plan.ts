@@ -100,7 +100,7 @@ function planAbsent(place: Place | undefined, view: View): Plan {
   const targets = view.live.filter((live) => (place ? isAt(live, place) : live.wrote));
   const [first] = targets;
   if (!first) return { kind: 'gone' };
-  const left = targets.filter(({ ending }) => !ending);
+  const left = targets.filter((live) => !live.ending || isAbandoned(live));
   return left.length > 0 ? { kind: 'delete', targets: left } : { kind: 'await-end', live: first };
 }
 
@@ -109,7 +109,7 @@ function planPresent(manifest: Manifest, view: View): Plan {
   const live = view.live.find((one) => isAt(one, manifest));
   if (!live) return planMissing(manifest, view);
   if (view.unsure) return { kind: 'look', place: manifest };
-  if (live.ending) return { kind: 'await-end', live };
+  if (live.ending) return isAbandoned(live) ? { kind: 'delete', targets: [live] } : { kind: 'await-end', live };
   if (live.applied !== hash) {
     return isRefused(view, hash, live.clusterUid)
       ? { kind: 'replace', manifest, clusterUid: live.clusterUid, live }
@@ -134,6 +134,13 @@ function planMissing(manifest: Manifest, view: View): Plan {
     ? { kind: 'replace', manifest, clusterUid: foreign.clusterUid, live: undefined }
     : { kind: 'adopt', manifest, foreign };
 }
+
+/**
+ * An end that nobody will finish. The API server ends a pod without a node in two writes, and leaves it after the first when who asked is gone by
+ * then: there is no kubelet to do the rest.
+ */
+export const isAbandoned = ({ ending, finalizers, facts }: Live): boolean =>
+  facts.kind === 'Pod' && facts.node === '' && ending?.graceSeconds === 0 && finalizers.length === 0;
 
 const isRefused = ({ refused }: View, hash: string, clusterUid: string): boolean =>
   refused?.hash === hash && refused.clusterUid === clusterUid;
