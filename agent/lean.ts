@@ -34,16 +34,17 @@ export async function runLean(): Promise<void> {
   const config = JSON.parse(process.env[configVariable] ?? '') as AgentConfig;
   if (process.env[stageVariable] === 'warming') {
     enableCompileCache(join(config.dataDir, 'cache'));
-    const [{ loadWorkloads }, { readNode }] = await Promise.all([
+    const [{ loadWorkloads, loadDeferred }, { readNode }] = await Promise.all([
       import('./workloads.ts'),
       import('./link/identity.ts'),
       import('./run.ts'),
       import('./version.ts'),
     ]);
-    await loadWorkloads(config, (await readNode(config.dataDir))?.containerEngine);
+    const engine = (await readNode(config.dataDir))?.containerEngine;
+    await loadWorkloads(config, engine);
     if (strippedTypes()) {
       // What the agent may come to need, too: what is not in the cache brings the compiler back.
-      await import('./link/enroll.ts');
+      await Promise.all([import('./link/enroll.ts'), loadDeferred(engine)]);
       flushCompileCache();
       begin('lean', config);
     }

@@ -15,6 +15,12 @@ export async function loadWorkloads(
   return engine === ContainerEngine.KUBERNETES ? await loadCluster(config) : await loadDocker(config);
 }
 
+/** Loads what such a node loads later, if at all. */
+export async function loadDeferred(engine: ContainerEngine | undefined): Promise<void> {
+  if (engine !== ContainerEngine.KUBERNETES) return;
+  await Promise.all([import('./drivers/kubernetes/exec_socket.ts'), import('./drivers/kubernetes/exec_spdy.ts')]);
+}
+
 async function loadDocker(config: AgentConfig): Promise<WorkloadsFactory> {
   const [{ createWorkloads }, { DockerDriver }, { dockerClient }] = await Promise.all([
     import('./containers/loop.ts'),
