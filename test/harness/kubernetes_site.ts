@@ -31,6 +31,8 @@ export interface KubernetesSiteOptions {
   readonly controlPlane?: ControlPlaneOptions;
   /** How many agents, `master-1` and on. Default 1. */
   readonly agents?: number;
+  /** By what the agents get into the cluster: path of a kubeconfig. Default: the admin's. */
+  readonly kubeconfig?: (cluster: Kubernetes) => Promise<string>;
   /** Environment of the agents. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -43,7 +45,7 @@ export async function startKubernetesSite(options: KubernetesSiteOptions = {}): 
     const cluster = stack.use(await startKubernetes(options.cluster));
     const controlPlane = stack.use(await startControlPlane(options.controlPlane));
     await controlPlane.createBay(bay, ContainerEngine.KUBERNETES);
-    const { kubeconfig } = cluster;
+    const kubeconfig = (await options.kubeconfig?.(cluster)) ?? cluster.kubeconfig;
     const agents: Agent[] = [];
     for (let number = 1; number <= (options.agents ?? 1); number += 1) {
       const name = `master-${number}`;

@@ -16,7 +16,17 @@ const listens =
 
 let site: KubernetesSite;
 test.before(async () => {
-  site = await startKubernetesSite({ cluster: { nodes: ['node-1'] }, controlPlane: { args: ['--heartbeat', '1s'] } });
+  site = await startKubernetesSite({
+    cluster: { nodes: ['node-1'], audit: true },
+    controlPlane: { args: ['--heartbeat', '1s'] },
+    // With what deploy/ says that an agent needs, and no more.
+    async kubeconfig(cluster) {
+      await cluster.kubectl(['apply', '-f', join(import.meta.dirname, '../../deploy/kubernetes/rbac.yaml')]);
+      return cluster.writeKubeconfig({
+        user: { tokenFile: (await cluster.serviceAccount('baykeeper', 'baykeeper-agent')).tokenFile },
+      });
+    },
+  });
   const { docker } = site.cluster.nodes[0]?.dockerd ?? {};
   if (!docker) throw new Error('the cluster has no node');
   const made = await docker.createContainer({ Image: 'busybox:test', Cmd: ['sh', '-c', listens] });
@@ -54,10 +64,9 @@ test.serial('the redis example is applied, scaled, edited and deleted', async (t
   const applied = await site.ctl('apply', '-f', folder.path);
   t.is(applied.match(/created/g)?.length, 4, applied);
   await until('both controllers have their pod', ready(1), { timeoutMs: 60_000 });
-  t.like((await site.json('get', 'pod', 'redis-master')).status, {
-    phase: 'POD_PHASE_RUNNING',
-    containersReady: 2,
-    containers: 2,
+  await until('the master runs', async () => {
+    const { status } = await site.json('get', 'pod', 'redis-master');
+    return status?.phase === 'POD_PHASE_RUNNING' && status.containersReady === 2 && status.containers === 2;
   });
   await until('the service leads to the sentinels', async () => {
     const { status } = await site.json('get', 'service', 'redis-sentinel');
@@ -103,9 +112,31 @@ test.serial('the redis example is applied, scaled, edited and deleted', async (t
   });
   t.regex(await site.ctl('why', 'pod/redis-master'), /kubernetes\//);
 
+  // In a namespace that is made for it, and goes after it.
+  await site.ctl('apply', '-f', join(folder.path, 'redis-master.yaml'), '-n', 'extra', '--create-namespace');
+  await until(
+    'it runs there',
+    async () => (await site.json('get', 'pod', 'redis-master', '-n', 'extra')).status?.containersReady === 2,
+    {
+      timeoutMs: 60_000,
+    },
+  );
+  await site.ctl('delete', 'pod', 'redis-master', '-n', 'extra');
+  await until('the namespace is gone', async () => !(await names('namespaces')).includes('extra'), {
+    timeoutMs: 60_000,
+  });
+
   await site.ctl('delete', '-f', folder.path);
   await until('nothing of it is left', async () => (await names('pods')).length === 0, { timeoutMs: 60_000 });
   t.deepEqual(await names('replicationcontrollers'), []);
   t.deepEqual(await names('services'), ['kubernetes']);
   t.notRegex(await site.ctl('get', 'pods,services,rc'), /redis/);
+  const refused = (await site.cluster.audit()).filter(
+    ({ user, code }) => user.endsWith(':baykeeper-agent') && code === 403,
+  );
+  t.deepEqual(
+    refused.map(({ verb, uri }) => `${verb} ${uri}`),
+    [],
+    'the agent has every right that it uses',
+  );
 });
