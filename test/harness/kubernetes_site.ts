@@ -33,6 +33,8 @@ export interface KubernetesSiteOptions {
   readonly agents?: number;
   /** By what the agents get into the cluster: path of a kubeconfig. Default: the admin's. */
   readonly kubeconfig?: (cluster: Kubernetes) => Promise<string>;
+  /** Path of the socket of a Docker engine beside the cluster, for the first agent. Default: there is none. */
+  readonly dockerSocket?: (cluster: Kubernetes) => string | undefined;
   /** Environment of the agents. */
   readonly env?: Readonly<Record<string, string>>;
 }
@@ -49,7 +51,8 @@ export async function startKubernetesSite(options: KubernetesSiteOptions = {}): 
     const agents: Agent[] = [];
     for (let number = 1; number <= (options.agents ?? 1); number += 1) {
       const name = `master-${number}`;
-      agents.push(stack.use(await startAgent({ controlPlane, bay, name, kubeconfig, env: options.env })));
+      const dockerSocket = number === 1 ? options.dockerSocket?.(cluster) : undefined;
+      agents.push(stack.use(await startAgent({ controlPlane, bay, name, kubeconfig, dockerSocket, env: options.env })));
     }
     const nodes = controlPlane.client(NodeService);
     await until('an agent leads the bay', async () => {
