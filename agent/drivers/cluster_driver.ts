@@ -179,6 +179,7 @@ export interface Selection {
   readonly fieldSelector?: string;
 }
 
+/** `timeoutMs` is for each chunk. */
 export interface ListOptions extends Selection, CallOptions {
   /** No more than so many. Default: all. */
   readonly atMost?: number;

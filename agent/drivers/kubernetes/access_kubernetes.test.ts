@@ -1,4 +1,7 @@
+import { once } from 'node:events';
 import { appendFile, chmod, copyFile, readFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:http';
+import { type AddressInfo, connect } from 'node:net';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
@@ -17,7 +20,7 @@ test.after.always(async () => {
   await cluster?.[Symbol.asyncDispose]();
 });
 
-function connect(t: ExecutionContext, options: Partial<KubernetesDriverOptions>): KubernetesDriver {
+function connectDriver(t: ExecutionContext, options: Partial<KubernetesDriverOptions>): KubernetesDriver {
   const driver = new KubernetesDriver({ kubeconfig: '', context: '', ...options });
   t.teardown(() => driver.close());
   return driver;
@@ -35,11 +38,11 @@ test.serial("a pod's service account: its token is replaced, and nothing is noti
   await allow(account.user);
   const { hostname, port } = new URL(cluster.url);
   const env = { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port };
-  const driver = connect(t, { env, serviceAccountDir: account.folder });
+  const driver = connectDriver(t, { env, serviceAccountDir: account.folder });
   await driver.list(Pod);
   const old = await readFile(account.tokenFile, 'utf8');
   await account.rotate();
-  const outdated = connect(t, { kubeconfig: await cluster.writeKubeconfig({ user: { token: old } }) });
+  const outdated = connectDriver(t, { kubeconfig: await cluster.writeKubeconfig({ user: { token: old } }) });
   // All the while it is used, also in the moment when the old one stops being good.
   await until('the old token is refused', async () => {
     await driver.list(Pod);
@@ -63,7 +66,7 @@ test.serial(
     };
     await allow('renamed');
     await put(await issue('before'));
-    const driver = connect(t, {
+    const driver = connectDriver(t, {
       kubeconfig: await cluster.writeKubeconfig({
         user: { 'client-certificate': file('rotated.crt'), 'client-key': file('rotated.key') },
       }),
@@ -95,7 +98,7 @@ test.serial('a credential plugin whose token runs out is run again; also with a 
 
   const expirationTimestamp = new Date(Date.now() + 60_000).toISOString();
   await say({ token: await readFile(account.tokenFile, 'utf8'), expirationTimestamp });
-  const driver = connect(t, { kubeconfig });
+  const driver = connectDriver(t, { kubeconfig });
   await Promise.all(Array.from({ length: 5 }, () => driver.list(Pod)));
   t.is(await readFile(runs, 'utf8'), 'run\n');
   await account.rotate();
@@ -106,7 +109,7 @@ test.serial('a credential plugin whose token runs out is run again; also with a 
   });
 
   await say({ clientCertificateData: cert, clientKeyData: key });
-  await connect(t, { kubeconfig }).list(Pod);
+  await connectDriver(t, { kubeconfig }).list(Pod);
   t.pass();
 });
 
@@ -117,7 +120,7 @@ test.serial('the API server has to prove who it is', async (t) => {
     const [{ cluster: one }] = admin.clusters;
     const path = join(cluster.folder, name);
     await writeFile(path, JSON.stringify({ ...admin, clusters: [{ name: 'test', cluster: { ...one, ...change } }] }));
-    return connect(t, { kubeconfig: path });
+    return connectDriver(t, { kubeconfig: path });
   };
   const other = {
     'certificate-authority': undefined,
@@ -143,7 +146,7 @@ test.serial(
     await writeFile(join(folder, 'ca.crt'), cert);
     const { hostname, port } = new URL(cluster.url);
     const env = { KUBERNETES_SERVICE_HOST: hostname, KUBERNETES_SERVICE_PORT: port };
-    const driver = connect(t, { env, serviceAccountDir: folder });
+    const driver = connectDriver(t, { env, serviceAccountDir: folder });
     await t.throwsAsync(driver.ping(), { message: /is not good/ });
     await writeFile(join(folder, 'ca.crt'), cluster.ca);
     // Not more often than once a second.
@@ -153,9 +156,49 @@ test.serial(
   },
 );
 
+test.serial('a proxy is gone through, by everything', async (t) => {
+  const connects: string[] = [];
+  const proxy = createServer().on('connect', ({ url = '', headers }, near) => {
+    connects.push(`${url} ${headers['proxy-authorization'] ?? ''}`);
+    const { hostname, port } = new URL(`http://${url}`);
+    const far = connect(Number(port), hostname, () => near.write('HTTP/1.1 200 OK\r\n\r\n'));
+    near.pipe(far).pipe(near);
+    near.on('error', () => far.destroy());
+    far.on('error', () => near.destroy());
+  });
+  proxy.listen(0, '127.0.0.1');
+  await once(proxy, 'listening');
+  t.teardown(() => proxy.close());
+  const { port } = proxy.address() as AddressInfo;
+  const config = JSON.parse(await readFile(cluster.kubeconfig, 'utf8'));
+  config.clusters[0].cluster['proxy-url'] = `http://me:secret@127.0.0.1:${port}`;
+  const path = join(cluster.folder, 'proxied');
+  await writeFile(path, JSON.stringify(config));
+  const driver = connectDriver(t, { kubeconfig: path });
+  await driver.list(Pod);
+  const { host } = new URL(cluster.url);
+  const through = `${host} Basic ${Buffer.from('me:secret').toString('base64')}`;
+  t.deepEqual(connects, [through]);
+  // A pod that looks as if it ran, on a node that there is not: only the change of protocol finds that out.
+  const pods = '/api/v1/namespaces/default/pods';
+  const containers = [{ name: 'c', image: 'i' }];
+  await cluster.request('POST', pods, {
+    body: { metadata: { name: 'far' }, spec: { nodeName: 'nowhere', containers } },
+  });
+  const status = { containerStatuses: [{ name: 'c', state: { running: {} } }] };
+  const contentType = 'application/merge-patch+json';
+  await cluster.request('PATCH', `${pods}/far/status`, { body: { status }, contentType });
+  const pod = { namespace: 'default', name: 'far', container: '' };
+  for (const stdin of [false, true]) {
+    const error = await t.throwsAsync(driver.exec(pod, { command: ['true'], tty: false, stdin, size: undefined }));
+    t.regex(error?.message ?? '', /"nowhere" not found/);
+  }
+  t.deepEqual(connects, [through, through, through]);
+});
+
 test.serial('a kubeconfig is mended while the agent runs', async (t) => {
   const path = join(cluster.folder, 'mended');
-  const driver = connect(t, { kubeconfig: path });
+  const driver = connectDriver(t, { kubeconfig: path });
   await t.throwsAsync(driver.ping(), { message: `cannot read the kubeconfig ${path}: there is no such file` });
   await copyFile(cluster.kubeconfig, path);
   await driver.ping();
@@ -164,7 +207,7 @@ test.serial('a kubeconfig is mended while the agent runs', async (t) => {
 });
 
 test.serial('a connection that was closed meanwhile is no error', async (t) => {
-  const driver = connect(t, { kubeconfig: cluster.kubeconfig });
+  const driver = connectDriver(t, { kubeconfig: cluster.kubeconfig });
   await driver.list(Pod);
   await cluster.stopApiServer();
   await cluster.startApiServer();

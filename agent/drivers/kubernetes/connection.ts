@@ -37,6 +37,8 @@ const minRenewIntervalMs = 1_000;
 /** The first of TCP's probes; the kernel takes a dead peer for dead some ten seconds later. */
 const keepAliveMs = 15_000;
 const maxIdleSockets = 16;
+/** API servers close what was idle for 90 s; a request that is just on its way then fails. */
+const idleSocketMs = 60_000;
 
 interface Held {
   readonly connection: Connection;
@@ -201,6 +203,7 @@ const agentOptions = (proxyUrl: string | undefined) => ({
   keepAlive: true,
   keepAliveMsecs: keepAliveMs,
   maxFreeSockets: maxIdleSockets,
+  timeout: idleSocketMs,
   // The most recently used first, so that those that are not needed grow old, and are closed by the server.
   scheduling: 'lifo' as const,
   ...(proxyUrl && { proxyEnv: { HTTP_PROXY: proxyUrl, HTTPS_PROXY: proxyUrl } }),
@@ -210,7 +213,7 @@ type Agents = Pick<Connection, 'agent' | 'upgradeAgent'>;
 
 function plainAgents(proxyUrl: string | undefined): Agents {
   const options = agentOptions(proxyUrl);
-  return { agent: new HttpAgent(options), upgradeAgent: new HttpAgent({ ...options, keepAlive: false }) };
+  return { agent: new HttpAgent(options), upgradeAgent: keepsNone(new HttpAgent(options)) };
 }
 
 /** One context for all its sockets: parsing certificates once for each costs time and memory. */
@@ -231,7 +234,7 @@ function tlsAgents({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: 
     rejectUnauthorized: !tls.skipTlsVerify,
     ...(tls.tlsServerName && { servername: tls.tlsServerName }),
   };
-  return { agent: new HttpsAgent(options), upgradeAgent: new HttpsAgent({ ...options, keepAlive: false }) };
+  return { agent: new HttpsAgent(options), upgradeAgent: keepsNone(new HttpsAgent(options)) };
 }
 
 function checkCertificate(pem: string, what: string): void {
@@ -242,10 +245,15 @@ function checkCertificate(pem: string, what: string): void {
   }
 }
 
+/** An agent that makes a new socket each time, with the same probes. Set at its making, 0 would be taken for the default. */
+function keepsNone<T extends HttpAgent>(agent: T): T {
+  agent.maxFreeSockets = 0;
+  return agent;
+}
+
 /** Requests that are under way go on; no socket is used again. */
 function retire(agent: HttpAgent): void {
-  agent.maxFreeSockets = 0;
-  closeIdle(agent);
+  closeIdle(keepsNone(agent));
 }
 
 function closeIdle(agent: HttpAgent): void {

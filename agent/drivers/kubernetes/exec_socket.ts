@@ -50,13 +50,15 @@ function opened(socket: WebSocket, stream: Duplex): Promise<void> {
       reject(new ClusterError('timeout', 'the API server did not answer in time'));
       socket.terminate();
     }, handshakeTimeoutMs);
-    socket.once('close', () => clearTimeout(late));
-    stream.once('error', reject);
+    // Reading it throws; an error before or after that is told here, or of no interest.
+    stream.on('error', () => undefined);
+    socket.once('error', reject);
+    socket.once('close', () => {
+      clearTimeout(late);
+      reject(new ClusterError('unavailable', 'the API server closed the connection'));
+    });
     socket.once('open', () => {
       clearTimeout(late);
-      stream.off('error', reject);
-      // Reading it throws; one that comes after that is of no interest.
-      stream.on('error', () => undefined);
       resolve();
     });
     socket.once('unexpected-response', (request, response: IncomingMessage) => {

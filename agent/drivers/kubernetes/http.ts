@@ -114,7 +114,7 @@ export class ApiClient {
         };
         socket.setTimeout(idleMs).on('timeout', silent);
         // The socket may be used again.
-        response.once('close', () => socket.setTimeout(0).off('timeout', silent));
+        response.once('close', () => socket.off('timeout', silent));
       }
       if (signals.some((one) => one.aborted)) end();
       return response;
