@@ -5,6 +5,7 @@ import { NodePhase, type NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { PodPhase } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
+import { type AdmissionRequest, startAdmissionWebhook } from '../harness/kubernetes/admission_webhook.ts';
 import { bay, type KubernetesSite, startKubernetesSite } from '../harness/kubernetes_site.ts';
 import { until } from '../harness/until.ts';
 
@@ -120,6 +121,58 @@ test.serial('the agent is killed in the middle of an apply, and of a deletion', 
   );
   for (const [name, count] of await creations(site)) t.is(count, 1, `${name} was made once`);
 });
+
+test.serial('the agent is killed at each step of a replacement', async (t) => {
+  const site = await startSite(t);
+  const steps = {
+    'the dry run of the next one': ({ operation, dryRun }: AdmissionRequest) =>
+      operation === 'CREATE' && dryRun === true,
+    'the end of the one before': ({ operation }: AdmissionRequest) => operation === 'DELETE',
+    'the next one': ({ operation, dryRun }: AdmissionRequest) => operation === 'CREATE' && dryRun !== true,
+  };
+  let waitsFor: ((request: AdmissionRequest) => boolean) | undefined;
+  await using webhook = await startAdmissionWebhook(site.cluster, {
+    rules: [{ apiGroups: [''], apiVersions: ['v1'], resources: ['pods'], operations: ['CREATE', 'UPDATE', 'DELETE'] }],
+    async review(request) {
+      if (waitsFor?.(request)) {
+        waitsFor = undefined;
+        await site.agent.kill9();
+      }
+      return { allowed: true };
+    },
+  });
+  await apply(site, ['replaced']);
+  await allApplied(site, ['replaced']);
+  const pods = site.controlPlane.client(PodService);
+  const inTheCluster = async () => {
+    const { body } = await site.cluster.request<ClusterPod>('GET', '/api/v1/namespaces/default/pods/replaced');
+    return { uid: body.metadata?.uid, command: body.spec?.containers[0]?.command?.[0] };
+  };
+  for (const [step, isStep] of Object.entries(steps)) {
+    const before = await inTheCluster();
+    const command = step.replaceAll(' ', '-');
+    waitsFor = isStep;
+    const manifest = { containers: [{ name: 'main', image: 'busybox:test', command: [command] }] };
+    await pods.updatePod({ pod: { ...podOf('replaced'), spec: { manifest } } });
+    await until(`the agent is killed at ${step}`, () => !site.agent.program.running);
+    await site.agent.start();
+    await until(`after ${step} it is as asked`, async () => (await inTheCluster()).command === command, {
+      timeoutMs: 40_000,
+    });
+    t.not((await inTheCluster()).uid, before.uid, 'it is another one');
+    await until('and said to be', async () => {
+      const { pod } = await pods.getPod({ bay, name: 'replaced' });
+      return pod?.status?.delivery?.observedGeneration === pod?.metadata?.generation;
+    });
+  }
+  t.true(webhook.calls > 0);
+  t.deepEqual(await inCluster(site), ['replaced']);
+});
+
+interface ClusterPod {
+  readonly metadata?: { readonly uid: string };
+  readonly spec?: { readonly containers: readonly { readonly command?: readonly string[] }[] };
+}
 
 test.serial(
   'etcd is restored to an older state: what was deleted since goes again, what was made since is made again',
