@@ -1,5 +1,5 @@
 import { Backoff } from '../backoff.ts';
-import type { Clock } from '../clock.ts';
+import { type Clock, pause } from '../clock.ts';
 import type { Driver, EngineEvent, EngineInfo } from '../drivers/driver.ts';
 import type { Log } from '../log.ts';
 
@@ -70,7 +70,7 @@ export class EngineWatch {
       } catch (error) {
         this.#down(error instanceof Error ? error.message : String(error));
       }
-      if (!signal.aborted) await this.#pause(this.#backoff.nextMs());
+      await pause(this.#options.clock, this.#backoff.nextMs(), signal);
     }
   }
 
@@ -90,18 +90,5 @@ export class EngineWatch {
     if (this.#abort.signal.aborted || before === problem) return;
     log.warn({ problem }, 'the engine is away');
     onDown();
-  }
-
-  #pause(ms: number): Promise<void> {
-    const { signal } = this.#abort;
-    return new Promise((resolve) => {
-      const done = () => {
-        cancel();
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const cancel = this.#options.clock.after(ms, done);
-      signal.addEventListener('abort', done, { once: true });
-    });
   }
 }

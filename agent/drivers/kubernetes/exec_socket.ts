@@ -3,9 +3,9 @@ import type { Duplex } from 'node:stream';
 import { WebSocketHandler } from '@kubernetes/client-node/dist/web-socket-handler.js';
 import { createWebSocketStream, WebSocket } from 'ws';
 import { ClusterError } from '../cluster_driver.ts';
-import { statusError } from './errors.ts';
 import type { ExecTransport } from './exec.ts';
 import type { ApiClient } from './http.ts';
+import { refusedUpgrade } from './refused_upgrade.ts';
 
 /**
  * A command's streams over a WebSocket: each message begins with the number of a channel. The client library's own handler reads as
@@ -20,7 +20,6 @@ const maxMessageBytes = 4 * 1024 * 1024;
 /** What lies between may cut off who is silent. */
 const pingMs = 30_000;
 const farewellMs = 2_000;
-const maxErrorBytes = 64 * 1024;
 /** Of a terminal: end of input, as a user types it. */
 const endOfTransmission = Uint8Array.of(4);
 
@@ -62,11 +61,8 @@ function opened(socket: WebSocket, stream: Duplex): Promise<void> {
       resolve();
     });
     socket.once('unexpected-response', (request, response: IncomingMessage) => {
-      readSome(response)
-        .then((body) => {
-          const { statusCode: status = 0, headers } = response;
-          reject(statusError({ status, headers, body, plural: 'pods' }));
-        }, reject)
+      refusedUpgrade(response)
+        .then(reject, reject)
         .finally(() => request.destroy());
     });
   });
@@ -129,14 +125,4 @@ async function* read(stream: Duplex): AsyncGenerator<{ channel: number; data: Ui
     const [channel] = message;
     if (channel !== undefined) yield { channel, data: message.subarray(1) };
   }
-}
-
-async function readSome(response: IncomingMessage): Promise<string> {
-  let body = '';
-  response.setEncoding('utf8');
-  for await (const piece of response as AsyncIterable<string>) {
-    body += piece;
-    if (body.length > maxErrorBytes) break;
-  }
-  return body;
 }

@@ -3,9 +3,9 @@ import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { ClusterError } from '../cluster_driver.ts';
 import type { Connection } from './connection.ts';
-import { statusError } from './errors.ts';
 import { channels, type ExecTransport } from './exec.ts';
 import type { ApiClient } from './http.ts';
+import { refusedUpgrade } from './refused_upgrade.ts';
 
 /**
  * A command's streams over SPDY/3.1, as kubectl has always had them: the one way to end the input of a command before Kubernetes 1.30. A WebSocket of
@@ -17,7 +17,6 @@ import type { ApiClient } from './http.ts';
 const protocol = 'v4.channel.k8s.io';
 const handshakeTimeoutMs = 30_000;
 const pingMs = 30_000;
-const maxErrorBytes = 64 * 1024;
 /** Data is passed on in the pieces in which it comes; this is for what has to be read as a whole. */
 const maxControlBytes = 64 * 1024;
 
@@ -69,12 +68,9 @@ function upgrade(
       resolve(socket);
     });
     request.once('response', (response: IncomingMessage) => {
-      readSome(response).then((body) => {
-        request.destroy();
-        const { statusCode: status = 0, headers: answered } = response;
-        // A success that changes no protocol is no success.
-        reject(statusError({ status: status < 300 ? 400 : status, headers: answered, body, plural: 'pods' }));
-      }, reject);
+      refusedUpgrade(response)
+        .then(reject, reject)
+        .finally(() => request.destroy());
     });
     request.end();
   });
@@ -218,13 +214,4 @@ function synStream(id: number, streamType: string, first: boolean): Buffer {
   const begin = first ? [Buffer.of(0x78, 0x01)] : [];
   const head = [uint32(id), uint32(0), Buffer.alloc(2)];
   return control(frame.synStream, Buffer.concat([...head, ...begin, stored, block, flush]));
-}
-
-async function readSome(response: IncomingMessage): Promise<string> {
-  let body = '';
-  for await (const piece of response.setEncoding('utf8') as AsyncIterable<string>) {
-    body += piece;
-    if (body.length > maxErrorBytes) break;
-  }
-  return body;
 }

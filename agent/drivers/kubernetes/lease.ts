@@ -1,5 +1,5 @@
 import type { V1Lease } from '@kubernetes/client-node/dist/gen/models/V1Lease.js';
-import type { Clock } from '../../clock.ts';
+import { type Clock, pause } from '../../clock.ts';
 import { ClusterError, type Election, type ElectionOptions, resourceTypes } from '../cluster_driver.ts';
 import { fieldManager } from './field_manager.ts';
 import type { ApiClient } from './http.ts';
@@ -90,6 +90,7 @@ export class LeaseElection implements Election {
 
   async #run(): Promise<void> {
     const { signal } = this.#stopping;
+    const { clock, random = Math.random } = this.#context;
     for (let conflicts = 0; !signal.aborted; ) {
       if (this.#term && !this.leads) this.#endTerm();
       try {
@@ -107,7 +108,7 @@ export class LeaseElection implements Election {
         conflicts = raced ? conflicts + 1 : 0;
         if (conflicts === 1) continue;
       }
-      await this.#pause();
+      await pause(clock, this.#retryPeriodMs * (1 + 0.2 * random()), signal);
     }
   }
 
@@ -240,21 +241,6 @@ export class LeaseElection implements Election {
     if (problem === this.#problem) return;
     this.#problem = problem;
     this.#options.onProblem?.(error);
-  }
-
-  #pause(): Promise<void> {
-    const { clock, random = Math.random } = this.#context;
-    const { signal } = this.#stopping;
-    return new Promise((resolve) => {
-      const done = () => {
-        cancel();
-        signal.removeEventListener('abort', done);
-        resolve();
-      };
-      const cancel = clock.after(this.#retryPeriodMs * (1 + 0.2 * random()), done);
-      signal.addEventListener('abort', done, { once: true });
-      if (signal.aborted) done();
-    });
   }
 
   /** A try that hangs must not use up the time for the next one. */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http';
 import type { V1Status } from '@kubernetes/client-node/dist/gen/models/V1Status.js';
 import { Backoff } from '../../backoff.ts';
-import type { Clock } from '../../clock.ts';
+import { type Clock, pause } from '../../clock.ts';
 import {
   ClusterError,
   type ClusterObject,
@@ -31,7 +31,8 @@ const chunkSize = 100;
 /** An object has up to 1.5 MB in etcd's own form, and more in JSON. */
 const maxLineChars = 16 << 20;
 const baseMs = 250;
-const maxMs = 15_000;
+/** Trying costs little, and what changed meanwhile waits to be seen. */
+const maxMs = 5_000;
 const maxRetryAfterMs = 60_000;
 /** A stream that lived so long has worked: its end is nobody's fault. */
 const settledMs = 1_000;
@@ -146,17 +147,4 @@ function readLine(type: unknown, object: unknown): Change {
   if (type === 'ADDED' || type === 'MODIFIED') return { type: 'put', object: one, resourceVersion };
   if (type === 'DELETED') return { type: 'delete', object: one, resourceVersion };
   throw new ClusterError('other', `the API server sent a change of a kind that is not known: ${JSON.stringify(type)}`);
-}
-
-function pause(clock: Clock, ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      cancel();
-      signal.removeEventListener('abort', done);
-      resolve();
-    };
-    const cancel = clock.after(ms, done);
-    signal.addEventListener('abort', done, { once: true });
-    if (signal.aborted) done();
-  });
 }
