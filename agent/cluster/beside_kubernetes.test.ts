@@ -43,7 +43,7 @@ test.serial(
       const path = `/api/v1/namespaces/default/services/${name}?fieldManager=other&force=true`;
       const metadata = { name, annotations: { 'other.example.com/round': String(round) } };
       const body = { apiVersion: 'v1', kind: 'Service', metadata, spec: { externalIPs: [`192.0.2.${round + 1}`] } };
-      // The cluster gives up after a few tries when others are faster, and whoever writes tries again.
+      // The cluster gives up after a few tries when others are faster, and whoever writes tries again: kubectl below, too.
       await until(`${name} is written`, async () => {
         const { status } = await cluster.request('PATCH', path, { body, contentType: 'application/apply-patch+yaml' });
         return status === 200;
@@ -62,7 +62,10 @@ test.serial(
       })(),
       (async () => {
         for (let round = 1; round <= rounds; round += 1) {
-          await cluster.kubectl(['annotate', '--overwrite', 'service', ...names, `kubectl.example.com/round=${round}`]);
+          const annotation = `kubectl.example.com/round=${round}`;
+          await until('kubectl was not overtaken', () =>
+            cluster.kubectl(['annotate', '--overwrite', 'service', ...names, annotation]),
+          );
         }
       })(),
     ];

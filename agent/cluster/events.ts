@@ -56,6 +56,8 @@ const eventsKept = 16;
 /** The newest events about one object. */
 export class EventLog {
   #notes: readonly EventNote[] = [];
+  /** Another one whenever there is news. */
+  version = 0;
 
   /** Returns whether that is news. */
   add(note: EventNote): boolean {
@@ -63,7 +65,9 @@ export class EventLog {
     if (known && known.count === note.count && known.lastMs === note.lastMs) return false;
     const others = this.#notes.filter((one) => one !== known);
     this.#notes = [...others, note].sort((a, b) => a.lastMs - b.lastMs || (a.id < b.id ? -1 : 1)).slice(-eventsKept);
-    return this.#notes.includes(note);
+    const isNews = this.#notes.includes(note);
+    if (isNews) this.version += 1;
+    return isNews;
   }
 
   /** Oldest first. @param clusterUid Only about this one in the cluster; undefined: about any that had the name. */

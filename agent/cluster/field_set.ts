@@ -138,53 +138,66 @@ function itemName(item: JsonValue, index: number): string {
  * a default: it goes with a node that says nothing else, each node with one element.
  */
 function itemsOf(list: readonly JsonValue[], node: FieldSet): (FieldSet | undefined)[] {
-  const found: (FieldSet | undefined)[] = list.map(() => undefined);
-  const byKey = new Map<string, FieldSet>();
-  const keys: { readonly text: string; readonly fields: JsonObject }[] = [];
-  for (const key of Object.keys(node)) {
-    const value = key.startsWith('k:') || key.startsWith('v:') ? parsed(key.slice(2)) : undefined;
-    const next = child(node, key);
-    if (!next) continue;
-    if (key.startsWith('i:')) {
-      const index = Number(key.slice(2));
-      if (index >= 0 && index < list.length) found[index] = next;
-    } else if (value !== undefined) {
-      const text = canonicalJson(value);
-      byKey.set(text, next);
-      if (key.startsWith('k:') && isObject(value)) keys.push({ text, fields: value });
-    }
+  const names = keyNamesOf(node);
+  const found = list.map((item, index) => itemOf(item, index, names, node));
+  if (names.length === 0 || found.every((one) => one !== undefined)) return found;
+  return completed(list, found, names, node);
+}
+
+/** The fields that are the key of a list's elements, in the order in which the cluster writes them; none: it is a set, or has no keys. */
+function keyNamesOf(node: FieldSet): string[] {
+  for (const key in node) {
+    if (!key.startsWith('k:')) continue;
+    const fields = parsed(key.slice(2));
+    if (isObject(fields)) return Object.keys(fields);
   }
-  const names = keys[0] ? Object.keys(keys[0].fields) : [];
-  const claimed = new Set<string>();
-  const partial: { readonly index: number; readonly item: JsonObject; readonly known: number }[] = [];
-  for (const [index, item] of list.entries()) {
-    if (names.length > 0 && isObject(item)) {
-      const key = Object.fromEntries(names.flatMap((name) => (item[name] === undefined ? [] : [[name, item[name]]])));
-      const known = Object.keys(key).length;
-      if (known < names.length) {
-        partial.push({ index, item, known });
-        continue;
-      }
-      const text = canonicalJson(key);
-      found[index] ??= byKey.get(text);
-      claimed.add(text);
-    } else {
-      found[index] ??= byKey.get(canonicalJson(item));
-    }
+  return [];
+}
+
+/** Undefined when it has none, or none that is written just so. */
+function itemOf(item: JsonValue, index: number, names: readonly string[], node: FieldSet): FieldSet | undefined {
+  if (names.length === 0 || !isObject(item))
+    return child(node, `v:${JSON.stringify(item)}`) ?? child(node, `i:${index}`);
+  const key: JsonObject = {};
+  for (const name of names) {
+    const value = item[name];
+    if (value === undefined) return undefined;
+    key[name] = value;
   }
-  for (const { index, item } of partial.sort((a, b) => b.known - a.known)) {
-    const match = keys.find(
-      ({ text, fields }) =>
-        !claimed.has(text) &&
+  return child(node, `k:${JSON.stringify(key)}`);
+}
+
+/** Finds what is written in another way, and what does not spell out its key. */
+function completed(
+  list: readonly JsonValue[],
+  found: readonly (FieldSet | undefined)[],
+  names: readonly string[],
+  node: FieldSet,
+): (FieldSet | undefined)[] {
+  const all = Object.keys(node).filter((key) => key.startsWith('k:'));
+  const taken = new Set(found);
+  const left = all
+    .map((key) => ({ node: child(node, key), fields: parsed(key.slice(2)) }))
+    .filter((one) => one.node !== undefined && !taken.has(one.node));
+  const whole = [...found];
+  const known = (item: JsonObject) => names.filter((name) => item[name] !== undefined).length;
+  const missing = list
+    .map((item, index) => ({ item, index }))
+    .filter((one): one is { item: JsonObject; index: number } => isObject(one.item) && whole[one.index] === undefined);
+  // Who says more of its key chooses first.
+  for (const { item, index } of missing.sort((a, b) => known(b.item) - known(a.item))) {
+    const match = left.findIndex(
+      ({ fields }) =>
+        isObject(fields) &&
         Object.entries(fields).every(
           ([name, value]) => item[name] === undefined || canonicalJson(item[name]) === canonicalJson(value),
         ),
     );
-    if (!match) continue;
-    claimed.add(match.text);
-    found[index] ??= byKey.get(match.text);
+    if (match < 0) continue;
+    whole[index] = left[match]?.node;
+    left.splice(match, 1);
   }
-  return found;
+  return whole;
 }
 
 const isObject = (value: JsonValue | undefined): value is JsonObject =>

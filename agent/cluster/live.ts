@@ -1,7 +1,8 @@
+import { hash } from 'node:crypto';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
 import { appliedAnnotation } from './labels.ts';
 import type { ClusterKind, Manifest } from './manifest.ts';
-import { objectUidOf, ownsField, type Strayed, strayedFields, wroteTo } from './ownership.ts';
+import { entriesOf, objectUidOf, ownsField, type Strayed, strayedFields } from './ownership.ts';
 
 /** What is kept in mind of an object of ours in the cluster. The agent has thousands of them, so it is little. */
 export interface Live {
@@ -22,6 +23,8 @@ export interface Live {
   /** Fields of the manifest that somebody else has changed since. Only known for the manifest with the hash `checked`. */
   readonly strayed: readonly Strayed[];
   readonly checked: string;
+  /** The same as long as the cluster notes the same fields as ours. */
+  readonly owned: string;
   /** It is on its way out. */
   readonly ending: Ending | undefined;
   readonly finalizers: readonly string[];
@@ -72,19 +75,26 @@ export interface LiveOptions {
   readonly fieldManager: string;
   /** What should be there; undefined: nothing that is known of. */
   readonly manifest: Manifest | undefined;
+  /** The object as it was known before. */
+  readonly before?: Live;
 }
 
 /** How many strayed fields are kept in mind: enough to tell who it was. */
 const strayedKept = 4;
 
 /** Pure. */
-export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, manifest }: LiveOptions): Live {
+export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, manifest, before }: LiveOptions): Live {
   const { metadata } = object;
   const applied = metadata.annotations?.[appliedAnnotation] ?? '';
   // What is to be applied anyhow needs no look at what has strayed.
   const compare = manifest?.hash === applied;
-  const own = metadata.managedFields?.filter((entry) => entry.manager === fieldManager && !entry.subresource) ?? [];
+  const own = entriesOf(metadata, fieldManager);
   const times = own.map(({ time }) => timeMs(time)).filter((ms) => ms !== undefined);
+  const owned = hash('sha1', JSON.stringify(own.map(({ fieldsV1 }) => fieldsV1)), 'base64');
+  // Most changes are of the status, and leave the rest as it was.
+  const isKnown = before !== undefined && before.owned === owned && before.checked === manifest?.hash;
+  const lost =
+    compare && (isKnown ? before.strayed : strayedFields(manifest.object, metadata, fieldManager, strayedKept));
   return {
     kind,
     namespace: metadata.namespace ?? '',
@@ -94,8 +104,9 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
     resourceVersion: metadata.resourceVersion,
     applied,
     appliedMs: times.length > 0 ? Math.max(...times) : undefined,
-    wrote: wroteTo(metadata, fieldManager),
-    strayed: compare ? strayedOf(manifest, object, fieldManager) : [],
+    wrote: own.length > 0,
+    strayed: lost ? withReplicas(lost, manifest, object) : [],
+    owned,
     checked: compare ? manifest.hash : '',
     ending: metadata.deletionTimestamp
       ? { dueMs: timeMs(metadata.deletionTimestamp), graceSeconds: metadata.deletionGracePeriodSeconds }
@@ -106,11 +117,11 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
   };
 }
 
-function strayedOf(manifest: Manifest, object: ClusterObject, fieldManager: string): Strayed[] {
-  const strayed = strayedFields(manifest.object, object.metadata, fieldManager, strayedKept);
-  return isRescaled(manifest, object) && !strayed.some(({ path }) => path === replicas)
-    ? [...strayed, { path: replicas, managers: [] }]
-    : strayed;
+function withReplicas(strayed: readonly Strayed[], manifest: Manifest, object: ClusterObject): readonly Strayed[] {
+  const others = strayed.filter(({ path, managers }) => path !== replicas || managers.length > 0);
+  return isRescaled(manifest, object) && !others.some(({ path }) => path === replicas)
+    ? [...others, { path: replicas, managers: [] }]
+    : others;
 }
 
 const replicas = 'spec.replicas';

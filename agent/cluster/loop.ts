@@ -90,6 +90,7 @@ export class ClusterLoop {
       log,
       signal: term,
       manifestOf: (uid) => this.#manifestOf(uid),
+      known: (place) => this.#observed.at(place),
       isOurs: (place) => this.#roster.at(place) !== undefined,
       onSnapshot: (kind, all) => this.#onSnapshot(kind, all),
       onPut: (live) => this.#changed(this.#observed.put(live)),
@@ -345,7 +346,9 @@ export class ClusterLoop {
     const { bayUid, driver } = this.#options;
     const uid = objectUidOf(object.metadata, bayUid);
     const manifest = uid === undefined ? undefined : this.#manifestOf(uid);
-    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest });
+    const { namespace = '', name } = object.metadata;
+    const before = this.#observed.at({ kind, namespace, name });
+    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest, before });
   }
 
   #settle(one: Tracked, wanted: Wanted): void {

@@ -1,7 +1,6 @@
-import { createHash } from 'node:crypto';
-import { create, toBinary } from '@bufbuild/protobuf';
+import { hash } from 'node:crypto';
+import { create } from '@bufbuild/protobuf';
 import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { timeless } from '../delivery.ts';
 import type { DesiredObject } from '../ports.ts';
 import type { Live } from './live.ts';
 import type { ClusterKind } from './manifest.ts';
@@ -16,15 +15,13 @@ export interface ObjectReportInput {
   readonly live: Live | undefined;
   readonly one: Tracked;
   readonly nodeName: string;
-  readonly nowMs: number;
 }
 
 /** What is to be said of an object now. Pure. */
-export function objectReport({ kind, object, wanted, live, one, nodeName, nowMs }: ObjectReportInput): ObjectReport {
-  const { generation } = object.assignment;
+export function objectReport(input: ObjectReportInput, nowMs: number): ObjectReport {
+  const { kind, object, wanted, live, one, nodeName } = input;
   if (one.removed) return create(ObjectReportSchema, { uid: one.uid, removed: true });
-  const applied = one.applied ?? appliedBefore(wanted, live, nowMs);
-  const appliedGeneration = applied?.generation ?? 0n;
+  const { appliedMs, ...generations } = progressOf(input);
   const status = statusOf({
     kind,
     nodeName,
@@ -36,33 +33,65 @@ export function objectReport({ kind, object, wanted, live, one, nodeName, nowMs 
     passing: one.passing,
     note: one.note,
     delivery: {
-      receivedGeneration: generation,
-      appliedGeneration,
-      // While the cluster is away nothing is known of a generation that it has not taken.
-      observedGeneration: one.settled || (one.problem && !one.away) ? generation : appliedGeneration,
+      ...generations,
       publishMs: object.publishTimeMs,
       receiveMs: object.receiveTimeMs,
-      applyMs: applied?.timeMs,
+      applyMs: generations.appliedGeneration > 0n ? (appliedMs ?? nowMs) : undefined,
       observeMs: nowMs,
     },
   });
   return create(ObjectReportSchema, { uid: one.uid, status });
 }
 
-/** By an agent before this one, or before it was started again: what is in the cluster says so. */
-function appliedBefore(wanted: Wanted, live: Live | undefined, nowMs: number): Tracked['applied'] {
-  if (wanted.kind !== 'present' || live?.applied !== wanted.manifest.hash) return undefined;
-  return { generation: wanted.generation, timeMs: live.appliedMs ?? nowMs };
+/**
+ * The same for two reports that say the same, whenever they say it. When it is tried again belongs to what they say. Far cheaper than a report,
+ * as most of what a cluster tells is nothing new.
+ */
+export function reportKey(input: ObjectReportInput): string {
+  const { wanted, live, one } = input;
+  if (one.removed) return 'removed';
+  const { appliedMs: _, ...generations } = progressOf(input);
+  const said = [
+    wanted.kind,
+    Object.values(generations).join(' '),
+    one.problem,
+    one.passing,
+    one.note,
+    one.endpoints,
+    one.events.version,
+    live?.clusterUid,
+    live?.facts,
+    live?.ending,
+    live?.finalizers,
+  ];
+  return hash('sha1', `${JSON.stringify(said)}${live?.status}`, 'base64');
 }
 
-/** The same for two reports that say the same, whenever they say it. When it is tried again belongs to what they say. */
-export function reportKey(report: ObjectReport): string {
-  const { status } = report;
-  if (status.case === undefined) return report.removed ? 'removed' : '';
-  const value = { ...status.value, delivery: timeless(status.value.delivery) };
-  const same = create(ObjectReportSchema, {
-    ...report,
-    status: { case: status.case, value } as ObjectReport['status'],
-  });
-  return createHash('sha1').update(toBinary(ObjectReportSchema, same)).digest('base64');
+interface Progress {
+  readonly receivedGeneration: bigint;
+  readonly appliedGeneration: bigint;
+  readonly observedGeneration: bigint;
+  readonly appliedMs: number | undefined;
+}
+
+function progressOf({ object, wanted, live, one }: ObjectReportInput): Progress {
+  const { generation } = object.assignment;
+  const applied = one.applied ?? appliedBefore(wanted, live);
+  const appliedGeneration = applied?.generation ?? 0n;
+  return {
+    receivedGeneration: generation,
+    appliedGeneration,
+    // While the cluster is away nothing is known of a generation that it has not taken.
+    observedGeneration: one.settled || (one.problem && !one.away) ? generation : appliedGeneration,
+    appliedMs: applied?.timeMs,
+  };
+}
+
+/** By an agent before this one, or before it was started again: what is in the cluster says so. */
+function appliedBefore(
+  wanted: Wanted,
+  live: Live | undefined,
+): { readonly generation: bigint; readonly timeMs: number | undefined } | undefined {
+  if (wanted.kind !== 'present' || live?.applied !== wanted.manifest.hash) return undefined;
+  return { generation: wanted.generation, timeMs: live.appliedMs };
 }

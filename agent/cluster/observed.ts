@@ -46,6 +46,7 @@ export class Observed {
     if (written !== undefined && isOlder(live.resourceVersion, written)) return undefined;
     const before = this.#byPlace.get(key);
     this.#forgetWrite(key);
+    if (before === live) return undefined;
     this.#set(key, live);
     return live.objectUid || before?.objectUid;
   }

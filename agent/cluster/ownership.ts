@@ -8,24 +8,23 @@ export function objectUidOf({ labels }: Pick<ObjectMeta, 'labels'>, bayUid: stri
   return (labels?.[label.bay] === bayUid && labels[label.uid]) || undefined;
 }
 
-/** What a manager of fields has by whichever way it wrote them. Fields of the status are nobody's manifest. */
-function setsOf(entries: readonly ManagedFields[], manager: string): FieldSet[] {
-  return entries
-    .filter((entry) => entry.manager === manager && !entry.subresource)
-    .map(({ fieldsV1 }) => fieldsV1)
-    .filter((set) => set !== undefined);
-}
-
-/** Whether a manager owns anything of an object. Labels can be copied by anybody; this is what the cluster itself noted. */
-export const wroteTo = ({ managedFields = [] }: Pick<ObjectMeta, 'managedFields'>, manager: string): boolean =>
-  setsOf(managedFields, manager).length > 0;
-
-/** Whether a manager owns all fields of a part of a manifest. */
-export const ownsField = (
+/**
+ * What the cluster has noted of a manager of fields, by whichever way it wrote them. Labels can be copied by anybody; this cannot. Fields of a
+ * status are nobody's manifest.
+ */
+export const entriesOf = (
   { managedFields = [] }: Pick<ObjectMeta, 'managedFields'>,
   manager: string,
-  part: JsonObject,
-): boolean => leavesNotOwned(part, setsOf(managedFields, manager), 1).length === 0;
+): ManagedFields[] => managedFields.filter((entry) => entry.manager === manager && !entry.subresource);
+
+const setsOf = (metadata: Pick<ObjectMeta, 'managedFields'>, manager: string): FieldSet[] =>
+  entriesOf(metadata, manager)
+    .map(({ fieldsV1 }) => fieldsV1)
+    .filter((set) => set !== undefined);
+
+/** Whether a manager owns all fields of a part of a manifest. */
+export const ownsField = (metadata: Pick<ObjectMeta, 'managedFields'>, manager: string, part: JsonObject): boolean =>
+  leavesNotOwned(part, setsOf(metadata, manager), 1).length === 0;
 
 /** A field of the manifest that no longer has the value that was applied. */
 export interface Strayed {
@@ -37,11 +36,12 @@ export interface Strayed {
 /** The fields of a manifest that are no longer ours, at most `atMost` of them. */
 export function strayedFields(
   manifest: JsonObject,
-  { managedFields = [] }: Pick<ObjectMeta, 'managedFields'>,
+  metadata: Pick<ObjectMeta, 'managedFields'>,
   manager: string,
   atMost: number,
 ): Strayed[] {
-  const leaves = leavesNotOwned(manifest, setsOf(managedFields, manager), atMost);
+  const { managedFields = [] } = metadata;
+  const leaves = leavesNotOwned(manifest, setsOf(metadata, manager), atMost);
   return leaves.map((leaf) => ({ path: leaf.path, managers: ownersOf(manifest, leaf, managedFields, manager) }));
 }
 

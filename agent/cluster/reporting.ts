@@ -2,7 +2,7 @@ import type { ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
 import type { ClusterError } from '../drivers/cluster_driver.ts';
 import type { Desired, Reports } from '../ports.ts';
-import { objectReport, reportKey } from './object_report.ts';
+import { type ObjectReportInput, objectReport, reportKey } from './object_report.ts';
 import type { Observed } from './observed.ts';
 import { isAt, placeOf, type Wanted } from './plan.ts';
 import { isAway, problemOf } from './reasons.ts';
@@ -28,18 +28,19 @@ export class Reporting {
 
   /** How an object is now; undefined: nobody waits for word of it, or it was not looked at yet. */
   current(one: Tracked, wanted: Wanted): ObjectReport | undefined {
-    return one.reported === '' ? undefined : this.#reportOf(one, wanted);
+    const input = one.reported === '' ? undefined : this.#inputOf(one, wanted);
+    return input && objectReport(input, this.#options.clock.now());
   }
 
   report(one: Tracked, wanted: Wanted): void {
-    const { desired, reports, term } = this.#options;
-    const report = this.#reportOf(one, wanted);
-    if (!report || term.aborted) return;
-    one.reportedGeneration = desired.current.objects.get(one.uid)?.assignment.generation;
-    const key = reportKey(report);
+    const { reports, term, clock } = this.#options;
+    const input = this.#inputOf(one, wanted);
+    if (!input || term.aborted) return;
+    one.reportedGeneration = input.object.assignment.generation;
+    const key = reportKey(input);
     if (key === one.reported) return;
     one.reported = key;
-    reports.put(report);
+    reports.put(objectReport(input, clock.now()));
   }
 
   /**
@@ -55,12 +56,12 @@ export class Reporting {
     this.report(one, wanted);
   }
 
-  #reportOf(one: Tracked, wanted: Wanted): ObjectReport | undefined {
-    const { desired, observed, nodeName, clock } = this.#options;
+  #inputOf(one: Tracked, wanted: Wanted): ObjectReportInput | undefined {
+    const { desired, observed, nodeName } = this.#options;
     const object = desired.current.objects.get(one.uid);
     const place = placeOf(wanted);
     if (!object || !place) return undefined;
     const live = observed.of(one.uid).find((found) => isAt(found, place));
-    return objectReport({ kind: place.kind, object, wanted, live, one, nodeName, nowMs: clock.now() });
+    return { kind: place.kind, object, wanted, live, one, nodeName };
   }
 }

@@ -24,6 +24,8 @@ export interface WatchesOptions {
   readonly signal: AbortSignal;
   /** What should be there of an object. */
   readonly manifestOf: (objectUid: string) => Manifest | undefined;
+  /** What is known of an object already. */
+  readonly known: (place: Place) => Live | undefined;
   /** Whether events about an object are of interest. */
   readonly isOurs: (place: Place) => boolean;
   readonly onSnapshot: (kind: ClusterKind, all: readonly Live[]) => void;
@@ -78,11 +80,16 @@ export class Watches {
   }
 
   #transformer(kind: ClusterKind): (object: ClusterObject) => Live {
-    const { bayUid, driver, manifestOf } = this.#options;
+    const { bayUid, driver, manifestOf, known } = this.#options;
     return (object) => {
+      const { namespace = '', name, uid: clusterUid, resourceVersion } = object.metadata;
       const uid = objectUidOf(object.metadata, bayUid);
       const manifest = uid === undefined ? undefined : manifestOf(uid);
-      return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest });
+      // As our own write came back, mostly.
+      const before = known({ kind, namespace, name });
+      const isSame = before?.clusterUid === clusterUid && before.resourceVersion === resourceVersion;
+      if (before && isSame && (before.applied !== manifest?.hash || before.checked === manifest.hash)) return before;
+      return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest, before });
     };
   }
 
