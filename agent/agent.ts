@@ -145,7 +145,8 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     random,
   });
   late.session.onOpen((open) => {
-    if (open) streams.serve();
+    const { state } = session();
+    if (open && state.name === 'open') streams.serve(state.heartbeatMs);
     else streams.closeAll('the agent lost its session');
   });
   streams.start();

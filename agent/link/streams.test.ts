@@ -41,7 +41,7 @@ async function bed(
   });
   const streams = new Streams({ address, link, workloads, clock: systemClock, log: silentLog, ...timing });
   streams.start();
-  streams.serve();
+  streams.serve(10_000);
   link.start();
   await until('connected', () => link.connected);
   // The broker knows of the subscriptions once it has answered something.

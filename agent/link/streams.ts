@@ -28,13 +28,18 @@ export interface StreamsOptions {
   readonly log: Log;
   /** Most streams at a time. Default 64. */
   readonly maxStreams?: number;
-  /** A frame goes out at least this often. Default 10 s. */
+  /** A frame goes out at least this often. Default: each heartbeat, and at least every 10 s. */
   readonly keepaliveMs?: number;
-  /** A stream whose other side is silent for so long is dropped. Default 30 s. */
+  /** A stream whose other side is silent for so long is dropped. Default: three times that. */
   readonly silenceMs?: number;
 }
 
 type Refusal = NonNullable<MessageInitShape<typeof StreamOpenReplySchema>['error']>;
+
+const minKeepaliveMs = 1_000;
+const maxKeepaliveMs = 10_000;
+/** As the contract has it; the control plane reckons in the same way. */
+const keepaliveOf = (heartbeatMs: number): number => Math.min(maxKeepaliveMs, Math.max(minKeepaliveMs, heartbeatMs));
 
 /** gRPC codes. */
 export const codes: Record<StreamError['kind'], number> = {
@@ -46,13 +51,14 @@ export const codes: Record<StreamError['kind'], number> = {
 
 /** The streams of bytes that the control plane opens into objects of this node: logs, and commands. */
 export class Streams {
-  readonly #options: Required<StreamsOptions>;
+  readonly #options: StreamsOptions & { readonly maxStreams: number };
+  #keepaliveMs = maxKeepaliveMs;
   readonly #streams = new Map<string, AgentStream>();
   #serving = false;
   #cancelTick: (() => void) | undefined;
 
   constructor(options: StreamsOptions) {
-    this.#options = { maxStreams: 64, keepaliveMs: 10_000, silenceMs: 30_000, ...options };
+    this.#options = { maxStreams: 64, ...options };
   }
 
   /** How many there are. */
@@ -66,9 +72,10 @@ export class Streams {
     link.subscribe(everyDownStreamSubject(address), ({ subject, data }) => this.#receive(subject, data));
   }
 
-  /** There is a session: streams may be opened. */
-  serve(): void {
+  /** There is a session, with heartbeats of this interval: streams may be opened. */
+  serve(heartbeatMs: number): void {
     this.#serving = true;
+    this.#keepaliveMs = this.#options.keepaliveMs ?? keepaliveOf(heartbeatMs);
   }
 
   /** There is no session, or no agent, any more: everything is freed. `reason` is for the other side, should it still listen. */
@@ -164,7 +171,8 @@ export class Streams {
   }
 
   #tick(): void {
-    const { clock, keepaliveMs, silenceMs } = this.#options;
+    const keepaliveMs = this.#keepaliveMs;
+    const { clock, silenceMs = 3 * keepaliveMs } = this.#options;
     this.#cancelTick = clock.after(keepaliveMs / 4, () => {
       const now = clock.now();
       for (const stream of [...this.#streams.values()]) {

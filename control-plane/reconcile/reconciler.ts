@@ -66,7 +66,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   const liveness = new LivenessTracker({ trustMs: 3 * heartbeatMs, reconnectGraceMs, clock });
   const inventory = new Inventory(liveness);
   const endInventory = await inventory.start(store);
-  const streams = new StreamRelay({ bus });
+  const streams = new StreamRelay({ bus, heartbeatMs });
   const checks = new CheckRelay({ bus });
   const metrics = createReconcileMetrics(options.registry ?? new Registry(), () => ({
     nodes: inventory.nodeCount,

@@ -40,9 +40,11 @@ export interface StreamRelayOptions {
   readonly bus: Bus;
   /** How many bytes may be on their way from an agent. Default 256 KiB. */
   readonly windowBytes?: number;
-  /** Default 10 s. */
+  /** How often agents are to say how they are. A frame goes out at least as often, and every 10 s. Default 10 s. */
+  readonly heartbeatMs?: number;
+  /** Default: of `heartbeatMs`, at least 1 s. */
   readonly keepaliveMs?: number;
-  /** Default 30 s. */
+  /** Default: three times `keepaliveMs`. */
   readonly silenceMs?: number;
   /** How long an agent may take to open a stream. Default 15 s. */
   readonly openTimeoutMs?: number;
@@ -51,6 +53,7 @@ export interface StreamRelayOptions {
 type What = NonNullable<MessageInitShape<typeof StreamOpenSchema>['what']>;
 type FrameBody = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
 
+const maxKeepaliveMs = 10_000;
 /** Input is cut in pieces of this size. */
 const inputChunkBytes = 64 * 1024;
 
@@ -63,10 +66,13 @@ export class StreamRelay implements Streams {
   #open = 0;
 
   constructor(options: StreamRelayOptions) {
+    const keepaliveMs =
+      options.keepaliveMs ?? Math.min(maxKeepaliveMs, Math.max(1_000, options.heartbeatMs ?? maxKeepaliveMs));
     this.#options = {
       windowBytes: 256 * 1024,
-      keepaliveMs: 10_000,
-      silenceMs: 30_000,
+      heartbeatMs: maxKeepaliveMs,
+      keepaliveMs,
+      silenceMs: 3 * keepaliveMs,
       openTimeoutMs: 15_000,
       ...options,
     };

@@ -12,7 +12,7 @@ import { until } from '../harness/until.ts';
 
 let site: Site;
 test.before(async () => {
-  site = await startSite();
+  site = await startSite({ args: ['--heartbeat', '2s'] });
   await site.controlPlane.client(ContainerService).createContainer({
     container: {
       metadata: { bay: 'local', name: 'chatty' },

@@ -870,8 +870,8 @@ export declare type StreamOpenReply = Message<"baykeeper.bus.v1.StreamOpenReply"
 export declare const StreamOpenReplySchema: GenMessage<StreamOpenReply>;
 
 /**
- * Either way, on the stream's own subjects, once it is open. Each side sends a Frame at least every 10 s, and drops the stream
- * when it has heard nothing for 30 s.
+ * Either way, on the stream's own subjects, once it is open. Each side sends a Frame in each heartbeat interval (but not more
+ * often than each second, and at least every 10 s), and drops the stream when it has heard nothing for three of them.
  *
  * @generated from message baykeeper.bus.v1.Frame
  */
