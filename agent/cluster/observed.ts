@@ -16,7 +16,10 @@ export class Observed {
   readonly #written = new Map<string, string>();
   /** Of places of which a watch says something older than our own write: which of the two holds, only a look can tell. */
   readonly #unsure = new Set<string>();
-  /** Uids in the cluster of what has ended for sure: a watch that is behind does not bring them back. */
+  /**
+   * Uids in the cluster of what has ended, until the watch tells of it, too: one that is behind does not bring them back. No longer than that: an etcd
+   * that is put back to an older state does bring them back.
+   */
   readonly #ended = new Set<string>();
 
   /** What bears an object's uid. */
@@ -67,7 +70,8 @@ export class Observed {
     const changed = new Set<string>();
     const found = new Set<string>();
     for (const live of all) {
-      if (this.#ended.has(live.clusterUid)) continue;
+      // Read while it was ending, or after it has come back: to try to end it again does no harm.
+      this.#ended.delete(live.clusterUid);
       const key = placeKey(live);
       found.add(key);
       const known = this.#byPlace.get(key);
@@ -116,9 +120,10 @@ export class Observed {
       if (live.clusterUid !== clusterUid) continue;
       this.#forgetWrite(key);
       this.#set(key, undefined);
+      // Otherwise the watch was faster than the answer, and has nothing more to tell.
+      this.#ended.add(clusterUid);
       break;
     }
-    this.#ended.add(clusterUid);
     for (const oldest of this.#ended) {
       if (this.#ended.size <= endedKept) break;
       this.#ended.delete(oldest);
