@@ -17,6 +17,14 @@ test('what the cluster says has a kind, and keeps its words', (t) => {
     [
       403,
       'Forbidden',
+      'pods "a" is forbidden: error looking up service account n/default: serviceaccount "default" not found',
+      {},
+      'admission-denied',
+      true,
+    ],
+    [
+      403,
+      'Forbidden',
       'pods "a" is forbidden: unable to create new content in namespace x because it is being terminated',
       {
         causes: [

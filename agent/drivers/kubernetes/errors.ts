@@ -33,7 +33,7 @@ export function statusError({ status, headers, body, plural }: ErrorAnswer): Clu
     reason: said?.reason ?? '',
     causes,
     retryAfterMs: retryAfterMs(said, headers),
-    retryable: retryable(status, kind, causes),
+    retryable: retryable(status, kind, causes, message),
   });
 }
 
@@ -99,9 +99,17 @@ function kindOf(
   }
 }
 
+/** A namespace that was just made has no service account for a moment, and no pod can be in it. */
+const notReadyYet = /error looking up service account|no API token found for service account/;
+
 /** Undefined: by kind. */
-function retryable(status: number, kind: ClusterErrorKind, causes: readonly ClusterErrorCause[]): boolean | undefined {
-  if (kind === 'admission-denied') return status >= 500;
+function retryable(
+  status: number,
+  kind: ClusterErrorKind,
+  causes: readonly ClusterErrorCause[],
+  message: string,
+): boolean | undefined {
+  if (kind === 'admission-denied') return status >= 500 || notReadyYet.test(message);
   // Somebody else was faster; only fields that belong to others stay theirs.
   if (kind === 'conflict') return !causes.some(({ reason }) => reason === 'FieldManagerConflict');
   return undefined;
