@@ -1,3 +1,4 @@
+import { copyFile } from 'node:fs/promises';
 import test from 'ava';
 import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { PodPhase, type PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
@@ -144,7 +145,7 @@ test.serial('credentials that are refused are a condition, and used again once t
   await using cluster = await startKubernetes();
   const kubeconfig = await cluster.writeKubeconfig({ user: { token: 'wrong' } });
   const bed = new ClusterBed(t, cluster, { kubeconfig });
-  bed.put('Service', 'waits', service);
+  const uid = bed.put('Service', 'waits', service);
   const node = await until('it says so', async () => {
     const status = await bed.workloads.nodeStatus();
     return status.reason === 'Unauthorized' && status;
@@ -156,4 +157,7 @@ test.serial('credentials that are refused are a condition, and used again once t
     return conditions.find(({ type }) => type === 'LeaderElected');
   });
   t.is(lease.reason, 'Unauthorized');
+  await copyFile(cluster.kubeconfig, kubeconfig);
+  await bed.applied(uid);
+  t.is((await bed.workloads.nodeStatus()).phase, NodePhase.READY);
 });

@@ -298,3 +298,40 @@ test('two programs that want different things of a field are told of, and do not
   t.not(status.phase, ReplicationControllerPhase.FAILED);
   t.is((await get(controllerPath('fought'))).spec.replicas, 5);
 });
+
+test.serial('what the nodes use is told where the cluster measures it', async (t) => {
+  // As a metrics server would serve it.
+  const definition = {
+    apiVersion: 'apiextensions.k8s.io/v1',
+    kind: 'CustomResourceDefinition',
+    metadata: { name: 'nodes.metrics.k8s.io', annotations: { 'api-approved.kubernetes.io': 'unapproved, for a test' } },
+    spec: {
+      group: 'metrics.k8s.io',
+      names: { kind: 'NodeMetrics', plural: 'nodes' },
+      scope: 'Cluster',
+      versions: [
+        {
+          name: 'v1beta1',
+          served: true,
+          storage: true,
+          schema: { openAPIV3Schema: { type: 'object', 'x-kubernetes-preserve-unknown-fields': true } },
+        },
+      ],
+    },
+  };
+  const metrics = { apiVersion: 'metrics.k8s.io/v1beta1', kind: 'NodeMetrics', metadata: { name: 'paper' } };
+  const node = { apiVersion: 'v1', kind: 'Node', metadata: { name: 'paper' } };
+  await cluster.kubectl(['create', '-f', '-'], { input: JSON.stringify(definition) });
+  await cluster.kubectl(['wait', '--for=condition=Established', 'crd/nodes.metrics.k8s.io']);
+  const measured = JSON.stringify({ ...metrics, usage: { cpu: '500m', memory: '1Gi' } });
+  await until('it is served', () => cluster.kubectl(['create', '-f', '-'], { input: measured }));
+  await cluster.kubectl(['create', '-f', '-'], { input: JSON.stringify(node) });
+  const capacity = { status: { capacity: { cpu: '2', memory: '4Gi' }, allocatable: { cpu: '2', memory: '4Gi' } } };
+  await cluster.request('PATCH', '/api/v1/nodes/paper/status', {
+    body: capacity,
+    contentType: 'application/merge-patch+json',
+  });
+  const bed = new ClusterBed(t, cluster);
+  const usage = await until('it is told', () => bed.reports.nodes.get('paper')?.status?.usage);
+  t.like(usage, { cpuPercent: 25, memoryUsedBytes: 2n ** 30n });
+});
