@@ -102,10 +102,9 @@ test('a pod runs, and its status, events, log and commands come through', async 
   const withEvents = await bed.shows<PodStatus>(uid, 'events', ({ events }) =>
     events.some(({ reason }) => reason === 'Started'),
   );
-  t.deepEqual(
-    withEvents.events.map(({ reason }) => reason).filter((reason) => reason !== 'Pulled'),
-    ['Scheduled', 'Created', 'Started'],
-  );
+  // Their times are whole seconds: which of two in one second was first, the cluster does not tell.
+  const reasons = new Set(withEvents.events.map(({ reason }) => reason));
+  for (const reason of ['Scheduled', 'Created', 'Started']) t.true(reasons.has(reason), reason);
   t.is(withEvents.events.find(({ reason }) => reason === 'Started')?.source, 'kubelet');
   t.is((await logs(bed, uid, {})).out, 'hello from web\n');
   const run = await execute(bed, uid, { command: ['sh', '-c', 'cat; echo bad >&2; exit 3'], stdin: true }, 'in');

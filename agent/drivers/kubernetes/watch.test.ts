@@ -207,6 +207,20 @@ test('after a server was away everything is read anew: it may have been put back
   t.deepEqual(versions(), ['50', '51', '40']);
 });
 
+test('a server that comes back after one attempt, and that a slow one, was away as well', async (t) => {
+  const slowlyAway: Answer = (_, response) => void setTimeout(() => response.socket?.destroy(), 1_200);
+  const { said, versions } = await watched(t, [
+    list('50', ['a']),
+    stream([added('b', '51')], 'break'),
+    slowlyAway,
+    list('40', ['a']),
+    stream([added('c', '41')]),
+  ]);
+  await until('all are seen', () => said().length === 5);
+  t.deepEqual(said(), ['snapshot a', 'put b', 'down unavailable', 'snapshot a', 'put c']);
+  t.deepEqual(versions(), ['50', '51', '40']);
+});
+
 test('what is no change of an object is not passed over', async (t) => {
   const { said } = await watched(t, [
     list('1', []),

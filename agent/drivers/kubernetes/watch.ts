@@ -59,7 +59,8 @@ export async function* watch<T>(
 
   while (!signal.aborted) {
     let error: ClusterError | undefined;
-    const opened = performance.now();
+    /** An attempt to connect may take long, too: only a stream can have worked. */
+    let openedMs = Number.POSITIVE_INFINITY;
     let delivered = false;
     try {
       if (version === undefined) {
@@ -67,6 +68,7 @@ export async function* watch<T>(
         problem = undefined;
       }
       const stream = await openWatch(context, type, options, version);
+      openedMs = performance.now();
       if (problem !== undefined) {
         problem = undefined;
         yield { type: 'up' };
@@ -86,7 +88,7 @@ export async function* watch<T>(
     }
     if (signal.aborted || error?.kind === 'cancelled') break;
 
-    if (delivered || performance.now() - opened > settledMs) backoff.reset();
+    if (delivered || performance.now() - openedMs > settledMs) backoff.reset();
     if (error?.kind === 'gone') version = undefined;
     // The end of a stream that worked is nothing to speak of, until it cannot be replaced.
     const away = version === undefined || problem !== undefined || backoff.failures > 0 || error?.status !== undefined;
