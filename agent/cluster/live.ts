@@ -77,24 +77,23 @@ export interface LiveOptions {
   readonly manifest: Manifest | undefined;
   /** The object as it was known before. */
   readonly before?: Live;
+  /** It is the answer to a write of ours. Default false. */
+  readonly written?: boolean;
 }
 
 /** How many strayed fields are kept in mind: enough to tell who it was. */
 const strayedKept = 4;
 
 /** Pure. */
-export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, manifest, before }: LiveOptions): Live {
+export function liveOf(object: ClusterObject, options: LiveOptions): Live {
+  const { kind, bayUid, fieldManager, manifest } = options;
   const { metadata } = object;
   const applied = metadata.annotations?.[appliedAnnotation] ?? '';
   // What is to be applied anyhow needs no look at what has strayed.
-  const compare = manifest?.hash === applied;
+  const same = manifest?.hash === applied ? manifest : undefined;
   const own = entriesOf(metadata, fieldManager);
   const times = own.map(({ time }) => timeMs(time)).filter((ms) => ms !== undefined);
   const owned = hash('sha1', JSON.stringify(own.map(({ fieldsV1 }) => fieldsV1)), 'base64');
-  // Most changes are of the status, and leave the rest as it was.
-  const isKnown = before !== undefined && before.owned === owned && before.checked === manifest?.hash;
-  const lost =
-    compare && (isKnown ? before.strayed : strayedFields(manifest.object, metadata, fieldManager, strayedKept));
   return {
     kind,
     namespace: metadata.namespace ?? '',
@@ -105,9 +104,9 @@ export function liveOf(object: ClusterObject, { kind, bayUid, fieldManager, mani
     applied,
     appliedMs: times.length > 0 ? Math.max(...times) : undefined,
     wrote: own.length > 0,
-    strayed: lost ? withReplicas(lost, manifest, object) : [],
+    strayed: same ? withReplicas(lostFields(object, same, owned, options), same, object) : [],
     owned,
-    checked: compare ? manifest.hash : '',
+    checked: same?.hash ?? '',
     ending: metadata.deletionTimestamp
       ? { dueMs: timeMs(metadata.deletionTimestamp), graceSeconds: metadata.deletionGracePeriodSeconds }
       : undefined,
@@ -122,6 +121,19 @@ function withReplicas(strayed: readonly Strayed[], manifest: Manifest, object: C
   return isRescaled(manifest, object) && !others.some(({ path }) => path === replicas)
     ? [...others, { path: replicas, managers: [] }]
     : others;
+}
+
+function lostFields(
+  { metadata }: ClusterObject,
+  manifest: Manifest,
+  owned: string,
+  { before, written, fieldManager }: LiveOptions,
+): readonly Strayed[] {
+  // What nobody but us has written to is as we have just written it.
+  if (written && metadata.managedFields?.every(({ manager }) => manager === fieldManager)) return [];
+  // Most changes are of the status, and leave the rest as it was.
+  if (before?.owned === owned && before.checked === manifest.hash) return before.strayed;
+  return strayedFields(manifest.object, metadata, fieldManager, strayedKept);
 }
 
 const replicas = 'spec.replicas';

@@ -337,18 +337,18 @@ export class ClusterLoop {
   #wrote(object: ClusterObject, kind: ClusterKind | undefined): Live | undefined {
     const known = kind ?? clusterKinds.find((one) => one === object.kind);
     if (!known) return undefined;
-    const live = this.#liveOf(object, known);
+    const live = this.#liveOf(object, known, true);
     this.#observed.wrote(live);
     return live;
   }
 
-  #liveOf(object: ClusterObject, kind: ClusterKind): Live {
+  #liveOf(object: ClusterObject, kind: ClusterKind, written = false): Live {
     const { bayUid, driver } = this.#options;
     const uid = objectUidOf(object.metadata, bayUid);
     const manifest = uid === undefined ? undefined : this.#manifestOf(uid);
     const { namespace = '', name } = object.metadata;
     const before = this.#observed.at({ kind, namespace, name });
-    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest, before });
+    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest, before, written });
   }
 
   #settle(one: Tracked, wanted: Wanted): void {
