@@ -124,6 +124,7 @@ async function ourRate({ cluster, controlPlane }: KubernetesSite): Promise<numbe
   const manifests = Array.from({ length: podCount }, (_, i) =>
     create(ManifestSchema, { object: { case: 'pod', value: podOf(`many-${i}`) } }),
   );
+  const before = await count(cluster);
   const start = performance.now();
   const { results } = await controlPlane.client(ManifestService).apply({ manifests });
   const refused = results.find(({ error }) => error)?.error;
@@ -134,19 +135,22 @@ async function ourRate({ cluster, controlPlane }: KubernetesSite): Promise<numbe
     async () => {
       const there = await count(cluster);
       end = performance.now();
-      return there >= podCount + singles;
+      return there >= before + podCount;
     },
     { timeoutMs: 120_000 },
   );
   return (podCount / (end - start)) * 1_000;
 }
 
+/** How many pods there are, whoever made them. To list them time and again would keep the API server busy, which is what is measured. */
 async function count(cluster: Kubernetes): Promise<number> {
-  const accept = 'application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1';
-  const { body } = await cluster.request<{ items: unknown[] }>('GET', '/api/v1/pods?labelSelector=baykeeper.io/uid', {
-    headers: { accept },
-  });
-  return body.items.length;
+  const { body } = await cluster.request<PodCount>('GET', '/api/v1/namespaces/default/pods?limit=1');
+  return body.items.length + (body.metadata.remainingItemCount ?? 0);
+}
+
+interface PodCount {
+  readonly items: readonly unknown[];
+  readonly metadata: { readonly remainingItemCount?: number };
 }
 
 /** Until the control plane has heard of all of them. */
