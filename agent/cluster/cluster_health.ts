@@ -15,8 +15,8 @@ export interface ClusterHealthOptions {
 
 /** What the agent knows at the moment besides. */
 export interface ClusterHealthInput {
-  /** What cannot be watched, as in paths, and why. */
-  readonly watchProblems: ReadonlyMap<string, ClusterError>;
+  /** What cannot be watched, as in paths, and why. Undefined: this agent does not lead, and watches nothing. */
+  readonly watchProblems: ReadonlyMap<string, ClusterError> | undefined;
   readonly electionProblem: ClusterError | undefined;
   readonly containersRunning: number;
   readonly containersTotal: number;
@@ -99,18 +99,7 @@ const toClusterError = (error: unknown): ClusterError =>
   error instanceof ClusterError ? error : new ClusterError('other', (error as Error).message, { cause: error });
 
 function findingsOf({ watchProblems, electionProblem }: ClusterHealthInput): Finding[] {
-  const findings: Finding[] = [];
-  const [[plural, watchProblem] = []] = watchProblems;
-  findings.push(
-    watchProblem
-      ? {
-          type: 'ClusterWatched',
-          holds: false,
-          reason: reasonOf(watchProblem),
-          message: `${plural}${watchProblems.size > 1 ? ` and ${watchProblems.size - 1} more` : ''} cannot be watched: ${messageOf(watchProblem)}`,
-        }
-      : { type: 'ClusterWatched', holds: true, reason: 'Watching', message: '' },
-  );
+  const findings: Finding[] = watchProblems ? [watchFinding(watchProblems)] : [];
   if (electionProblem) {
     findings.push({
       type: 'LeaderElected',
@@ -120,4 +109,12 @@ function findingsOf({ watchProblems, electionProblem }: ClusterHealthInput): Fin
     });
   }
   return findings;
+}
+
+function watchFinding(problems: ReadonlyMap<string, ClusterError>): Finding {
+  const [[plural, problem] = []] = problems;
+  if (!problem) return { type: 'ClusterWatched', holds: true, reason: 'Watching', message: '' };
+  const others = problems.size > 1 ? ` and ${problems.size - 1} more` : '';
+  const message = `${plural}${others} cannot be watched: ${messageOf(problem)}`;
+  return { type: 'ClusterWatched', holds: false, reason: reasonOf(problem), message };
 }

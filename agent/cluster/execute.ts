@@ -9,7 +9,8 @@ import {
 import { endedAnnotation } from './labels.ts';
 import type { Live } from './live.ts';
 import type { Manifest } from './manifest.ts';
-import { type Foreign, isAbandoned, type Place, type Plan } from './plan.ts';
+import type { Foreign } from './ownership.ts';
+import { isAbandoned, type Place, type Plan } from './plan.ts';
 import { dryRunCreate, isOfChange, type Kept, objectInPlace, withKept } from './replace.ts';
 
 /** What steps are done with. */

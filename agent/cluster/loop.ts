@@ -11,18 +11,8 @@ import { type Live, liveOf } from './live.ts';
 import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
-import { objectUidOf, whoseObject } from './ownership.ts';
-import {
-  type Foreign,
-  type Place,
-  type Plan,
-  placeOf,
-  planObject,
-  strayedKey,
-  type View,
-  type Wanted,
-  wantedOf,
-} from './plan.ts';
+import { claimOf, type Foreign, objectUidOf } from './ownership.ts';
+import { type Place, type Plan, placeOf, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
 import { ObjectError, problemOf } from './reasons.ts';
 import { keptOf } from './replace.ts';
 import { Reporting } from './reporting.ts';
@@ -278,24 +268,12 @@ export class ClusterLoop {
       signal: term,
       ensureNamespace: (name) => namespaces.ensure(name),
       kept: one.kept,
-      whose: (object) => this.#whose(one.uid, object),
+      whose: (object) => claimOf(this.#options.bayUid, one.uid, object),
     });
     const slow = Promise.withResolvers<'slow'>();
     const cancel = clock.after(slowMs, () => slow.resolve('slow'));
     const first = await Promise.race([running, slow.promise]).finally(cancel);
     return first === 'slow' ? await aside(() => running) : first;
-  }
-
-  #whose(uid: string, object: ClusterObject): 'ours' | Foreign {
-    const { bayUid } = this.#options;
-    const { metadata, kind = 'an object' } = object;
-    if (objectUidOf(metadata, bayUid) === uid) return 'ours';
-    return {
-      clusterUid: metadata.uid,
-      resourceVersion: metadata.resourceVersion,
-      ending: metadata.deletionTimestamp !== undefined,
-      whose: whoseObject(bayUid, kind, object),
-    };
   }
 
   #take(one: Tracked, wanted: Wanted, plan: Step, attempt: Attempt, outcome: Outcome): void {

@@ -52,6 +52,27 @@ function ownersOf(manifest: JsonObject, leaf: Leaf, entries: readonly ManagedFie
   return [...new Set(owners.map(({ manager }) => manager ?? ''))];
 }
 
+/** Somebody else's object that has the name of ours. */
+export interface Foreign {
+  readonly clusterUid: string;
+  readonly resourceVersion: string;
+  readonly ending: boolean;
+  /** For people: whose it is. */
+  readonly whose: string;
+}
+
+/** Whether something in the cluster is the object with this uid, or else whose it is. */
+export function claimOf(bayUid: string, uid: string, object: ClusterObject): 'ours' | Foreign {
+  const { metadata, kind = 'an object' } = object;
+  if (objectUidOf(metadata, bayUid) === uid) return 'ours';
+  return {
+    clusterUid: metadata.uid,
+    resourceVersion: metadata.resourceVersion,
+    ending: metadata.deletionTimestamp !== undefined,
+    whose: whoseObject(bayUid, kind, object),
+  };
+}
+
 /** How many fields of each manager a message names. */
 const pathsShown = 12;
 const managersShown = 8;

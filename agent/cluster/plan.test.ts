@@ -6,7 +6,8 @@ import { putAssignment } from '../../test/harness/cluster_bed.ts';
 import type { DesiredState } from '../ports.ts';
 import type { Live } from './live.ts';
 import { type Manifest, manifestOf } from './manifest.ts';
-import { type Foreign, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
+import type { Foreign } from './ownership.ts';
+import { planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
 
 const uid = '0197e1d2-0000-7000-8000-000000000001';
 const assignment = putAssignment('Pod', 'web', { containers: [] }, { uid });

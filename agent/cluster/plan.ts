@@ -3,7 +3,7 @@ import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import type { DesiredState } from '../ports.ts';
 import type { Live } from './live.ts';
 import { type ClusterKind, type Manifest, namespaceOf } from './manifest.ts';
-import type { Strayed } from './ownership.ts';
+import type { Foreign, Strayed } from './ownership.ts';
 
 /**
  * What is to be done next with one object, and nothing done: from what should be and what is in the cluster to one step.
@@ -61,15 +61,6 @@ export type Wanted = { readonly uid: string } & (
   /** Nothing is known of it, or it is not for the cluster. */
   | { readonly kind: 'untouched' }
 );
-
-/** Somebody else's object that has the name of ours. */
-export interface Foreign {
-  readonly clusterUid: string;
-  readonly resourceVersion: string;
-  readonly ending: boolean;
-  /** For people: whose it is. */
-  readonly whose: string;
-}
 
 /** What is known of the cluster, and of what was tried. */
 export interface View {

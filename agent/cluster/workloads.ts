@@ -142,7 +142,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
   async nodeStatus(): Promise<NodeStatus> {
     const usage = (await this.#containers.loop?.nodeStatus())?.usage;
     return await this.#health.status({
-      watchProblems: this.#term?.loop.problems ?? new Map(),
+      watchProblems: this.#term?.loop.problems,
       electionProblem: this.#electionProblem,
       containersRunning: usage?.containersRunning ?? 0,
       containersTotal: usage?.containersTotal ?? 0,
