@@ -136,11 +136,8 @@ export class ClusterLoop {
   }
 
   #onSnapshot(kind: ClusterKind, all: readonly Live[]): void {
-    const { objects, graves } = this.#options.desired.current;
-    const first = !this.#watches.isSynced(kind);
-    const changed = this.#observed.snapshot(kind, all);
-    for (const uid of first ? [...objects.keys(), ...graves] : graves) changed.add(uid);
-    for (const uid of changed) this.#queue.add(uid);
+    // What is not as asked, and what is in a grave, is looked at with the news of the watch itself.
+    for (const uid of this.#observed.snapshot(kind, all)) this.#queue.add(uid);
   }
 
   #onState(kind: ClusterKind | undefined): void {
@@ -175,7 +172,11 @@ export class ClusterLoop {
       one.want(wanted);
       if (wanted.kind === 'untouched' || !this.#isReady(wanted)) {
         if (wanted.kind === 'untouched') this.#roster.untrack(one);
-        else this.#reportAway(one, wanted);
+        else {
+          // It is looked at again once the cluster can be asked.
+          one.unsettle();
+          this.#reportAway(one, wanted);
+        }
         return;
       }
       try {

@@ -59,11 +59,6 @@ export class Watches {
     void this.#watch(resourceTypes.Event, {}, this.#noteOf, (event) => this.#takeEvents(event));
   }
 
-  /** Whether all that there is of a kind is known, or was before the cluster went away. */
-  isSynced(kind: ClusterKind): boolean {
-    return this.#synced.has(kind);
-  }
-
   /** Why a kind cannot be watched now. */
   problemOf(kind: ClusterKind): ClusterError | undefined {
     return this.#problems.get(resourceTypes[kind].plural);
@@ -71,7 +66,7 @@ export class Watches {
 
   /** Whether objects of a kind can be worked on: what there is of it is known, and the cluster answers. */
   isReady(kind: ClusterKind): boolean {
-    return this.isSynced(kind) && !isAway(this.problemOf(kind));
+    return this.#synced.has(kind) && !isAway(this.problemOf(kind));
   }
 
   /** What cannot be watched now, as in paths, and why. */
@@ -152,21 +147,22 @@ export class Watches {
       try {
         if (event.type === 'down')
           log.warn({ kind: type.kind, error: event.error.message }, 'the cluster cannot be watched');
+        // Before it is acted on: what acts looks whether the cluster can be asked.
+        const isState = this.#note(type.plural, event);
         if (event.type !== 'up' && event.type !== 'down') take(event);
-        this.#note(type, event);
+        if (isState) this.#options.onState(clusterKinds.find((kind) => kind === type.kind));
       } catch (error) {
         log.error({ kind: type.kind, error: (error as Error).stack }, 'a change in the cluster could not be taken in');
       }
     }
   }
 
-  #note({ plural, kind }: ResourceType, event: WatchEvent<unknown>): void {
-    const before = this.#problems.get(plural);
+  /** Returns whether that is news of the watch itself. */
+  #note(plural: string, event: WatchEvent<unknown>): boolean {
+    const wasWrong = this.#problems.has(plural);
     if (event.type === 'down') this.#problems.set(plural, event.error);
     else this.#problems.delete(plural);
-    if (event.type === 'down' || event.type === 'up' || event.type === 'snapshot' || before) {
-      this.#options.onState(clusterKinds.find((one) => one === kind));
-    }
+    return event.type === 'down' || event.type === 'up' || event.type === 'snapshot' || wasWrong;
   }
 }
 
