@@ -99,3 +99,26 @@ test('copies of an object are kept apart', (t) => {
     ['a'],
   );
 });
+
+test('a watch that is behind does not bring back what has ended', (t) => {
+  const observed = new Observed();
+  observed.snapshot('Pod', [live('a', '5')]);
+  observed.ended('c-a');
+  t.is(observed.put(live('a', '6')), undefined);
+  t.deepEqual([...observed.uids()], []);
+});
+
+test('what an older state of etcd brings back is there again, whoever told of its end first', (t) => {
+  const ends: ((observed: Observed) => void)[] = [
+    (observed) => observed.ended('c-a'),
+    (observed) => observed.remove(live('a', '5')),
+  ];
+  for (const order of [ends, ends.toReversed(), ends.slice(0, 1)]) {
+    const observed = new Observed();
+    observed.snapshot('Pod', [live('a', '5')]);
+    for (const end of order) end(observed);
+    t.deepEqual([...observed.uids()], []);
+    t.deepEqual([...observed.snapshot('Pod', [live('a', '4')])], ['u-a']);
+    t.is(version(observed, 'a'), '4');
+  }
+});
