@@ -78,7 +78,12 @@ export class Inventory implements Placement {
 
   /** Uid of the chain that a node's agent follows: its own, or its bay's. */
   chainOf({ bayUid, nodeUid }: NodeAddress): string {
-    return this.#sharedBays.has(bayUid) ? bayUid : nodeUid;
+    return this.isShared(bayUid) ? bayUid : nodeUid;
+  }
+
+  /** Whether the agents of a bay share its work. */
+  isShared(bayUid: string): boolean {
+    return this.#sharedBays.has(bayUid);
   }
 
   /** Objects of a bay that wait for a node. */
@@ -114,7 +119,7 @@ export class Inventory implements Placement {
   }
 
   choose(bayUid: string, node: string): PlacementChoice | undefined {
-    if (this.#sharedBays.has(bayUid)) return { uid: bayUid, name: '' };
+    if (this.isShared(bayUid)) return { uid: bayUid, name: '' };
     const nodes = this.nodesOfBay(bayUid).filter((candidate) => candidate.schedulable);
     // A node that is asked for by name gets the object also while it is away: that is what was asked.
     if (node) return nodes.find((candidate) => candidate.name === node);

@@ -36,7 +36,7 @@ const nameKey = (kind: string, name: string, bay: string, namespace = '') => ({
   name,
 });
 
-async function fixture(t: ExecutionContext) {
+async function fixture(t: ExecutionContext, containerEngine = ContainerEngine.KUBERNETES) {
   const dir = await mkdtemp(join(tmpdir(), 'kubernetes-bay-'));
   const clock = { offsetMs: 0, now: () => Date.now() + clock.offsetMs };
   const store = await openSqliteStore({ file: join(dir, 'store.db'), clock, log });
@@ -56,7 +56,7 @@ async function fixture(t: ExecutionContext) {
       nameKey('Node', 'b', bayUid),
     ],
     apply(view) {
-      const spec = { containerEngine: ContainerEngine.KUBERNETES };
+      const spec = { containerEngine };
       const bay = newObject('Bay', create(BaySchema, { metadata: { name: 'kube' }, spec }), { ...made, uid: bayUid });
       view.put(encode('Bay', bay, { bayUid: '', nodeUid: '', epoch: 0, sequence: 0 }), '');
       for (const [uid, name] of [
@@ -251,6 +251,18 @@ test('nodes of the cluster come, change and go as the leader says', async (t) =>
   t.is((await nodes()).length, 2, 'a standby speaks for nobody');
   const names = Array.from({ length: 10_001 }, (_, i) => `n${i}`);
   t.is((await a.report([], { allNodes: { names } })).error?.reason, ErrorReason.INVALID);
+});
+
+test('on a Docker bay no agent leads, whatever it says', async (t) => {
+  const f = await fixture(t, ContainerEngine.DOCKER);
+  const a = await f.agent(masterA, true);
+  await a.report([], { nodes: [{ name: 'made-up', status: { phase: NodePhase.READY } }] });
+  const page = await f.store.list({ kind: 'Node', bayUid, orderBy: 'name', descending: false, limit: 10 });
+  t.deepEqual(
+    page.objects.map(({ name }) => name),
+    ['a', 'b'],
+  );
+  t.is(f.reconciler.liveness.agentOf(bayUid), undefined);
 });
 
 test('a cluster is asked by way of the leader, and its words come back', async (t) => {

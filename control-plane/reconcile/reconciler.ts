@@ -90,6 +90,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     liveness,
     dispatcher,
     heartbeatMs,
+    isShared: (bayUid) => inventory.isShared(bayUid),
     clock,
     log,
     connections: (nodeUid) => connections.count(nodeUid),

@@ -39,6 +39,8 @@ export interface SessionsOptions {
   readonly liveness: LivenessTracker;
   readonly dispatcher: Dispatcher;
   readonly heartbeatMs: number;
+  /** Whether the agents of a bay share its work: elsewhere none of them leads, whatever it says. */
+  readonly isShared: (bayUid: string) => boolean;
   readonly clock: { now(): number };
   readonly log: Logger;
   /** How many live connections the broker has for this node's key; undefined when it is not known. */
@@ -85,6 +87,7 @@ export class Sessions {
     if (!hello.instanceId) throw new RefusedError(ErrorReason.INVALID, 'instance_id: is required');
     await this.#refuseDuplicate(nodeUid, hello.instanceId);
     const now = this.#options.clock.now();
+    const leader = hello.leader && this.#options.isShared(address.bayUid);
     const epoch = await this.#options.store.write({
       reads: [{ uid: nodeUid }],
       apply: (view) => {
@@ -93,7 +96,7 @@ export class Sessions {
         refuseRevoked(node);
         node.status ??= create(NodeStatusSchema);
         node.status.agentVersion = hello.agentVersion.slice(0, 64);
-        node.status.leader = hello.leader;
+        node.status.leader = leader;
         if (hello.info) node.status.info = hello.info;
         node.status.conditions = node.status.conditions.filter((c) => c.type !== 'DuplicateIdentity');
         // The revision of this very change: so the sessions of all nodes are in order, and what several nodes of a bay say can be told apart.
@@ -103,7 +106,7 @@ export class Sessions {
     this.#sessions.set(nodeUid, { epoch, instanceId: hello.instanceId, heartbeat: 0, lastHeardMs: now, signature: '' });
     this.#suspicions.delete(nodeUid);
     this.#options.dispatcher.open(address, epoch);
-    this.#leads(address, epoch, hello.leader);
+    this.#leads(address, epoch, leader);
     this.#options.log.info({ node: nodeUid, epoch, version: hello.agentVersion }, 'session began');
     return create(HelloReplySchema, {
       epoch: BigInt(epoch),
