@@ -10,7 +10,8 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system. Units
- * lie beside the code and run two files at a time; system tests, in `test/`, start servers, engines and runs of tests, one after the other.
+ * lie beside the code and run four files at a time, as half of them wait; system tests, in `test/`, start servers, engines and runs of tests,
+ * one after the other.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -30,7 +31,7 @@ const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
 const runnerTests = 'test/run.test.ts';
 const suites: Record<string, readonly string[]> = {
   unit: [
-    '--concurrency=2',
+    '--concurrency=4',
     '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
     `!${engineTests}`,
@@ -91,6 +92,8 @@ async function ava(
     env: {
       ...process.env,
       ...testRun.env,
+      // Some hundred processes read the same modules.
+      NODE_COMPILE_CACHE: path.join(root, 'node_modules', '.cache', 'compile'),
       // Programs that a test starts by name are the pinned ones.
       PATH: `${path.join(root, 'node_modules', '.bin')}${path.delimiter}${process.env.PATH ?? ''}`,
       // On a Linux console AVA would draw other marks.

@@ -41,8 +41,11 @@ test.serial(
     t.is(node.info?.engine, 'kubernetes');
     // Others keep their last word.
     t.is(bed.status(kept)?.reason, '');
-    const watched = node.conditions.find(({ type }) => type === 'ClusterWatched');
-    t.is(watched?.reason, 'ClusterUnavailable');
+    // The watches hear of it by themselves.
+    await until('its watches say so, too', async () => {
+      const { conditions } = await bed.workloads.nodeStatus();
+      return conditions.find(({ type }) => type === 'ClusterWatched')?.reason === 'ClusterUnavailable';
+    });
     await new Promise((resolve) => setTimeout(resolve, 5_000));
     await cluster.startApiServer();
     await until('all are applied', everyUid(bed, [...uids, late]), { timeoutMs: 60_000 });

@@ -16,7 +16,9 @@ export function deadlinesInterceptor(unaryTimeoutMs: number): Interceptor {
       // connect-node tells the caller's deadline by the signal only. That a caller goes away, or that the server is to stop, ends no call.
       const { signal } = request;
       const aborted = (): void => {
-        if (ConnectError.from(signal.reason).code === Code.DeadlineExceeded) reject(signal.reason);
+        if (ConnectError.from(signal.reason).code !== Code.DeadlineExceeded) return;
+        clearTimeout(timer);
+        reject(signal.reason);
       };
       if (signal.aborted) aborted();
       else signal.addEventListener('abort', aborted);
