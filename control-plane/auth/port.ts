@@ -1,9 +1,21 @@
 import type { Principal } from '../domain/principal.ts';
 
-/** Finds out who is calling. Admin tokens now; Keystone and OIDC are others behind the same interface. */
+/** Finds out who is calling: by the admin token, and by others behind the same interface. */
 export interface Authenticator {
-  /** Undefined: these credentials are not of a kind that it knows, or not valid. Never throws for what a caller sends. */
-  authenticate(credentials: Credentials): Principal | undefined | Promise<Principal | undefined>;
+  /**
+   * Undefined: these credentials are not of a kind that it knows, or not valid. Never throws for what a caller sends. Rejects with
+   * UnavailableError while it cannot find out, as whoever knows is away.
+   */
+  authenticate(
+    credentials: Credentials,
+    options?: AuthenticateOptions,
+  ): Principal | undefined | Promise<Principal | undefined>;
+}
+
+/** How credentials are to be looked at. */
+export interface AuthenticateOptions {
+  /** How old an answer may be that is still remembered, in milliseconds. Default: as the authenticator thinks right. */
+  readonly maxAgeMs?: number;
 }
 
 /** What a caller sends to prove who it is. */
