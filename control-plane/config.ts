@@ -1,6 +1,8 @@
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Command, InvalidArgumentError, Option } from 'commander';
+import { Command, Option } from 'commander';
+import { type AuthConfig, addAuthOptions, readAuthOptions } from './auth/auth_options.ts';
+import { duration, integer } from './option_values.ts';
 
 /** All that can be set of a control plane. Read once, at start. */
 export interface Config {
@@ -17,6 +19,7 @@ export interface Config {
   /** What comes before the arguments in the line that `join-command` prints. */
   readonly joinCommandPrefix: string;
   readonly broker: BrokerConfig;
+  readonly auth: AuthConfig;
 }
 
 export type BrokerConfig =
@@ -39,31 +42,6 @@ export type BrokerConfig =
 export const version = '0.1.0';
 
 const levels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'];
-
-function integer(name: string, least: number, most: number) {
-  return (value: string): number => {
-    const number = Number(value);
-    if (!/^\d+$/.test(value) || number < least || number > most) {
-      throw new InvalidArgumentError(`${name} must be a whole number from ${least} to ${most}.`);
-    }
-    return number;
-  };
-}
-
-const units: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_000 };
-
-function duration(name: string, leastMs: number, mostMs: number) {
-  return (value: string): number => {
-    const match = /^(\d+)(ms|s|m|h)$/.exec(value);
-    const ms = Number(match?.[1]) * (units[match?.[2] ?? ''] ?? Number.NaN);
-    if (!(ms >= leastMs && ms <= mostMs)) {
-      throw new InvalidArgumentError(
-        `${name} must be a duration such as 10s, 5m or 24h, from ${leastMs} ms to ${mostMs} ms.`,
-      );
-    }
-    return ms;
-  };
-}
 
 const day = 24 * 3_600_000;
 
@@ -146,6 +124,7 @@ export function readConfig(argv: readonly string[]): Config {
     .allowExcessArguments(false)
     .showHelpAfterError('(--help says what can be set)')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) });
+  addAuthOptions(command);
   command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
   command.parse(argv, { from: 'user' });
   const options = command.opts();
@@ -159,6 +138,7 @@ export function readConfig(argv: readonly string[]): Config {
     keepChanges: options.keepChanges,
     joinCommandPrefix: options.joinCommand,
     broker: Object.freeze(brokerConfig(command, options)),
+    auth: readAuthOptions(command),
   });
 }
 

@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { createApi } from './api/create_api.ts';
-import { adminAuthenticator, loadAdminToken } from './auth/admin_token.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
+import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
 import { type Config, version } from './config.ts';
 import { openLogOutput } from './log_output.ts';
@@ -72,6 +72,9 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     });
     stack.defer(() => reconciler.close());
 
+    const { dataDir, auth } = config;
+    const { authenticator } = stack.use(await openAuthenticators({ config: auth, dataDir }));
+
     let url = '';
     const api = await createApi({
       store,
@@ -79,7 +82,8 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       access,
       bus,
       ...reconciler,
-      authenticator: adminAuthenticator(await loadAdminToken(config.dataDir)),
+      authenticator,
+      callerLimit: { perSecond: auth.callerRate, burst: auth.callerBurst },
       proofs: createNodeProofs({ clock }),
       clock,
       log: log.child({ part: 'api' }),

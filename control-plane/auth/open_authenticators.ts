@@ -1,0 +1,32 @@
+import { adminAuthenticator, loadAdminToken } from './admin_token.ts';
+import type { AuthConfig } from './auth_options.ts';
+import { firstOf } from './authenticators.ts';
+import type { Authenticator } from './port.ts';
+
+/** Options of {@link openAuthenticators}. */
+export interface OpenAuthenticatorsOptions {
+  readonly config: AuthConfig;
+  readonly dataDir: string;
+}
+
+/** All ways to say who is calling, as one. */
+export interface OpenAuthenticators extends AsyncDisposable {
+  readonly authenticator: Authenticator;
+}
+
+/**
+ * Opens every way to say who is calling that is configured. The admin token is always one of them, so that nothing is ever open and nobody is ever locked
+ * out. Rejects with one sentence.
+ */
+export async function openAuthenticators(options: OpenAuthenticatorsOptions): Promise<OpenAuthenticators> {
+  const stack = new AsyncDisposableStack();
+  try {
+    // Those that answer from memory first: what they know is sent to nobody else.
+    const authenticators: Authenticator[] = [adminAuthenticator(await loadAdminToken(options.dataDir))];
+    const built = stack.move();
+    return { authenticator: firstOf(authenticators), [Symbol.asyncDispose]: () => built.disposeAsync() };
+  } catch (error) {
+    await stack.disposeAsync();
+    throw error;
+  }
+}
