@@ -32,8 +32,9 @@ import { createApiMetrics } from './metrics.ts';
 import { NodeDirectory } from './node_directory.ts';
 import { nodeMethods, refuseCreateNode } from './nodes.ts';
 import { Objects } from './objects.ts';
+import { permissionOf } from './permissions.ts';
 import { podMethods } from './pods.ts';
-import { reflectionServices, serveReflection } from './reflection.ts';
+import { serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
@@ -165,7 +166,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       deadlinesInterceptor(options.unaryTimeoutMs ?? 30_000),
       identityInterceptor({
         authenticator,
-        openServices: new Set([Health.typeName, EnrollmentService.typeName, ...reflectionServices]),
+        permissionOf,
         callerLimit: options.callerLimit ?? { perSecond: 20_000, burst: 40_000 },
         peerLimit: options.peerLimit ?? { perSecond: 50, burst: 200 },
         clock,

@@ -14,12 +14,6 @@ import {
   type ServerReflectionResponse,
 } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js';
 
-/** Names of the services that {@link serveReflection} serves. */
-export const reflectionServices: readonly string[] = [
-  ServerReflection.typeName,
-  'grpc.reflection.v1alpha.ServerReflection',
-];
-
 type Answer = ServerReflectionResponse['messageResponse'];
 
 /** grpc.reflection.v1, and v1alpha, which has the same messages and which older clients ask for. */

@@ -1,30 +1,32 @@
 import type { DescMethod } from '@bufbuild/protobuf';
-import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import type { Interceptor } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
+import type { Principal } from '../../domain/principal.ts';
 import { peerKey, principalKey } from '../call.ts';
+import { includesRole, type Permission } from '../permissions.ts';
 import { type RateLimit, TokenBuckets } from '../token_bucket.ts';
 
 /** Options of {@link identityInterceptor}. */
 export interface IdentityOptions {
   readonly authenticator: Authenticator;
-  /** Full names of the services that anybody may call. */
-  readonly openServices: ReadonlySet<string>;
+  /** What it takes to call a method: that of permissions.ts. Undefined: nobody may. */
+  readonly permissionOf: (method: DescMethod) => Permission | undefined;
   /** Of calls of one subject. */
   readonly callerLimit: RateLimit;
-  /** Of calls of open services, and of failures to say who is calling, from one address. */
+  /** Of calls of open methods, and of failures to say who is calling, from one address. */
   readonly peerLimit: RateLimit;
   readonly clock: { now(): number };
 }
 
-/** Turns a token into a principal, and lets nobody call more than their share. */
+/** Turns a token into a principal, and lets nobody call what is not theirs, or more than their share. */
 export function identityInterceptor(options: IdentityOptions): Interceptor {
   const callers = new TokenBuckets(options.callerLimit, options.clock);
   const peers = new TokenBuckets(options.peerLimit, options.clock);
   return (next) => async (request) => {
     const peer = request.contextValues.get(peerKey);
-    if (options.openServices.has(request.service.typeName)) {
+    const needed = options.permissionOf(request.method);
+    if (needed === 'open') {
       if (!peers.take(peer)) throw tooMany(options.peerLimit);
       return next(request);
     }
@@ -41,11 +43,7 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
       );
     }
     if (!callers.take(`${principal.project}/${principal.subject}`)) throw tooMany(options.callerLimit);
-    if (principal.role === 'reader' && !isRead(request.method)) {
-      throw new DeniedError(
-        `${principal.subject} has role reader in project ${principal.project}, which may only read`,
-      );
-    }
+    if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
     request.contextValues.set(principalKey, principal);
     return next(request);
   };
@@ -54,12 +52,13 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
 const tooMany = ({ perSecond }: RateLimit): ExhaustedError =>
   new ExhaustedError(`too many calls: ${perSecond} a second are allowed. Try again a little later`);
 
-/** Methods that say so in the contract, watches, and logs. */
-function isRead(method: DescMethod): boolean {
-  return (
-    method.idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS ||
-    (method.methodKind === 'server_streaming' && (method.name.startsWith('Watch') || method.name === 'Logs'))
-  );
+function denied(
+  { subject, project, role }: Principal,
+  { name }: DescMethod,
+  needed: Permission | undefined,
+): DeniedError {
+  if (!needed) return new DeniedError(`nobody may call ${name}: it is not in the table of permissions`);
+  return new DeniedError(`${subject} has role ${role} in project ${project}, and ${name} needs role ${needed}`);
 }
 
 /** The credentials in a request's headers. Undefined: none. */
