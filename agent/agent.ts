@@ -81,7 +81,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const store = await DesiredStore.open({ ...address, path: join(dataDir, 'state.bin'), clock, log, random });
 
   // The session is made from what reports through it.
-  const late: { session?: Session } = {};
+  const late: { session?: Session; workloads?: Workloads } = {};
   const session = () => {
     if (!late.session) throw new Error('the session does not exist yet');
     return late.session;
@@ -89,6 +89,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const reports = new Reporter({
     send: (report) => session().report(report),
     onRefused: (error) => session().refused(error),
+    unseen: () => late.workloads?.unseen ?? 0,
     clock,
     log,
     random,
@@ -109,6 +110,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     log,
     memoryFile: join(dataDir, 'memory.json'),
   });
+  late.workloads = workloads;
   await started(workloads, clock, log);
 
   const link = createLink({

@@ -54,6 +54,8 @@ export interface ClusterReports extends Reports {
 export interface Workloads {
   /** What every object looks like now: reported anew at the start of each session. */
   snapshot(): readonly ObjectReport[];
+  /** How many objects of those that this agent sees to were not looked at yet. Undefined: none. */
+  readonly unseen?: number;
   /** For a heartbeat: phase, conditions, info and usage. Never rejects: an engine that is away is a condition. */
   nodeStatus(): Promise<NodeStatus>;
   /** Calls back when `nodeStatus` has something to say that should not wait for the next heartbeat. Returns what ends that. */

@@ -20,7 +20,7 @@ const container = (uid: string, op = AssignmentOp.PUT) =>
     spec: { case: 'container', value: {} },
   });
 
-function bed(isThere: () => boolean) {
+function bed(isThere: () => boolean | Promise<boolean>) {
   const desired = new SettableDesired();
   const reports = new RecordedReports();
   const clock = new FakeClock();
@@ -95,6 +95,19 @@ test('without an engine that is said of every container, until there is one', as
   there = true;
   await b.clock.advance(10_000);
   t.deepEqual([...(b.made[0]?.running.keys() ?? [])], ['a', 'b']);
+});
+
+test('nothing is said of containers before it is known whether there is an engine', async (t) => {
+  const looked = Promise.withResolvers<boolean>();
+  const b = bed(() => looked.promise);
+  b.desired.assign(container('a'));
+  const led = b.side.lead(true);
+  t.deepEqual(b.side.snapshot(), []);
+  t.is(b.side.unseen, 1);
+  looked.resolve(false);
+  await led;
+  t.is(b.side.snapshot().length, 1);
+  t.is(b.side.unseen, 0);
 });
 
 test('a grave is closed when every engine has said that nothing is left on it', async (t) => {

@@ -45,6 +45,8 @@ export class ContainersSide {
   readonly #desired: DesiredPart;
   #leads = false;
   #loop: RunningWorkloads | undefined;
+  /** It was looked whether there is an engine, and there is none. */
+  #hasNone = false;
   #cancelLook: () => void = () => undefined;
   #unsubscribe: () => void = () => undefined;
   #changing: Promise<void> = Promise.resolve();
@@ -68,9 +70,14 @@ export class ContainersSide {
 
   snapshot(): readonly ObjectReport[] {
     if (!this.#leads) return [];
-    return this.#loop
-      ? this.#loop.snapshot()
-      : [...this.#desired.current.objects.values()].map((one) => this.#without(one));
+    if (this.#loop) return this.#loop.snapshot();
+    return this.#hasNone ? [...this.#desired.current.objects.values()].map((one) => this.#without(one)) : [];
+  }
+
+  /** How many containers were not looked at yet. */
+  get unseen(): number {
+    if (!this.#leads || this.#hasNone) return 0;
+    return this.#loop ? (this.#loop.unseen ?? 0) : this.#desired.current.objects.size;
   }
 
   /** Never rejects. */
@@ -78,6 +85,7 @@ export class ContainersSide {
     this.#cancelLook();
     this.#unsubscribe();
     if (!this.#leads) {
+      this.#hasNone = false;
       const loop = this.#loop;
       this.#loop = undefined;
       await loop?.stop();
@@ -89,12 +97,14 @@ export class ContainersSide {
       if (await docker.isThere()) {
         const loop = await docker.create(this.#desired);
         this.#loop = loop;
+        this.#hasNone = false;
         await loop.start();
         return;
       }
     } catch (error) {
       log.error({ error: (error as Error).message }, 'the Docker engine of this machine cannot be used');
     }
+    this.#hasNone = true;
     this.#unsubscribe = this.#desired.subscribe((uids) => this.#report(uids));
     this.#report([...this.#desired.current.objects.keys()]);
     this.#cancelLook = clock.after(lookMs, () => void this.lead(this.#leads));

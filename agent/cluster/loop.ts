@@ -4,6 +4,7 @@ import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers
 import type { Log } from '../log.ts';
 import type { Desired, Reports } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
+import { Unseen } from '../unseen.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
 import { countLeftovers, leftoversOf } from './leftovers.ts';
@@ -58,6 +59,7 @@ interface Attempt {
 export class ClusterLoop {
   readonly #options: LoopOptions;
   readonly #observed = new Observed();
+  readonly #unseen: Unseen;
   readonly #roster: Roster;
   readonly #reporting: Reporting;
   readonly #queue: KeyedQueue;
@@ -68,7 +70,8 @@ export class ClusterLoop {
     const { driver, desired, bayUid, log, term } = options;
     this.#options = options;
     this.#roster = new Roster(options);
-    this.#reporting = new Reporting({ ...options, observed: this.#observed });
+    this.#unseen = new Unseen(desired);
+    this.#reporting = new Reporting({ ...options, observed: this.#observed, unseen: this.#unseen });
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 32,
       work: (uid, aside) => this.#work(uid, aside),
@@ -97,6 +100,11 @@ export class ClusterLoop {
   /** What the cluster cannot be asked about, as in paths, and why. */
   get problems(): ReadonlyMap<string, ClusterError> {
     return this.#watches.problems;
+  }
+
+  /** How many objects were not looked at yet. */
+  get unseen(): number {
+    return this.#unseen.count;
   }
 
   /** Every object as it is now. */
@@ -142,7 +150,11 @@ export class ClusterLoop {
 
   #onState(kind: ClusterKind | undefined): void {
     this.#options.onState();
-    if (!kind || !this.#watches.isReady(kind)) return;
+    if (!kind) return;
+    if (!this.#watches.isReady(kind)) {
+      for (const uid of this.#unseen.uids()) this.#queue.add(uid);
+      return;
+    }
     for (const one of this.#roster.all()) {
       if (one.settled) continue;
       if (one.away) one.retryNow();
@@ -171,8 +183,10 @@ export class ClusterLoop {
       const wanted = this.#wantedOf(uid);
       one.want(wanted);
       if (wanted.kind === 'untouched' || !this.#isReady(wanted)) {
-        if (wanted.kind === 'untouched') this.#roster.untrack(one);
-        else {
+        if (wanted.kind === 'untouched') {
+          this.#roster.untrack(one);
+          this.#unseen.seen(uid);
+        } else {
           // It is looked at again once the cluster can be asked.
           one.unsettle();
           this.#reportAway(one, wanted);

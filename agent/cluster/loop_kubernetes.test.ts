@@ -8,7 +8,7 @@ import { ServicePhase, type ServiceStatus } from '../../proto/gen/baykeeper/v1/s
 import { ClusterBed } from '../../test/harness/cluster_bed.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
-import type { ClusterObject } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
 
 /** What becomes of objects beside kubectl and other writers. Nothing runs pods here: that is in pods_kubernetes.test.ts. */
 
@@ -297,6 +297,48 @@ test('two programs that want different things of a field are told of, and do not
   t.regex(status.message, /spec\.replicas \(the cluster has not noted by whom\)/);
   t.not(status.phase, ReplicationControllerPhase.FAILED);
   t.is((await get(controllerPath('fought'))).spec.replicas, 5);
+});
+
+/** A driver whose watches of pods first pass a gate. */
+const gated = (driver: ClusterDriver, gate: () => Promise<ClusterError | undefined>): ClusterDriver =>
+  new Proxy(driver, {
+    get: (target, property) => {
+      const value: unknown = Reflect.get(target, property, target);
+      if (property !== 'watch') return typeof value === 'function' ? value.bind(target) : value;
+      return async function* (...[type, options]: Parameters<ClusterDriver['watch']>) {
+        const error = type.kind === 'Pod' ? await gate() : undefined;
+        if (error) yield { type: 'down', error };
+        else yield* target.watch(type, options);
+      };
+    },
+  });
+
+test('who begins to lead has a word on every object before its silence confirms anything', async (t) => {
+  const gate: { current: Promise<ClusterError | undefined> } = { current: Promise.resolve(undefined) };
+  const bed = new ClusterBed(t, cluster, { wrap: (driver) => gated(driver, () => gate.current) });
+  const uid = bed.put('Pod', 'awaited', pod());
+  const front = bed.put('Service', 'awaited', service);
+  await bed.applied(uid);
+  await bed.applied(front);
+  t.is(bed.workloads.unseen, 0);
+
+  const opened = Promise.withResolvers<undefined>();
+  gate.current = opened.promise;
+  await bed.stop();
+  bed.reports.latest.clear();
+  await bed.restart();
+  await bed.applied(front);
+  t.is(bed.workloads.unseen, 1);
+  opened.resolve(undefined);
+  await bed.applied(uid);
+  t.is(bed.workloads.unseen, 0);
+
+  gate.current = Promise.resolve(new ClusterError('forbidden', 'pods is forbidden'));
+  await bed.stop();
+  bed.reports.latest.clear();
+  await bed.restart();
+  await bed.shows(uid, 'that it cannot be seen', ({ reason }) => reason === 'Forbidden');
+  await until('there is a word on everything', () => bed.leads && bed.workloads.unseen === 0);
 });
 
 test.serial('what the nodes use is told where the cluster measures it', async (t) => {

@@ -2,6 +2,7 @@ import type { ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
 import type { ClusterError } from '../drivers/cluster_driver.ts';
 import type { Desired, Reports } from '../ports.ts';
+import type { Unseen } from '../unseen.ts';
 import { type ObjectReportInput, objectReport, reportKey } from './object_report.ts';
 import type { Observed } from './observed.ts';
 import { isAt, placeOf, type Wanted } from './plan.ts';
@@ -12,6 +13,7 @@ export interface ReportingOptions {
   readonly desired: Pick<Desired, 'current'>;
   readonly reports: Reports;
   readonly observed: Observed;
+  readonly unseen: Unseen;
   readonly nodeName: string;
   /** Aborts when this agent has no word any more. */
   readonly term: AbortSignal;
@@ -33,9 +35,10 @@ export class Reporting {
   }
 
   report(one: Tracked, wanted: Wanted): void {
-    const { reports, term, clock } = this.#options;
+    const { reports, unseen, term, clock } = this.#options;
     const input = this.#inputOf(one, wanted);
     if (!input || term.aborted) return;
+    unseen.seen(one.uid);
     one.reportedGeneration = input.object.assignment.generation;
     const key = reportKey(input);
     if (key === one.reported) return;

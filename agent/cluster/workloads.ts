@@ -135,6 +135,11 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
     return term ? [...term.loop.snapshot(), ...this.#containers.snapshot()] : [];
   }
 
+  get unseen(): number {
+    const term = this.leads ? this.#term : undefined;
+    return term ? term.loop.unseen + this.#containers.unseen : 0;
+  }
+
   nodes(): readonly NodeReport[] | undefined {
     return this.leads ? this.#term?.nodes.all() : undefined;
   }

@@ -194,6 +194,36 @@ test('what is asked for runs, and its status says what, where and since when', a
   t.is(b.workloads.snapshot().length, 1);
 });
 
+test('after a restart the word on an object is awaited until it was looked at', async (t) => {
+  const b = await bench(t);
+  b.desired.put('web');
+  await until(t, 'running', () => running(b, 'web'));
+  t.is(b.workloads.unseen, 0);
+  const inspect = b.engine.inspect.bind(b.engine);
+  const asked = Promise.withResolvers<void>();
+  b.engine.inspect = async (name) => {
+    await asked.promise;
+    return await inspect(name);
+  };
+  const next = await b.restarted();
+  t.is(next.workloads.unseen, 1);
+  asked.resolve();
+  await until(t, 'looked at', () => next.workloads.unseen === 0);
+  t.true(running(next, 'web'));
+  next.desired.put('other');
+  t.is(next.workloads.unseen, 0, 'what is new is not known as anything else yet');
+});
+
+test('after a restart beside an engine that is away, that is the word on every object', async (t) => {
+  const b = await bench(t);
+  b.desired.put('web');
+  await until(t, 'running', () => running(b, 'web'));
+  b.engine.down = true;
+  const next = await b.restarted();
+  await until(t, 'a word on it', () => next.workloads.unseen === 0);
+  t.is(next.status('web')?.reason, 'EngineUnavailable');
+});
+
 test('nothing is said twice', async (t) => {
   const b = await bench(t);
   b.desired.put('web');

@@ -7,6 +7,7 @@ import { type HealthThresholds, NodeHealth } from '../health.ts';
 import type { Log } from '../log.ts';
 import type { Desired, Reports, Workloads } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
+import { Unseen } from '../unseen.ts';
 import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
 import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
@@ -65,6 +66,7 @@ class Loop implements RunningWorkloads {
   readonly #options: WorkloadsOptions;
   readonly #owner: Owner;
   readonly #tracked = new Map<string, Tracked>();
+  readonly #unseen: Unseen;
   readonly #queue: KeyedQueue;
   readonly #watch: EngineWatch;
   readonly #health: NodeHealth;
@@ -81,6 +83,7 @@ class Loop implements RunningWorkloads {
     const { driver, clock, log, random, bayUid, nodeUid } = options;
     this.#options = options;
     this.#owner = { bayUid, nodeUid };
+    this.#unseen = new Unseen(options.desired);
     this.#health = new NodeHealth({ clock, thresholds: options.thresholds });
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 8,
@@ -99,6 +102,8 @@ class Loop implements RunningWorkloads {
       },
       onDown: () => {
         this.#tellNode();
+        // Of what there is a word on already that word is kept.
+        for (const uid of this.#unseen.uids()) this.#queue.add(uid);
         this.#firstLook();
       },
       onEvent: (event) => this.#onEvent(event),
@@ -147,6 +152,10 @@ class Loop implements RunningWorkloads {
 
   snapshot(): readonly ObjectReport[] {
     return [...this.#tracked.values()].flatMap(({ report }) => (report ? [report] : []));
+  }
+
+  get unseen(): number {
+    return this.#unseen.count;
   }
 
   async nodeStatus(): Promise<NodeStatus> {
@@ -381,6 +390,7 @@ class Loop implements RunningWorkloads {
   }
 
   #put(one: Tracked, report: ObjectReport): void {
+    this.#unseen.seen(one.uid);
     if (one.report && sameReport(one.report, report)) return;
     one.report = report;
     this.#options.reports.put(report);
@@ -397,6 +407,7 @@ class Loop implements RunningWorkloads {
 
   #untrack(one: Tracked): void {
     one.callOff();
+    this.#unseen.seen(one.uid);
     // While something is added for it, it comes back by itself.
     if (this.#tracked.get(one.uid) === one) this.#tracked.delete(one.uid);
   }

@@ -18,7 +18,7 @@ const word = (uid: string, message = ''): ObjectReport =>
 const ok = create(ReportReplySchema);
 const refusal = (reason: ErrorReason) => create(ReportReplySchema, { error: { reason, message: 'no' } });
 
-function bed(answer: (report: Report) => Promise<ReportReply> | ReportReply = () => ok) {
+function bed(answer: (report: Report) => Promise<ReportReply> | ReportReply = () => ok, unseen = () => 0) {
   const clock = new FakeClock();
   const sent: Report[] = [];
   const refused: BusError[] = [];
@@ -31,6 +31,7 @@ function bed(answer: (report: Report) => Promise<ReportReply> | ReportReply = ()
     clock,
     log: silentLog,
     random: () => 0.5,
+    unseen,
   });
   return { clock, sent, refused, reporter };
 }
@@ -151,6 +152,10 @@ test('objects that are unknown by now are dropped; batches are bounded in number
     sent.map((r) => r.objects.length),
     [256, 256, 256, 232],
   );
+  t.deepEqual(
+    sent.map((r) => r.pending),
+    [744, 488, 232, 0],
+  );
   reporter.open(
     2n,
     Array.from({ length: 10 }, (_, i) => word(`d-${i}`, 'x'.repeat(100_000))),
@@ -161,6 +166,23 @@ test('objects that are unknown by now are dropped; batches are bounded in number
     sent.slice(4).map((r) => r.objects.length),
     [5, 5],
   );
+  t.is(reporter.pending, 0);
+});
+
+test('what was not looked at yet counts as pending', async (t) => {
+  let unseen = 2;
+  const { clock, sent, reporter } = bed(
+    () => ok,
+    () => unseen,
+  );
+  reporter.open(1n, [word('a')]);
+  await clock.advance(10);
+  t.is(sent[0]?.pending, 2);
+  t.is(reporter.pending, 2);
+  unseen = 0;
+  reporter.put(word('b'));
+  await clock.advance(10);
+  t.is(sent[1]?.pending, 0);
   t.is(reporter.pending, 0);
 });
 

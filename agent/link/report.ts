@@ -27,6 +27,8 @@ export interface ReporterOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly random?: () => number;
+  /** How many objects were not looked at yet, so that there is no word on them. Default: none. */
+  readonly unseen?: () => number;
   /** Most objects in a Report. Default 256. */
   readonly maxObjects?: number;
   /** Most bytes in a Report. Default 512 KiB. */
@@ -64,9 +66,9 @@ export class Reporter implements ClusterReports {
     this.#backoff = new Backoff({ baseMs: 500, maxMs: 15_000, random: options.random });
   }
 
-  /** How many objects (and nodes) have a word that is not acknowledged. */
+  /** How many objects (and nodes) have a word that is not acknowledged, or none yet. */
   get pending(): number {
-    return this.#pending.size;
+    return this.#pending.size + (this.#options.unseen?.() ?? 0);
   }
 
   put(report: ObjectReport): void {
@@ -145,6 +147,7 @@ export class Reporter implements ClusterReports {
         sequence: this.#sequence,
         objects: words.filter((word) => !isNode(word)),
         nodes: words.filter(isNode),
+        pending: this.pending - words.length,
         ...(names && !this.#single ? { allNodes: { names: [...names] } } : {}),
       };
       const reply = await send(create(ReportSchema, report));

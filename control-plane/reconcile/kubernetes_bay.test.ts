@@ -193,6 +193,19 @@ test('the bay is as fresh as the word of its leader', async (t) => {
   t.falsy(liveness.node(bayUid)?.fresh, 'nobody leads');
 });
 
+test('a report with others still to come confirms nobody', async (t) => {
+  const f = await fixture(t);
+  const { liveness } = f.reconciler;
+  const a = await f.agent(masterA, true);
+  await putPod(f);
+  await a.report([], { pending: 1 });
+  t.falsy(liveness.node(masterA)?.fresh);
+  t.falsy(liveness.node(bayUid)?.fresh, 'the pod is among what is still to come');
+  await a.report([running('10.0.0.1')]);
+  t.true(liveness.node(masterA)?.fresh);
+  t.true(liveness.node(bayUid)?.fresh);
+});
+
 test('nodes of the cluster come, change and go as the leader says', async (t) => {
   const f = await fixture(t);
   const a = await f.agent(masterA, true);

@@ -77,7 +77,8 @@ export class Reporting {
       },
     });
     this.#remember(unchanged, { epoch: Number(report.epoch), sequence: Number(report.sequence) });
-    this.#options.liveness.confirm(address.nodeUid);
+    // With others still to come, silence about an object does not mean that it has not changed.
+    if (report.pending === 0) this.#options.liveness.confirm(address.nodeUid);
     return create(ReportReplySchema, { unknownUids });
   }
 

@@ -128,7 +128,7 @@ export class ScriptedAgent {
 
   async report(
     objects: MessageInitShape<typeof ReportSchema>['objects'],
-    more: Pick<MessageInitShape<typeof ReportSchema>, 'epoch' | 'sequence' | 'nodes' | 'allNodes'> = {},
+    more: Pick<MessageInitShape<typeof ReportSchema>, 'epoch' | 'sequence' | 'nodes' | 'allNodes' | 'pending'> = {},
   ): Promise<ReportReply> {
     this.#sequence += 1n;
     return this.#request(

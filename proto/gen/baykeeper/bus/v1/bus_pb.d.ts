@@ -464,7 +464,8 @@ export declare type Heartbeat = Message<"baykeeper.bus.v1.Heartbeat"> & {
   digest: Uint8Array;
 
   /**
-   * Reports that are not acknowledged yet. While there are any, silence about an object does not confirm its status.
+   * Objects and nodes with a word that is not acknowledged yet, or that were not looked at yet. While there are any, silence about an object
+   * does not confirm its status.
    *
    * @generated from field: uint32 reports_pending = 5;
    */
@@ -525,6 +526,14 @@ export declare type Report = Message<"baykeeper.bus.v1.Report"> & {
    * @generated from field: baykeeper.bus.v1.NodeNames all_nodes = 5;
    */
   allNodes?: NodeNames | undefined;
+
+  /**
+   * Objects and nodes with a word that did not fit in here, or that were not looked at yet. While there are any, silence about an object
+   * does not confirm its status.
+   *
+   * @generated from field: uint32 pending = 6;
+   */
+  pending: number;
 };
 
 /**
