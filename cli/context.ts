@@ -223,7 +223,8 @@ async function readMapping(path: string): Promise<Record<string, unknown> | unde
   const { parse } = await import('yaml');
   let root: unknown;
   try {
-    root = parse(text, { maxAliasCount: 0 }) ?? {};
+    // Its warnings would quote the line, and with it perhaps a token.
+    root = parse(text, { maxAliasCount: 0, stringKeys: true, logLevel: 'error' }) ?? {};
   } catch (cause) {
     throw new CliError(`${path} is not YAML: ${reasonOf(cause).split('\n')[0]}`, undefined, { cause });
   }
