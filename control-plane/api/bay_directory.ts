@@ -68,7 +68,8 @@ export function checkTaking({ name, deleting }: Pick<BayRef, 'name' | 'deleting'
   if (deleting) throw new PreconditionError(`bay "${name}" is being deleted, and takes nothing new`);
 }
 
-const keyOf = (project: string, name: string): string => `${project}/${name}`;
+/** A name that was asked for may have anything in it; no project has a NUL. */
+const keyOf = (project: string, name: string): string => `${project}\0${name}`;
 const missing = (name: string): NotFoundError => new NotFoundError(`there is no bay "${name}"`);
 
 function refOf(stored: StoredObject): BayRef {

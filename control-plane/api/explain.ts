@@ -33,11 +33,12 @@ const kindOf: Readonly<Partial<Record<Kind, KindName>>> = {
 /** What runs the object, as the chain names it. */
 async function engineOf(
   { objects }: ExplainOptions,
-  principal: Principal,
+  { subject, role }: Principal,
   kind: KindName,
+  project: string,
   bayName: string,
 ): Promise<string> {
-  const bay = await objects.bayOf(principal, kind, bayName);
+  const bay = await objects.bayOf({ subject, role, project }, kind, bayName);
   return bay?.engine === ContainerEngine.KUBERNETES && kind !== 'Container' ? 'kubernetes' : 'docker';
 }
 
@@ -57,16 +58,18 @@ export function explainMethods(options: ExplainOptions): ServiceImpl<typeof Expl
           return explainBay(objects.present(kind, stored));
         case 'Node':
           return explainNode(objects.present(kind, stored));
-        default:
+        default: {
+          const object = decode(kind, stored);
           return explainAssigned({
             kind,
-            object: decode(kind, stored),
+            object,
             nodeUid: stored.nodeUid,
             live: stored.nodeUid ? liveness.node(stored.nodeUid) : undefined,
             publishTimeMs: publications.publishTimeMs(stored.uid, stored.generation),
             brokerConnected: bus.connected,
-            engine: await engineOf(options, principal, kind, request.bay),
+            engine: await engineOf(options, principal, kind, stored.project, object.metadata?.bay ?? ''),
           });
+        }
       }
     },
   };

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import type { ServiceImpl } from '@connectrpc/connect';
 import type { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
-import { NotFoundError } from '../domain/errors.ts';
+import { InvalidError, NotFoundError } from '../domain/errors.ts';
 import {
   decodeJoinToken,
   encodeJoinToken,
@@ -12,6 +12,7 @@ import {
   joinTokenMessage,
 } from '../domain/join_token.ts';
 import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf } from '../domain/page.ts';
+import { projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayDirectory } from './bay_directory.ts';
 import { principalOf } from './call.ts';
@@ -64,7 +65,11 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
     },
 
     async listJoinTokens(request, context) {
-      const { project } = principalOf(context);
+      const principal = principalOf(context);
+      const { project } = principal;
+      if (request.bay && principal.everyProject) {
+        throw new InvalidError('bay', 'cannot be given: several projects may have a bay of this name');
+      }
       const bay = request.bay ? await bays.find(project, request.bay) : undefined;
       const bayUid = bay?.uid ?? '';
       const query = { kind: joinTokenKind, project, bayUid, namespace: '', filter: '', orderBy: 'create_time' };
@@ -75,7 +80,7 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
       for (;;) {
         const page = await store.list({
           kind: joinTokenKind,
-          project,
+          project: projectOf(principal),
           orderBy: 'createTime',
           descending: false,
           after,

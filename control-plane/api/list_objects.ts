@@ -4,7 +4,7 @@ import { compileFilter, type Filter } from '../domain/filter.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf, parseOrderBy } from '../domain/page.ts';
 import { present, type Surroundings } from '../domain/present.ts';
-import type { Principal } from '../domain/principal.ts';
+import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
 
@@ -61,7 +61,7 @@ export async function listObjects<K extends KindName>(
   for (;;) {
     const page = await store.list({
       kind,
-      project: principal.project,
+      project: projectOf(principal),
       bayUid: bay?.uid,
       namespace: namespace || undefined,
       ...order,

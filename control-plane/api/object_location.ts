@@ -2,7 +2,7 @@ import { defaultNamespace } from '../domain/defaults.ts';
 import { AlreadyExistsError, NotFoundError } from '../domain/errors.ts';
 import { type KindName, kinds } from '../domain/kinds.ts';
 import { describe, metadataOf, type ObjectMessage } from '../domain/object.ts';
-import type { Principal } from '../domain/principal.ts';
+import { mayUse, type Principal } from '../domain/principal.ts';
 import type { ObjectKey, StoredObject } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
 
@@ -23,9 +23,10 @@ export interface Located {
   readonly bay: BayRef | undefined;
 }
 
-/** Whether it is an object of the caller's, of this kind, and in the bay that was named. */
+/** Whether it is an object of the caller's, of this kind, and in the bay that was named; where every project is asked, none is. */
 export function isAt(stored: StoredObject, principal: Principal, kind: KindName, bay: BayRef | undefined): boolean {
-  return stored.kind === kind && stored.project === principal.project && stored.bayUid === (bay?.uid ?? '');
+  if (stored.kind !== kind || !mayUse(principal, stored.project)) return false;
+  return principal.everyProject === true || stored.bayUid === (bay?.uid ?? '');
 }
 
 /** That there is no such object. */

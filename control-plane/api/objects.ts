@@ -281,15 +281,20 @@ export class Objects {
     const bay = await this.bayOf(principal, kind, ref.bay, dryRun);
     if (ref.uid && ref.name) throw new InvalidError('uid', 'and name cannot both be given');
     if (ref.uid) return { bay, key: { uid: ref.uid } };
+    if (principal.everyProject) throw new InvalidError('uid', 'is required: several projects may have the same name');
     if (!ref.name) throw new InvalidError('name', 'or uid is required');
     const namespace = kinds[kind].scope === 'namespace' ? ref.namespace || defaultNamespace : '';
     return { bay, key: { kind, project: principal.project, bayUid: bay?.uid ?? '', namespace, name: ref.name } };
   }
 
-  /** The bay that a request names; undefined for kinds that are not in one. */
+  /** The bay that a request names; undefined for kinds that are not in one, and where every project is asked. */
   async bayOf(principal: Principal, kind: KindName, name: string, dryRun?: DryRun): Promise<BayRef | undefined> {
     if (kinds[kind].scope === 'project') {
       if (name) throw new InvalidError(fieldOf(kind, 'metadata.bay'), `a ${kinds[kind].singular} is in no bay`);
+      return undefined;
+    }
+    if (principal.everyProject) {
+      if (name) throw new InvalidError('bay', 'cannot be given: several projects may have a bay of this name');
       return undefined;
     }
     if (!name) throw new InvalidError('bay', 'is required: the name of the bay');

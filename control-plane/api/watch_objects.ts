@@ -2,7 +2,7 @@ import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { compileFilter, type Filter } from '../domain/filter.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { present, type Surroundings } from '../domain/present.ts';
-import type { Principal } from '../domain/principal.ts';
+import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Liveness } from '../reconcile/port.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
@@ -12,7 +12,7 @@ import type { NodeDirectory } from './node_directory.ts';
 export type OpenWatch = (options: {
   readonly store: Store;
   readonly kind: string;
-  readonly project: string;
+  readonly project?: string;
   readonly bayUid?: string;
   readonly namespace?: string;
   readonly name?: string;
@@ -66,7 +66,7 @@ export async function* watchObjects<K extends KindName>(
 ): AsyncGenerator<WatchEvent<Kinds[K]>> {
   const { store } = options;
   const namespace = kinds[kind].scope === 'namespace' ? request.namespace : '';
-  const scope = { kind, project: principal.project, bayUid: bay?.uid, namespace, name: request.name };
+  const scope = { kind, project: projectOf(principal), bayUid: bay?.uid, namespace, name: request.name };
   const view = new View(kind, options.around, compileFilter(kind, request.filter), Number(request.sinceRevision));
   const ended = new AbortController();
   const touches = new Touches(kind, options);
@@ -74,7 +74,7 @@ export async function* watchObjects<K extends KindName>(
     .openWatch({
       store,
       kind,
-      project: principal.project,
+      project: scope.project,
       bayUid: bay?.uid,
       namespace: namespace || undefined,
       name: request.name || undefined,
@@ -113,7 +113,8 @@ export async function* watchObjects<K extends KindName>(
 
 interface Scope {
   readonly kind: string;
-  readonly project: string;
+  /** Undefined: every project. */
+  readonly project: string | undefined;
   readonly bayUid: string | undefined;
   readonly namespace: string;
   readonly name: string;
@@ -122,7 +123,7 @@ interface Scope {
 function inScope(stored: StoredObject, scope: Scope): boolean {
   return (
     stored.kind === scope.kind &&
-    stored.project === scope.project &&
+    (scope.project === undefined || stored.project === scope.project) &&
     (scope.bayUid === undefined || stored.bayUid === scope.bayUid) &&
     (scope.namespace === '' || stored.namespace === scope.namespace) &&
     (scope.name === '' || stored.name === scope.name)

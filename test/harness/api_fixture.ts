@@ -35,6 +35,7 @@ export const principals: Readonly<Record<string, Principal>> = {
   'red-token': { subject: 'rose', project: 'red', role: 'member' },
   'blue-token': { subject: 'bert', project: 'blue', role: 'member' },
   'red-reader-token': { subject: 'rita', project: 'red', role: 'reader' },
+  'admin-token': { subject: 'ada', project: 'ops', role: 'admin' },
 };
 
 const authenticator: Authenticator = {
@@ -106,6 +107,8 @@ export interface ApiFixture extends AsyncDisposable {
   transport(options?: {
     protocol?: 'connect' | 'grpc' | 'grpc-web';
     token?: string;
+    /** Which project an admin means; `-`: all. */
+    project?: string;
     httpVersion?: '1.1' | '2';
   }): Transport;
   /** Puts a node into a bay, as enrolment would. */
@@ -188,9 +191,10 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     registry,
     placement,
     bus,
-    transport({ protocol = 'connect', token = 'red-token', httpVersion = '2' } = {}) {
+    transport({ protocol = 'connect', token = 'red-token', project = '', httpVersion = '2' } = {}) {
       const authorize: Interceptor = (next) => (request) => {
         if (token) request.header.set('authorization', `Bearer ${token}`);
+        if (project) request.header.set('x-baykeeper-project', project);
         return next(request);
       };
       const common = { baseUrl: server.url, interceptors: [authorize] };

@@ -2,7 +2,7 @@ import type { DescMethod } from '@bufbuild/protobuf';
 import type { Interceptor } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
-import type { Principal } from '../../domain/principal.ts';
+import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
 import { peerKey, principalKey } from '../call.ts';
 import { includesRole, type Permission } from '../permissions.ts';
 import { type RateLimit, TokenBuckets } from '../token_bucket.ts';
@@ -44,7 +44,9 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     }
     if (!callers.take(`${principal.project}/${principal.subject}`)) throw tooMany(options.callerLimit);
     if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
-    request.contextValues.set(principalKey, principal);
+    const project = request.header.get(projectHeader);
+    const caller = project === null ? principal : inProject(principal, project, needed === 'reader');
+    request.contextValues.set(principalKey, caller);
     return next(request);
   };
 }

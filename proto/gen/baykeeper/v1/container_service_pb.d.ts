@@ -64,7 +64,7 @@ export declare const CreateContainerResponseSchema: GenMessage<CreateContainerRe
  */
 export declare type GetContainerRequest = Message<"baykeeper.v1.GetContainerRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -117,7 +117,7 @@ export declare const GetContainerResponseSchema: GenMessage<GetContainerResponse
  */
 export declare type ListContainersRequest = Message<"baykeeper.v1.ListContainersRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -340,7 +340,7 @@ export declare const DeleteContainerResponseSchema: GenMessage<DeleteContainerRe
  */
 export declare type WatchContainersRequest = Message<"baykeeper.v1.WatchContainersRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

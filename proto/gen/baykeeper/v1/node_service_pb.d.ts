@@ -64,7 +64,7 @@ export declare const CreateNodeResponseSchema: GenMessage<CreateNodeResponse>;
  */
 export declare type GetNodeRequest = Message<"baykeeper.v1.GetNodeRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -110,7 +110,7 @@ export declare const GetNodeResponseSchema: GenMessage<GetNodeResponse>;
  */
 export declare type ListNodesRequest = Message<"baykeeper.v1.ListNodesRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -319,7 +319,7 @@ export declare const DeleteNodeResponseSchema: GenMessage<DeleteNodeResponse>;
  */
 export declare type WatchNodesRequest = Message<"baykeeper.v1.WatchNodesRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

@@ -65,7 +65,7 @@ export declare const CreatePodResponseSchema: GenMessage<CreatePodResponse>;
  */
 export declare type GetPodRequest = Message<"baykeeper.v1.GetPodRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -118,7 +118,7 @@ export declare const GetPodResponseSchema: GenMessage<GetPodResponse>;
  */
 export declare type ListPodsRequest = Message<"baykeeper.v1.ListPodsRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -341,7 +341,7 @@ export declare const DeletePodResponseSchema: GenMessage<DeletePodResponse>;
  */
 export declare type WatchPodsRequest = Message<"baykeeper.v1.WatchPodsRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

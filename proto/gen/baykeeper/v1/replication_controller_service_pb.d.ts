@@ -64,7 +64,7 @@ export declare const CreateReplicationControllerResponseSchema: GenMessage<Creat
  */
 export declare type GetReplicationControllerRequest = Message<"baykeeper.v1.GetReplicationControllerRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -117,7 +117,7 @@ export declare const GetReplicationControllerResponseSchema: GenMessage<GetRepli
  */
 export declare type ListReplicationControllersRequest = Message<"baykeeper.v1.ListReplicationControllersRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -340,7 +340,7 @@ export declare const DeleteReplicationControllerResponseSchema: GenMessage<Delet
  */
 export declare type WatchReplicationControllersRequest = Message<"baykeeper.v1.WatchReplicationControllersRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

@@ -64,7 +64,7 @@ export declare const CreateServiceResponseSchema: GenMessage<CreateServiceRespon
  */
 export declare type GetServiceRequest = Message<"baykeeper.v1.GetServiceRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -117,7 +117,7 @@ export declare const GetServiceResponseSchema: GenMessage<GetServiceResponse>;
  */
 export declare type ListServicesRequest = Message<"baykeeper.v1.ListServicesRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
@@ -340,7 +340,7 @@ export declare const DeleteServiceResponseSchema: GenMessage<DeleteServiceRespon
  */
 export declare type WatchServicesRequest = Message<"baykeeper.v1.WatchServicesRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

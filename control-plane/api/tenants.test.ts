@@ -1,0 +1,142 @@
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import test, { type ExecutionContext } from 'ava';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
+import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
+import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
+
+async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
+  const error = ConnectError.from(await t.throwsAsync(call));
+  t.is(Code[error.code], Code[code], error.message);
+  if (message) t.regex(error.rawMessage, message);
+}
+
+function clientsOf(api: ApiFixture, token: string, project = '') {
+  const transport = api.transport({ token, project });
+  return {
+    bays: createClient(BayService, transport),
+    containers: createClient(ContainerService, transport),
+    explain: createClient(ExplainService, transport),
+    tokens: createClient(JoinTokenService, transport),
+    system: createClient(SystemService, transport),
+  };
+}
+type Clients = ReturnType<typeof clientsOf>;
+
+/** Two tenants with objects of the same names. */
+async function twoTenants(t: ExecutionContext) {
+  const api = await startApi();
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const fill = async ({ bays, containers, tokens }: Clients, image: string) => {
+    const { bay } = await bays.createBay({ bay: { metadata: { name: 'local' } } });
+    const { container } = await containers.createContainer({
+      container: { metadata: { bay: 'local', name: 'web' }, spec: { image } },
+    });
+    await tokens.createJoinToken({ bay: 'local' });
+    return { bayUid: bay?.metadata?.uid ?? '', uid: container?.metadata?.uid ?? '' };
+  };
+  const red = clientsOf(api, 'red-token');
+  const blue = clientsOf(api, 'blue-token');
+  return { api, red, blue, inRed: await fill(red, 'red:1'), inBlue: await fill(blue, 'blue:1') };
+}
+
+const ref = { bay: 'local', name: 'web' };
+
+test('an admin works in the project that the call names', async (t) => {
+  const { api } = await twoTenants(t);
+  const inRed = clientsOf(api, 'admin-token', 'red');
+  const inBlue = clientsOf(api, 'admin-token', 'blue');
+  t.is((await inRed.containers.getContainer(ref)).container?.spec?.image, 'red:1');
+  t.is((await inBlue.containers.getContainer(ref)).container?.spec?.image, 'blue:1');
+  t.deepEqual((await clientsOf(api, 'admin-token').bays.listBays({})).bays, []);
+  await inBlue.containers.deleteContainer({ ...ref, force: true });
+  await refused(t, inBlue.containers.getContainer(ref), Code.NotFound);
+  const me = await inRed.system.whoAmI({});
+  t.like(me, { subject: 'ada', project: 'red', role: 'admin' });
+});
+
+test('an admin sees every project at once, each object once, and names one by its uid', async (t) => {
+  const { api, inRed, inBlue } = await twoTenants(t);
+  const all = clientsOf(api, 'admin-token', '-');
+  const projects = (objects: readonly { metadata?: { project: string } }[]) =>
+    objects.map(({ metadata }) => metadata?.project).sort();
+  t.deepEqual(projects((await all.bays.listBays({})).bays), ['blue', 'red']);
+  t.deepEqual(projects((await all.containers.listContainers({})).containers), ['blue', 'red']);
+  t.deepEqual((await all.tokens.listJoinTokens({})).joinTokens.map(({ project }) => project).sort(), ['blue', 'red']);
+  const pages: string[] = [];
+  for (let pageToken = ''; ; ) {
+    const page = await all.containers.listContainers({ pageSize: 1, pageToken });
+    pages.push(...page.containers.map(({ metadata }) => metadata?.uid ?? ''));
+    pageToken = page.nextPageToken;
+    if (!pageToken) break;
+  }
+  t.deepEqual(pages.sort(), [inRed.uid, inBlue.uid].sort());
+  t.is((await all.containers.getContainer({ uid: inBlue.uid })).container?.spec?.image, 'blue:1');
+  t.is((await all.explain.why({ kind: Kind.CONTAINER, uid: inRed.uid })).uid, inRed.uid);
+
+  const watched: (string | undefined)[] = [];
+  for await (const { type, container } of all.containers.watchContainers({})) {
+    if (type === WatchEventType.SYNCED) break;
+    watched.push(container?.metadata?.project);
+  }
+  t.deepEqual(watched.sort(), ['blue', 'red']);
+
+  await refused(t, all.containers.getContainer({ name: 'web' }), Code.InvalidArgument, /^uid: is required/);
+  await refused(t, all.containers.getContainer(ref), Code.InvalidArgument, /^bay: cannot be given/);
+  await refused(t, all.containers.listContainers({ bay: 'local' }), Code.InvalidArgument, /^bay: cannot be given/);
+  await refused(t, all.tokens.listJoinTokens({ bay: 'local' }), Code.InvalidArgument, /^bay: cannot be given/);
+  await refused(
+    t,
+    all.containers.deleteContainer({ bay: 'local', uid: inRed.uid }),
+    Code.InvalidArgument,
+    /x-baykeeper-project: names one project/,
+  );
+});
+
+test('a project that cannot be is named as such', async (t) => {
+  const { api } = await twoTenants(t);
+  for (const project of ['a/b', 'x'.repeat(64), '..', '-a']) {
+    await refused(
+      t,
+      clientsOf(api, 'admin-token', project).bays.listBays({}),
+      Code.InvalidArgument,
+      /x-baykeeper-project/,
+    );
+  }
+});
+
+test('members and readers have their own project only, whether there is the other or not', async (t) => {
+  const { api } = await twoTenants(t);
+  for (const token of ['red-token', 'red-reader-token']) {
+    t.is((await clientsOf(api, token, 'red').bays.listBays({})).bays.length, 1);
+    const messages = new Set<string>();
+    for (const project of ['blue', 'nowhere', '-', 'a/b']) {
+      const error = await t.throwsAsync(clientsOf(api, token, project).bays.listBays({}), { instanceOf: ConnectError });
+      t.is(error.code, Code.PermissionDenied);
+      messages.add(error.rawMessage);
+    }
+    t.is(messages.size, 1);
+  }
+});
+
+test('a list without a bay is for those who ask every project', async (t) => {
+  const { red } = await twoTenants(t);
+  await refused(t, red.containers.listContainers({}), Code.InvalidArgument, /^bay: is required/);
+  await refused(t, red.containers.getContainer({ name: 'web' }), Code.InvalidArgument, /^bay: is required/);
+});
+
+test('no name of a bay leads into a project whose name it continues', async (t) => {
+  const principals: Record<string, { subject: string; project: string; role: 'member' }> = {
+    one: { subject: 'one', project: 'a/b', role: 'member' },
+    two: { subject: 'two', project: 'a', role: 'member' },
+  };
+  const api = await startApi({ api: { authenticator: { authenticate: ({ token }) => principals[token] } } });
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const one = clientsOf(api, 'one');
+  await one.bays.createBay({ bay: { metadata: { name: 'c' } } });
+  t.deepEqual((await one.containers.listContainers({ bay: 'c' })).containers, []);
+  await refused(t, clientsOf(api, 'two').containers.listContainers({ bay: 'b/c' }), Code.NotFound);
+});
