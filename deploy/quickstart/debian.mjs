@@ -1,4 +1,4 @@
-import { existsSync, readdirSync } from 'node:fs';
+import { chmodSync, existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import process from 'node:process';
 import { findProgram, Interrupted, run, SetupError, step, succeeds, systemEnvironment } from './process.mjs';
 
@@ -30,6 +30,19 @@ const needs = {
       const { KUBEBUILDER_ASSETS: assets } = process.env;
       return Boolean((findProgram('etcd') || (assets && existsSync(`${assets}/etcd`))) && findProgram('openssl'));
     },
+  },
+  // The libraries and bare programs alone: the packages `keystone` and `mariadb-server` would make users, databases and services.
+  keystone: {
+    packages: [
+      ...['python3-keystone', 'uwsgi-core', 'uwsgi-plugin-python3', 'mariadb-server-core', 'mariadb-client-core'],
+      ...['memcached', 'python3-memcache', 'python3-pymysql'],
+    ],
+    present: () =>
+      ['keystone-manage', 'mariadbd', 'mariadb-install-db', 'mariadb', 'memcached'].every((name) =>
+        findProgram(name),
+      ) &&
+      ['keystone', 'memcache.py', 'pymysql'].every((name) => existsSync(`/usr/lib/python3/dist-packages/${name}`)) &&
+      Boolean(findProgram('uwsgi-core') && existsSync('/usr/lib/uwsgi/plugins/python3_plugin.so')),
   },
   kubernetesBuild: {
     packages: ['golang-go', 'golang-github-modern-go-reflect2-dev', 'make', 'rsync', 'jq', 'git'],
@@ -73,9 +86,13 @@ export async function installDebianPackages(packages, { say, logFile }) {
     'nats-server': 'nats-server',
     'docker-registry': 'docker-registry',
     'etcd-server': 'etcd',
-  })
-    .filter(([name]) => packages.includes(name))
-    .map(([, service]) => service);
+    memcached: 'memcached',
+  });
+  // One that is installed already is the user's, and stays as it is.
+  const fresh = [];
+  for (const [name, service] of services) {
+    if (packages.includes(name) && !(await succeeds('dpkg', ['-s', name]))) fresh.push(service);
+  }
   await step(say, `Installing ${list} from Debian`, async () => {
     const env = systemEnvironment({
       DEBIAN_FRONTEND: 'noninteractive',
@@ -96,16 +113,38 @@ export async function installDebianPackages(packages, { say, logFile }) {
     await run(apt, [...options, 'update'], { logFile, env, failure: 'apt-get update failed' }).catch((error) => {
       if (error instanceof Interrupted || !aptListsExist()) throw error;
     });
-    await run(apt, [...options, 'install', '-y', '--no-install-recommends', ...packages], {
-      logFile,
-      env,
-      failure: `Debian could not install ${list}`,
-      whole: true,
-    });
-    // Debian's packages start servers of their own, open to every address and without any rule. Only the programs are wanted here.
-    if (services.length > 0 && existsSync('/run/systemd/system'))
-      await succeeds('systemctl', ['disable', '--now', ...services]);
+    const install = () =>
+      run(apt, [...options, 'install', '-y', '--no-install-recommends', ...packages], {
+        logFile,
+        env,
+        failure: `Debian could not install ${list}`,
+        whole: true,
+      });
+    await (fresh.length > 0 ? withoutStartingServices(install) : install());
+    if (fresh.length > 0 && existsSync('/run/systemd/system'))
+      await succeeds('systemctl', ['disable', '--now', ...fresh]);
   });
+}
+
+const policyFile = '/usr/sbin/policy-rc.d';
+const policyMark = '# Made by the set-up of Baykeeper, which removes it.';
+
+/**
+ * Debian's packages start servers of their own when they are installed, open to every address and without any rule. Only the programs are wanted
+ * here. A policy that is there already is somebody else's, and rules; ours is void when this process has ended without removing it.
+ */
+async function withoutStartingServices(install) {
+  const made = !existsSync(policyFile) || readFileSync(policyFile, 'utf8').includes(policyMark);
+  if (made) {
+    const text = `#!/bin/sh\n${policyMark}\n[ -d /proc/${process.pid} ] && exit 101\nexit 0\n`;
+    writeFileSync(policyFile, text);
+    chmodSync(policyFile, 0o755);
+  }
+  try {
+    await install();
+  } finally {
+    if (made) rmSync(policyFile, { force: true });
+  }
 }
 
 function aptListsExist() {
