@@ -157,6 +157,7 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 function identify({ settings, userAgent, trace }: ApiOptions): Interceptor {
   return (next) => async (request) => {
     if (settings.token) request.header.set('authorization', `Bearer ${settings.token}`);
+    if (settings.project) request.header.set('x-baykeeper-project', settings.project);
     request.header.set('user-agent', userAgent);
     const startedMs = performance.now();
     const traced = (code: string, headers: Headers): void =>

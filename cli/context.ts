@@ -7,6 +7,9 @@ import type { Io } from './io.ts';
 /** The address of a control plane that runs with its defaults. */
 export const defaultServer = 'http://127.0.0.1:7480';
 
+/** In place of a project: every one. */
+export const everyProject = '-';
+
 /** One control plane, and how to speak to it. */
 export interface Context {
   readonly server?: string;
@@ -15,8 +18,10 @@ export interface Context {
   readonly token_file?: string;
   readonly bay?: string;
   readonly namespace?: string;
+  /** For admins, who have all of them. */
+  readonly project?: string;
 }
-const contextFields = ['server', 'token', 'token_file', 'bay', 'namespace'] as const;
+const contextFields = ['server', 'token', 'token_file', 'bay', 'namespace', 'project'] as const;
 
 /** The user's file of contexts. */
 export interface ConfigFile {
@@ -35,6 +40,8 @@ export interface Settings {
   /** Default bay; empty: none. */
   readonly bay: string;
   readonly namespace: string;
+  /** The project that is asked for; empty: the caller's own, `-`: every one. */
+  readonly project: string;
   /** Why there is no token, for the error message that follows from it. */
   readonly tokenNote: string;
 }
@@ -46,6 +53,8 @@ export interface GlobalFlags {
   readonly token?: string;
   readonly bay?: string;
   readonly namespace?: string;
+  readonly project?: string;
+  readonly allProjects?: boolean;
   readonly requestTimeout?: number;
   readonly allowPlaintext?: boolean;
   readonly verbose?: boolean;
@@ -139,9 +148,23 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
     server,
     token,
     tokenNote: token ? '' : tokenNote,
-    bay: flags.bay || io.env.BAYKEEPER_BAY || context.bay || '',
+    // Of every project at once, no name says which bay.
+    bay: flags.allProjects ? '' : flags.bay || io.env.BAYKEEPER_BAY || context.bay || '',
     namespace: flags.namespace || context.namespace || '',
+    project: projectOf(io, flags, context),
   };
+}
+
+function projectOf(io: Io, flags: GlobalFlags, context: Context): string {
+  if (!flags.allProjects) {
+    const project = flags.project || io.env.BAYKEEPER_PROJECT || context.project || '';
+    if (!/^[\x21-\x7e]*$/.test(project)) throw new UsageError('a project has no spaces, and only ASCII characters');
+    return project;
+  }
+  if (flags.project) throw new UsageError('give --project or --all-projects, not both');
+  if (flags.bay)
+    throw new UsageError('--all-projects does not go with --bay: several projects may have a bay of that name');
+  return everyProject;
 }
 
 /** The names of all contexts, `local` among them when there is one, and which of them is in use. */

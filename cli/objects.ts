@@ -27,6 +27,7 @@ import { type Service, ServiceSchema } from '../proto/gen/baykeeper/v1/service_p
 import { ServiceService } from '../proto/gen/baykeeper/v1/service_service_pb.js';
 import { WatchEventType } from '../proto/gen/baykeeper/v1/watch_pb.js';
 import type { Api } from './client.ts';
+import { everyProject, type Settings } from './context.ts';
 import { CliError, UsageError } from './errors.ts';
 import { type KindName, type KindRow, kindRows } from './kinds.ts';
 
@@ -102,7 +103,10 @@ export class Objects {
 
   /** The object of that name or uid. */
   async get(kind: KindRow, place: Place, name: string): Promise<AnyObject> {
-    const response = await this.#call(kind, `Get${kind.name}`, { ...within(kind, place), ...named(name) });
+    const response = await this.#call(kind, `Get${kind.name}`, {
+      ...within(kind, place, this.#api.settings),
+      ...named(name),
+    });
     return this.#one(kind, response);
   }
 
@@ -118,7 +122,7 @@ export class Objects {
     let pageToken = '';
     do {
       const response = await this.#call(kind, `List${kind.name}s`, {
-        ...within(kind, place),
+        ...within(kind, place, this.#api.settings),
         pageSize: Math.min(500, limit - objects.length),
         pageToken,
         filter: options.filter ?? '',
@@ -163,7 +167,7 @@ export class Objects {
     options: { readonly force?: boolean; readonly allowMissing?: boolean; readonly validateOnly?: boolean } = {},
   ): Promise<AnyObject | undefined> {
     const response = await this.#call(kind, `Delete${kind.name}`, {
-      ...within(kind, place),
+      ...within(kind, place, this.#api.settings),
       ...named(name),
       force: options.force ?? false,
       allowMissing: options.allowMissing ?? false,
@@ -186,7 +190,7 @@ export class Objects {
   ): AsyncIterable<WatchEvent> {
     const method = methodOf(kind, `Watch${kind.name}s`) as DescMethodStreaming;
     const input = {
-      ...within(kind, place),
+      ...within(kind, place, this.#api.settings),
       filter: options.filter ?? '',
       name: options.name ?? '',
       sinceRevision: options.sinceRevision ?? 0n,
@@ -212,8 +216,13 @@ export class Objects {
 }
 
 /** The fields of a request that say where. Throws UsageError without a bay where one is needed. */
-export function within(kind: KindRow, place: Place): { bay?: string; namespace?: string } {
+export function within(
+  kind: KindRow,
+  place: Place,
+  { project }: Pick<Settings, 'project'>,
+): { bay?: string; namespace?: string } {
   if (kind.scope === 'project') return {};
+  if (project === everyProject) return kind.scope === 'bay' ? {} : { namespace: place.namespace };
   if (!place.bay) {
     throw new UsageError(
       `${kind.plural} are in a bay: say which with -b BAY, BAYKEEPER_BAY or \`bayctl config set-context --bay BAY\``,

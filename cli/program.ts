@@ -80,7 +80,7 @@ Examples:
   bayctl get pods -b edge-1 -o wide
 
 Environment:
-  BAYKEEPER_SERVER, BAYKEEPER_TOKEN, BAYKEEPER_BAY   win over the context
+  BAYKEEPER_SERVER, BAYKEEPER_TOKEN, BAYKEEPER_BAY, BAYKEEPER_PROJECT   win over the context
   BAYKEEPER_HOME   folder of the control plane of this machine (default: ~/.baykeeper)
   BAYCTL_CONFIG    file of contexts (default: ~/.baykeeper/config.yaml)
   NO_COLOR         no colours

@@ -47,6 +47,7 @@ export const globalValueFlags: ReadonlySet<string> = new Set([
   '--bay',
   '-n',
   '--namespace',
+  '--project',
   '--context',
   '--server',
   '--token',
@@ -59,6 +60,8 @@ export function withGlobals(command: Command): Command {
   const options = [
     new Option('-b, --bay <name>', 'the bay (default: BAYKEEPER_BAY, or of the context)'),
     new Option('-n, --namespace <name>', 'the namespace (default: of the context, or default)'),
+    new Option('--project <name>', 'work in this project: admins only (default: BAYKEEPER_PROJECT, or of the context)'),
+    new Option('--all-projects', 'look at every project at once: admins only'),
     new Option('--context <name>', 'which context of the configuration to use'),
     new Option('--server <url>', 'address of the control plane (default: BAYKEEPER_SERVER, or of the context)'),
     new Option('--token <token>', 'who you are (default: BAYKEEPER_TOKEN, or of the context)'),

@@ -58,7 +58,7 @@ export function register(parent: Command, environment: Environment): void {
   );
   add(
     'set-context',
-    'make a context, or change one, with --server, --token, --bay, --namespace',
+    'make a context, or change one, with --server, --token, --bay, --namespace, --project',
     'bayctl config set-context --current --bay edge-1',
     (own) =>
       own
@@ -136,6 +136,7 @@ async function setContext(io: Io, name: string | undefined, flags: SetFlags): Pr
     ...(server === undefined ? {} : { server }),
     ...(flags.bay === undefined ? {} : { bay: flags.bay }),
     ...(flags.namespace === undefined ? {} : { namespace: flags.namespace }),
+    ...(flags.project === undefined ? {} : { project: flags.project }),
   });
   const changed: ConfigFile = { ...config, contexts: new Map([...config.contexts, [wanted, context]]) };
   // The first of all contexts is the one in use: there is nothing else it could be for.

@@ -65,7 +65,7 @@ export function register(parent: Command, environment: Environment): void {
         let status = 0;
         for (const name of namesOf(words, 'Container')) {
           try {
-            await session.api.unary(verb.method, { ...within(kind, session.place), ...named(name) });
+            await session.api.unary(verb.method, { ...within(kind, session.place, session.settings), ...named(name) });
             await session.out(`container/${escapeLine(name)} ${verb.done}\n`);
           } catch (error) {
             const rendered = renderError(error, session.flags.verbose === true);

@@ -47,7 +47,7 @@ export function register(parent: Command, environment: Environment): void {
 
 async function exec(session: Session, object: string, words: readonly string[], flags: Flags): Promise<void> {
   const { kind, name } = parseStreamTarget(object, 'runs no commands', flags.container !== undefined);
-  const which = { ...within(kind, session.place), ...named(name), command: [...words] };
+  const which = { ...within(kind, session.place, session.settings), ...named(name), command: [...words] };
   const status = kind.name === 'Pod' ? await inPod(session, which, flags) : await inContainer(session, which, flags);
   if (status !== exitStatus.ok) throw new SilentExit(status);
 }

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { parsePositiveCount } from '../args.ts';
 import { hasCode } from '../client.ts';
+import { everyProject } from '../context.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
 import { type KindRow, parseSelection, type Selection } from '../kinds.ts';
 import type { AnyObject, Place } from '../objects.ts';
@@ -77,6 +78,7 @@ async function get(session: Session, words: readonly string[], flags: GetFlags):
     format,
     header: flags.headers,
     namespaces: flags.allNamespaces === true,
+    projects: session.settings.project === everyProject,
     prefixed: selection.kinds.length > 1,
   });
   if (flags.watch || flags.watchOnly) return watch(session, selection, place, filter, format, printer, flags);
@@ -197,5 +199,5 @@ function placeText(kinds: readonly KindRow[], place: Place): string {
   if (kinds.every((kind) => kind.scope === 'project')) return '';
   const namespace =
     kinds.some((kind) => kind.scope === 'namespace') && place.namespace ? `, namespace ${place.namespace}` : '';
-  return ` in bay ${place.bay}${namespace}`;
+  return `${place.bay && ` in bay ${place.bay}`}${namespace}`;
 }

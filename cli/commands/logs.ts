@@ -56,7 +56,7 @@ async function logs(session: Session, object: string, flags: LogsFlags): Promise
     throw new UsageError('give --since or --since-time, not both');
   const sinceMs = flags.since === undefined ? flags.sinceTime : session.io.nowMs() - flags.since;
   const which = {
-    ...within(kind, session.place),
+    ...within(kind, session.place, session.settings),
     ...named(name),
     follow: flags.follow === true,
     ...(flags.tail === undefined ? {} : { tailLines: BigInt(flags.tail) }),

@@ -35,7 +35,10 @@ const verbs: readonly Verb[] = [
     name: 'revoke',
     summary: "end the trust in nodes' agents, at once and for ever; what runs there goes on, out of sight",
     async act(session, name) {
-      await session.api.unary(NodeService.method.revokeNode, { ...within(kind, session.place), ...named(name) });
+      await session.api.unary(NodeService.method.revokeNode, {
+        ...within(kind, session.place, session.settings),
+        ...named(name),
+      });
       return 'revoked';
     },
   },

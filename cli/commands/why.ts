@@ -46,7 +46,7 @@ export function register(parent: Command, environment: Environment): void {
       const session = await environment.open(self);
       const response = await session.api.unary(ExplainService.method.why, {
         kind: kinds[target.kind.name],
-        ...within(target.kind, session.place),
+        ...within(target.kind, session.place, session.settings),
         ...named(target.name),
       });
       if (
@@ -55,7 +55,7 @@ export function register(parent: Command, environment: Environment): void {
         return;
 
       const colour = palette(session.io, session.io.stdout);
-      const { bay, namespace } = { bay: '', namespace: '', ...within(target.kind, session.place) };
+      const { bay, namespace } = { bay: '', namespace: '', ...within(target.kind, session.place, session.settings) };
       const where = [bay && `bay ${bay}`, namespace && namespace !== 'default' && `namespace ${namespace}`]
         .filter(Boolean)
         .join(', ');

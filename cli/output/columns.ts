@@ -137,14 +137,18 @@ const columnsOf: Readonly<Record<KindName, readonly ObjectColumn[]>> = {
 export function columnsFor(
   kind: KindName,
   objects: readonly AnyObject[],
-  options: { readonly wide: boolean; readonly namespaces: boolean },
+  options: { readonly wide: boolean; readonly namespaces: boolean; readonly projects: boolean },
 ): readonly ObjectColumn[] {
   const inCluster = objects.some((object) => isMessage(object, NodeSchema) && object.status?.cluster !== undefined);
   const all = kind === 'Node' && inCluster ? clusterNodeColumns : columnsOf[kind];
   const chosen = all.filter((column) => options.wide || !column.wide);
-  return options.namespaces
-    ? [{ title: 'NAMESPACE', cell: (object) => metadataOf(object).namespace }, ...chosen]
-    : chosen;
+  const [project, bay, namespace] = (['project', 'bay', 'namespace'] as const).map((field) => ({
+    title: field.toUpperCase(),
+    cell: (object: AnyObject) => metadataOf(object)[field],
+  }));
+  const inBay = kind !== 'Bay' && kind !== 'BayModel';
+  const places = [options.projects && project, options.projects && inBay && bay, options.namespaces && namespace];
+  return [...places.filter((column) => column !== false && column !== undefined), ...chosen];
 }
 
 /** `0.0.0.0:8080->80/tcp`, or `80/tcp` while no port of the node leads to it. */

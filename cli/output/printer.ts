@@ -57,6 +57,7 @@ export class Printer {
   readonly #header: boolean;
   readonly #prefixed: boolean;
   readonly #namespaces: boolean;
+  readonly #projects: boolean;
   readonly #tables = new Map<KindRow, { readonly table: Table; readonly columns: readonly ObjectColumn[] }>();
   #documents = 0;
 
@@ -66,6 +67,7 @@ export class Printer {
       readonly format: OutputFormat;
       readonly header: boolean;
       readonly namespaces: boolean;
+      readonly projects?: boolean;
       /** Names with their kinds, because several kinds were asked for. */
       readonly prefixed?: boolean;
     },
@@ -75,6 +77,7 @@ export class Printer {
     this.#header = options.header;
     this.#prefixed = options.prefixed ?? false;
     this.#namespaces = options.namespaces;
+    this.#projects = options.projects ?? false;
   }
 
   /** One object that was asked for by its name. */
@@ -156,6 +159,7 @@ export class Printer {
     const columns = columnsFor(kind.name, objects, {
       wide,
       namespaces: this.#namespaces && kind.scope === 'namespace',
+      projects: this.#projects,
     });
     const table = new Table(
       columns.map((column) => ({
