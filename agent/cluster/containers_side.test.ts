@@ -54,7 +54,7 @@ const reasonOf = ({ reports }: ReturnType<typeof bed>, uid: string) => {
 test('containers of the bay run on the engine of who leads, and pods are none of its business', async (t) => {
   const b = bed(() => true);
   b.desired.assign(container('a'), putAssignment('Pod', 'web', {}, { uid: 'p' }));
-  await b.side.lead(true);
+  await b.side.become('leads');
   t.deepEqual([...(b.made[0]?.running.keys() ?? [])], ['a']);
   b.desired.assign(container('b'), putAssignment('Pod', 'web2', {}, { uid: 'p2' }));
   t.deepEqual([...(b.made[0]?.running.keys() ?? [])], ['a', 'b']);
@@ -67,14 +67,44 @@ test('containers of the bay run on the engine of who leads, and pods are none of
 test('who no longer leads lets go of them, and what runs stays', async (t) => {
   const b = bed(() => true);
   b.desired.assign(container('a'));
-  await b.side.lead(true);
-  await b.side.lead(false);
+  await b.side.become('leads');
+  await b.side.become('idle');
   t.is(b.side.loop, undefined);
   t.deepEqual(b.side.snapshot(), []);
   b.desired.assign(container('a', AssignmentOp.DELETE));
   t.deepEqual(b.made[0]?.removals, []);
-  await b.side.lead(true);
+  await b.side.become('leads');
   t.is(b.made.length, 2);
+});
+
+test('who knows that another leads has nothing of them any more, until it leads again', async (t) => {
+  const b = bed(() => true);
+  b.desired.assign(container('a'));
+  await b.side.become('leads');
+  await b.side.become('follows');
+  t.is(b.side.loop, undefined);
+  t.deepEqual(b.side.snapshot(), []);
+  const [led, sweep] = b.made;
+  t.deepEqual([...(led?.running.keys() ?? [])], ['a']);
+  t.deepEqual(sweep?.context.desired.current, { complete: true, objects: new Map(), graves: new Set() });
+  b.desired.assign(container('b'));
+  t.is(sweep?.running.size, 0);
+  await b.side.become('follows');
+  t.is(b.made.length, 2);
+  await b.side.become('leads');
+  t.deepEqual([...(b.made[2]?.running.keys() ?? [])], ['a', 'b']);
+});
+
+test('an engine that is there only later is cleared of them then', async (t) => {
+  let there = false;
+  const b = bed(() => there);
+  b.desired.assign(container('a'));
+  await b.side.become('follows');
+  t.is(b.reports.all.length, 0);
+  there = true;
+  await b.clock.advance(10_000);
+  t.is(b.made.length, 1);
+  t.is(b.made[0]?.running.size, 0);
 });
 
 test('without an engine that is said of every container, until there is one', async (t) => {
@@ -85,7 +115,7 @@ test('without an engine that is said of every container, until there is one', as
     container('gone', AssignmentOp.DELETE),
     putAssignment('Pod', 'web', {}, { uid: 'p' }),
   );
-  await b.side.lead(true);
+  await b.side.become('leads');
   t.is(reasonOf(b, 'a'), 'NoDockerEngine');
   t.true(b.reports.latest.get('gone')?.removed);
   t.false(b.reports.latest.has('p'));
@@ -101,7 +131,7 @@ test('nothing is said of containers before it is known whether there is an engin
   const looked = Promise.withResolvers<boolean>();
   const b = bed(() => looked.promise);
   b.desired.assign(container('a'));
-  const led = b.side.lead(true);
+  const led = b.side.become('leads');
   t.deepEqual(b.side.snapshot(), []);
   t.is(b.side.unseen, 1);
   looked.resolve(false);

@@ -39,12 +39,27 @@ const isContainer = ({ kind }: Assignment): boolean => kind === Kind.CONTAINER;
 /** How often it is looked whether there is an engine by now. */
 const lookMs = 10_000;
 
-/** Runs a Kubernetes bay's containers on the Docker engine of the master that leads, for as long as it leads; or says that it has none. */
+/**
+ * Of an agent in its bay: it leads; it knows that another one does; or it knows neither, as when it cannot ask the cluster.
+ */
+export type Standing = 'leads' | 'follows' | 'idle';
+
+/** What a node should have of containers that another one runs. */
+const nothing: Desired = {
+  current: { complete: true, objects: new Map(), graves: new Set() },
+  subscribe: () => () => undefined,
+  buried: async () => undefined,
+};
+
+/**
+ * Runs a Kubernetes bay's containers on the Docker engine of the master that leads; or says that it has none. Who led before lets go of them once
+ * it knows that another leads. Until then, and while nothing is known, they go on (agent/adr/0001).
+ */
 export class ContainersSide {
   readonly #options: ContainersSideOptions;
   readonly #desired: DesiredPart;
-  #leads = false;
-  #loop: RunningWorkloads | undefined;
+  #standing: Standing = 'idle';
+  #running: { readonly as: Standing; readonly loop: RunningWorkloads } | undefined;
   /** It was looked whether there is an engine, and there is none. */
   #hasNone = false;
   #cancelLook: () => void = () => undefined;
@@ -56,47 +71,46 @@ export class ContainersSide {
     this.#desired = new DesiredPart(options.desired, isContainer, options.buried);
   }
 
-  /** While there is an engine. */
+  /** While there is an engine, and this agent leads. */
   get loop(): RunningWorkloads | undefined {
-    return this.#loop;
+    return this.#running?.as === 'leads' ? this.#running.loop : undefined;
   }
 
-  /** This agent leads from now on, or no longer. What runs on the engine stays. Resolves when that is so. */
-  async lead(leads: boolean): Promise<void> {
-    this.#leads = leads;
+  /** Resolves when it is so. */
+  async become(standing: Standing): Promise<void> {
+    this.#standing = standing;
     this.#changing = this.#changing.then(() => this.#follow());
     await this.#changing;
   }
 
   snapshot(): readonly ObjectReport[] {
-    if (!this.#leads) return [];
-    if (this.#loop) return this.#loop.snapshot();
+    if (this.#standing !== 'leads') return [];
+    if (this.loop) return this.loop.snapshot();
     return this.#hasNone ? [...this.#desired.current.objects.values()].map((one) => this.#without(one)) : [];
   }
 
   /** How many containers were not looked at yet. */
   get unseen(): number {
-    if (!this.#leads || this.#hasNone) return 0;
-    return this.#loop ? (this.#loop.unseen ?? 0) : this.#desired.current.objects.size;
+    if (this.#standing !== 'leads' || this.#hasNone) return 0;
+    return this.loop ? (this.loop.unseen ?? 0) : this.#desired.current.objects.size;
   }
 
   /** Never rejects. */
   async #follow(): Promise<void> {
+    const standing = this.#standing;
+    if (this.#running?.as === standing) return;
     this.#cancelLook();
     this.#unsubscribe();
-    if (!this.#leads) {
-      this.#hasNone = false;
-      const loop = this.#loop;
-      this.#loop = undefined;
-      await loop?.stop();
-      return;
-    }
-    if (this.#loop) return;
+    const before = this.#running;
+    this.#running = undefined;
+    if (standing !== 'leads') this.#hasNone = false;
+    await before?.loop.stop();
+    if (standing === 'idle') return;
     const { docker, clock, log } = this.#options;
     try {
       if (await docker.isThere()) {
-        const loop = await docker.create(this.#desired);
-        this.#loop = loop;
+        const loop = await docker.create(standing === 'leads' ? this.#desired : nothing);
+        this.#running = { as: standing, loop };
         this.#hasNone = false;
         await loop.start();
         return;
@@ -104,10 +118,11 @@ export class ContainersSide {
     } catch (error) {
       log.error({ error: (error as Error).message }, 'the Docker engine of this machine cannot be used');
     }
+    this.#cancelLook = clock.after(lookMs, () => void this.become(this.#standing));
+    if (standing !== 'leads') return;
     this.#hasNone = true;
     this.#unsubscribe = this.#desired.subscribe((uids) => this.#report(uids));
     this.#report([...this.#desired.current.objects.keys()]);
-    this.#cancelLook = clock.after(lookMs, () => void this.lead(this.#leads));
   }
 
   #report(uids: readonly string[]): void {

@@ -14,7 +14,7 @@ import type { Log } from '../log.ts';
 import { type Cluster, type ClusterReports, type Desired, StreamError, type Workloads } from '../ports.ts';
 import { check } from './check.ts';
 import { ClusterHealth } from './cluster_health.ts';
-import { ContainersSide, type DockerSide } from './containers_side.ts';
+import { ContainersSide, type DockerSide, type Standing } from './containers_side.ts';
 import { Burials, DesiredPart } from './desired_part.ts';
 import { ClusterLoop } from './loop.ts';
 import { type Manifest, manifestOf, namespaceOf } from './manifest.ts';
@@ -76,6 +76,8 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
   #election: Election | undefined;
   #electionProblem: ClusterError | undefined;
   #term: Term | undefined;
+  /** It is known that another one leads. */
+  #follows = false;
   #ending: Promise<void> = Promise.resolve();
   #unsubscribe: () => void = () => undefined;
 
@@ -106,13 +108,17 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
 
   start(): void {
     const { driver, desired, bayUid, nodeName, leaseNamespace, lease } = this.#options;
-    this.#unsubscribe = desired.subscribe(() => this.#buryAsStandby());
+    this.#unsubscribe = desired.subscribe(() => {
+      this.#buryAsStandby();
+      if (!this.#term) void this.#containers.become(this.#standing());
+    });
     this.#election = driver.elect({
       namespace: leaseNamespace,
       name: `baykeeper-${bayUid}`,
       identity: `${nodeName}_${randomUUID()}`,
       ...lease,
       onChange: (leads) => this.#onElected(leads),
+      onFollowing: (follows) => this.#onFollowing(follows),
       onProblem: (error) => this.#onElectionProblem(error),
     });
     this.#buryAsStandby();
@@ -124,7 +130,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
     const stopped = (async () => {
       await this.#election?.stop();
       await this.#ending;
-      await this.#containers.lead(false);
+      await this.#containers.become('idle');
     })();
     await Promise.race([stopped, late]);
     this.#options.driver.close();
@@ -231,7 +237,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
       }),
       nodes: new Nodes({ ...options, term }),
     };
-    void this.#containers.lead(true);
+    void this.#containers.become(this.#standing());
     void namespaces.tidyAll().catch((error: unknown) => {
       options.log.debug(
         { error: (error as Error).message },
@@ -243,8 +249,19 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
   #follow(): void {
     const term = this.#term;
     this.#term = undefined;
-    this.#ending = Promise.all([term?.loop.stop(), this.#containers.lead(false)]).then(() => undefined);
+    this.#ending = Promise.all([term?.loop.stop(), this.#containers.become(this.#standing())]).then(() => undefined);
     this.#buryAsStandby();
+  }
+
+  #onFollowing(follows: boolean): void {
+    this.#follows = follows;
+    if (!this.#term) void this.#containers.become(this.#standing());
+  }
+
+  /** Who does not know all that there should be lets go of nothing. */
+  #standing(): Standing {
+    if (this.#term) return 'leads';
+    return this.#follows && this.#options.desired.current.complete ? 'follows' : 'idle';
   }
 
   #onElectionProblem(error: ClusterError | undefined): void {

@@ -255,6 +255,11 @@ export interface ElectionOptions {
   readonly retryPeriodMs?: number;
   /** Whenever `leads` has changed. */
   readonly onChange: (leads: boolean) => void;
+  /**
+   * Whenever it is otherwise known than before that another leads: it was seen to renew the lease that it holds, within a lease's duration. That we
+   * do not lead, or that nothing is heard of the lease, is no such knowledge.
+   */
+  readonly onFollowing?: (follows: boolean) => void;
   /** Whenever a try has failed, or worked again (undefined). Once for each new error. */
   readonly onProblem?: (error: ClusterError | undefined) => void;
 }

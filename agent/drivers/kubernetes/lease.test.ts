@@ -48,6 +48,7 @@ function fixture(t: ExecutionContext) {
   const clock = new FakeClock();
   const candidate = (identity: string, aside: { skewMs?: number; monotonicMs?: () => number } = {}) => {
     const said: string[] = [];
+    const following: boolean[] = [];
     const { skewMs = 0, monotonicMs = () => clock.now() } = aside;
     const election = new LeaseElection(
       {
@@ -61,6 +62,7 @@ function fixture(t: ExecutionContext) {
         name: 'l',
         identity,
         onChange: (leads) => said.push(leads ? 'leads' : 'follows'),
+        onFollowing: (follows) => following.push(follows),
         onProblem: (error) => said.push(error ? error.kind : 'well'),
       },
     );
@@ -70,7 +72,7 @@ function fixture(t: ExecutionContext) {
       await clock.advance(1);
       await stopped;
     });
-    return { election, said };
+    return { election, said, following };
   };
   return { store, clock, candidate };
 }
@@ -252,6 +254,58 @@ test('a lease that claims to last for ever is not believed', async (t) => {
   const { election } = candidate('a');
   await clock.advance(62_000);
   t.true(election.leads);
+});
+
+test('that another leads is known once it was seen to renew, and for no longer than it does', async (t) => {
+  const { store, clock, candidate } = fixture(t);
+  const first = candidate('a');
+  await clock.advance(10);
+  const second = candidate('b');
+  await clock.advance(100);
+  t.is(second.election.holder, 'a');
+  t.deepEqual(second.following, [], 'what holds it may be dead');
+  await clock.advance(5_000);
+  t.deepEqual(second.following, [true]);
+
+  // Who cannot ask knows nothing after a while.
+  store.down = away;
+  await clock.advance(30_000);
+  t.deepEqual(second.following, [true, false]);
+  t.deepEqual([first.election.leads, second.election.leads], [false, false]);
+  store.down = undefined;
+  await clock.advance(20_000);
+  const [leader, other] = first.election.leads ? [first, second] : [second, first];
+  t.true(leader.election.leads);
+  t.false(leader.following.at(-1) ?? false);
+  t.true(other.following.at(-1));
+  await leader.election.stop();
+  await clock.advance(1_500);
+  t.true(other.election.leads);
+  t.false(other.following.at(-1));
+});
+
+test('a lease whose holder is dead, or that somebody has put back, is no news of another leader', async (t) => {
+  const { store, clock, candidate } = fixture(t);
+  store.lease = {
+    metadata: { name: 'l', resourceVersion: '0' },
+    spec: { holderIdentity: 'x', leaseDurationSeconds: 10, renewTime: '2026-01-01T00:00:00.000000Z' },
+  };
+  const { election, following } = candidate('a');
+  await clock.advance(3_000);
+  // Not a renewal.
+  store.lease = {
+    metadata: { name: 'l', resourceVersion: '1' },
+    spec: { ...store.lease.spec, leaseTransitions: 7 },
+  };
+  await clock.advance(3_000);
+  // Nor this: another holder.
+  store.lease = {
+    metadata: { name: 'l', resourceVersion: '2' },
+    spec: { holderIdentity: 'y', leaseDurationSeconds: 10, renewTime: '2025-01-01T00:00:00.000000Z' },
+  };
+  await clock.advance(20_000);
+  t.true(election.leads);
+  t.deepEqual(following, []);
 });
 
 test('periods that cannot be safe are refused', (t) => {

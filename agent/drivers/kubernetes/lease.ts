@@ -53,6 +53,11 @@ export class LeaseElection implements Election {
   #term: AbortController | undefined;
   #cancelTermEnd: () => void = () => undefined;
   #problem = '';
+  /** By its holder's clock. */
+  #renewMs = Number.NaN;
+  /** When another one was last seen to renew what it holds. */
+  #otherRenewedMs = Number.NEGATIVE_INFINITY;
+  #toldFollowing = false;
 
   constructor(context: LeaseContext, options: ElectionOptions) {
     const { leaseDurationMs = 10_000, renewDeadlineMs = 7_000, retryPeriodMs = 1_500 } = options;
@@ -108,6 +113,7 @@ export class LeaseElection implements Election {
         conflicts = raced ? conflicts + 1 : 0;
         if (conflicts === 1) continue;
       }
+      this.#tellFollowing();
       await pause(clock, this.#retryPeriodMs * (1 + 0.2 * random()), signal);
     }
   }
@@ -144,11 +150,31 @@ export class LeaseElection implements Election {
 
   #take(lease: Lease | undefined): void {
     this.#seen = lease;
-    this.#holder = lease?.spec?.holderIdentity ?? '';
+    const holder = lease?.spec?.holderIdentity ?? '';
+    this.#noteRenewal(holder, lease?.spec?.renewTime);
+    this.#holder = holder;
     const record = JSON.stringify(lease?.spec ?? {});
     if (record === this.#record) return;
     this.#record = record;
     this.#recordMs = this.#nowMs();
+  }
+
+  /** A lease that is held says nothing of whether its holder is alive; one that the same holder has renewed since does. */
+  #noteRenewal(holder: string, renewTime: string | undefined): void {
+    const renewMs = Date.parse(renewTime ?? '');
+    if (holder === '' || holder === this.#options.identity || holder !== this.#holder) {
+      this.#otherRenewedMs = Number.NEGATIVE_INFINITY;
+    } else if (renewMs > this.#renewMs) {
+      this.#otherRenewedMs = this.#nowMs();
+    }
+    this.#renewMs = renewMs;
+  }
+
+  #tellFollowing(): void {
+    const follows = !this.#stopping.signal.aborted && this.#nowMs() < this.#otherRenewedMs + this.#leaseDurationMs;
+    if (follows === this.#toldFollowing) return;
+    this.#toldFollowing = follows;
+    this.#options.onFollowing?.(follows);
   }
 
   /** The lease with us as its holder. */
@@ -196,6 +222,7 @@ export class LeaseElection implements Election {
     // The answer may have taken longer than the term.
     if (this.#term || !this.#inTime) return;
     this.#term = new AbortController();
+    this.#tellFollowing();
     this.#options.onChange(true);
   }
 
