@@ -7,13 +7,14 @@ import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
+import { ForeignWatches } from './foreign_watches.ts';
 import { countLeftovers, leftoversOf } from './leftovers.ts';
 import { type Live, liveOf } from './live.ts';
 import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
 import { claimOf, type Foreign, objectUidOf } from './ownership.ts';
-import { type Place, type Plan, placeOf, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
+import { type Place, placeOf, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
 import { ObjectError, problemOf } from './reasons.ts';
 import { keptOf } from './replace.ts';
 import { Reporting } from './reporting.ts';
@@ -64,6 +65,7 @@ export class ClusterLoop {
   readonly #reporting: Reporting;
   readonly #queue: KeyedQueue;
   readonly #watches: Watches;
+  readonly #foreign: ForeignWatches;
   readonly #unsubscribe: () => void;
 
   constructor(options: LoopOptions) {
@@ -92,6 +94,7 @@ export class ClusterLoop {
       onEvent: (place, note) => this.#onEvent(place, note),
       onState: (kind) => this.#onState(kind),
     });
+    this.#foreign = new ForeignWatches({ driver, log, signal: term, onFree: (uid) => this.#onFree(uid) });
     for (const uid of desired.current.objects.keys()) this.#track(uid);
     this.#unsubscribe = desired.subscribe((uids) => this.#onDesired(uids));
     this.#watches.start();
@@ -175,6 +178,11 @@ export class ClusterLoop {
     if (one?.events.add(note)) this.#queue.add(one.uid);
   }
 
+  #onFree(uid: string): void {
+    this.#roster.get(uid)?.retryNow();
+    this.#queue.add(uid);
+  }
+
   async #work(uid: string, aside: Aside): Promise<void> {
     const { term } = this.#options;
     const one = this.#track(uid);
@@ -184,12 +192,12 @@ export class ClusterLoop {
       one.want(wanted);
       if (wanted.kind === 'untouched' || !this.#isReady(wanted)) {
         if (wanted.kind === 'untouched') {
-          this.#roster.untrack(one);
+          this.#untrack(one);
           this.#unseen.seen(uid);
         } else {
           // It is looked at again once the cluster can be asked.
           one.unsettle();
-          this.#reportAway(one, wanted);
+          this.#reporting.reportAway(one, wanted, this.#problemOf(wanted));
         }
         return;
       }
@@ -208,6 +216,12 @@ export class ClusterLoop {
   #isReady(wanted: Wanted): boolean {
     const place = placeOf(wanted);
     return place ? this.#watches.isReady(place.kind) : clusterKinds.every((kind) => this.#watches.isReady(kind));
+  }
+
+  /** Why the cluster cannot be asked about an object. */
+  #problemOf(wanted: Wanted): ClusterError | undefined {
+    const place = placeOf(wanted);
+    return (place ? [place.kind] : clusterKinds).map((kind) => this.#watches.problemOf(kind)).find(Boolean);
   }
 
   /** One look, one plan, and its step. True: there is nothing more to do now. */
@@ -233,7 +247,8 @@ export class ClusterLoop {
         return true;
     }
     one.unsettle();
-    if (one.isWaiting || this.#isHeld(one, plan)) {
+    const isMending = plan.kind === 'apply' && plan.strayed.length > 0;
+    if (one.isWaiting || (isMending && one.isHeld(() => this.#queue.add(one.uid)))) {
       this.#reporting.report(one, wanted);
       return true;
     }
@@ -246,18 +261,6 @@ export class ClusterLoop {
     this.#prepare(one, plan);
     this.#take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
     return false;
-  }
-
-  /** Whether somebody else changes it time and again, so that it has to wait. */
-  #isHeld(one: Tracked, plan: Plan): boolean {
-    if (plan.kind !== 'apply' || plan.strayed.length === 0) return false;
-    const nowMs = this.#options.clock.now();
-    const untilMs = one.contention.heldUntilMs(nowMs);
-    if (untilMs === 0) return false;
-    one.problem = { reason: 'FieldContested', message: one.contention.message(nowMs), retryTimeMs: untilMs };
-    one.passing = true;
-    one.retryAfter(untilMs - nowMs, () => this.#queue.add(one.uid));
-    return true;
   }
 
   #prepare(one: Tracked, plan: Step): void {
@@ -346,6 +349,7 @@ export class ClusterLoop {
 
   #settle(one: Tracked, wanted: Wanted): void {
     const { clock } = this.#options;
+    this.#foreign.forget(one.uid);
     one.settle();
     const message = one.contention.message(clock.now());
     if (message) {
@@ -384,12 +388,13 @@ export class ClusterLoop {
       this.#reporting.report(one, wanted);
       return true;
     }
+    this.#foreign.forget(one.uid);
     one.settle();
     one.leftovers = undefined;
     one.removed = true;
     const { objects, graves } = desired.current;
     if (objects.has(one.uid)) this.#reporting.report(one, wanted);
-    else this.#roster.untrack(one);
+    else this.#untrack(one);
     if (graves.has(one.uid)) await desired.buried(one.uid);
     if (place) namespaces.tidy(place.namespace);
     return true;
@@ -402,18 +407,17 @@ export class ClusterLoop {
     }
     one.unsettle();
     const retryTimeMs = one.failed(error, () => this.#queue.add(one.uid));
+    const place = placeOf(wanted);
+    if (place && error instanceof ObjectError && error.reason === 'Conflict') this.#foreign.await(one.uid, place);
     one.problem = problemOf(error, retryTimeMs);
     const { reason, message } = one.problem;
     log.warn({ uid: one.uid, reason, message, retryTimeMs }, 'an object is not as asked');
     this.#reporting.report(one, wanted);
   }
 
-  /** The cluster is away, or has not told yet what there is. */
-  #reportAway(one: Tracked, wanted: Wanted): void {
-    const place = placeOf(wanted);
-    const kinds = place ? [place.kind] : clusterKinds;
-    const error = kinds.map((kind) => this.#watches.problemOf(kind)).find((problem) => problem !== undefined);
-    this.#reporting.reportAway(one, wanted, error);
+  #untrack(one: Tracked): void {
+    this.#foreign.forget(one.uid);
+    this.#roster.untrack(one);
   }
 
   #track(uid: string): Tracked {

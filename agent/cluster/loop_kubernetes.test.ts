@@ -100,6 +100,18 @@ test("an object of the same name that is somebody else's is left alone, and whos
   t.deepEqual(await get(podPath('foreign')), before);
 });
 
+test('it is applied soon after what had its name is gone', async (t) => {
+  await cluster.kubectl(['run', 'passing', '--image=theirs:1']);
+  const bed = new ClusterBed(t, cluster);
+  const uid = bed.put('Pod', 'passing', pod());
+  await bed.shows<PodStatus>(uid, 'a conflict', ({ reason }) => reason === 'Conflict');
+  await cluster.kubectl(['label', 'pod', 'passing', 'team=blue']);
+  t.is((bed.status(uid) as PodStatus).reason, 'Conflict');
+  await cluster.kubectl(['delete', 'pod', 'passing', '--now']);
+  await bed.shows<PodStatus>(uid, 'it is applied', ({ clusterUid }) => clusterUid !== '', mending.timeoutMs);
+  t.is(image(await get(podPath('passing'))), 'busybox:test');
+});
+
 test('it is taken over when that is asked for, in place where the cluster allows it', async (t) => {
   await cluster.kubectl(['create', 'service', 'clusterip', 'adopted', '--tcp=80:8080']);
   await cluster.kubectl(['label', 'service', 'adopted', 'team=blue']);

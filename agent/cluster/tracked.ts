@@ -105,6 +105,17 @@ export class Tracked {
     return this.retryAfter(asked + backoff.nextMs(), again);
   }
 
+  /** Whether somebody else changes it time and again, so that mending has to wait. */
+  isHeld(again: () => void): boolean {
+    const nowMs = this.#clock.now();
+    const untilMs = this.contention.heldUntilMs(nowMs);
+    if (untilMs === 0) return false;
+    this.problem = { reason: 'FieldContested', message: this.contention.message(nowMs), retryTimeMs: untilMs };
+    this.passing = true;
+    this.retryAfter(untilMs - nowMs, again);
+    return true;
+  }
+
   /** Returns when that is, in milliseconds since 1970. */
   retryAfter(ms: number, again: () => void): number {
     this.#cancelRetry();
