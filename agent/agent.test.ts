@@ -19,6 +19,7 @@ import { type Agent, startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
 import { type Identity, openIdentity } from './link/identity.ts';
 import { silentLog } from './log.ts';
+import { allowAll, fixedPolicy } from './policy.ts';
 
 let nats: NatsServer;
 test.before(async () => {
@@ -75,6 +76,7 @@ async function bed(
         workloads = next;
         return next;
       },
+      policy: fixedPolicy(allowAll),
       prove: async () => credentialsFor(address, server.url),
       agentVersion: '0.0.0-test',
       clock: systemClock,

@@ -11,6 +11,7 @@ import { Session } from './link/session.ts';
 import { DesiredStore } from './link/state.ts';
 import { Streams } from './link/streams.ts';
 import type { Log } from './log.ts';
+import type { PolicySource } from './policy.ts';
 import type { ClusterReports, Desired, Workloads } from './ports.ts';
 
 /** What the half that talks to the engine is made from. */
@@ -24,6 +25,8 @@ export interface WorkloadsContext {
   readonly log: Log;
   /** Path of a file of its own. */
   readonly memoryFile: string;
+  /** What the node's owner allows. */
+  readonly policy: PolicySource;
 }
 
 /** The half that talks to the engine. */
@@ -38,6 +41,7 @@ export interface AgentOptions {
   readonly dataDir: string;
   /** Has enrolled: `node` is known. */
   readonly identity: Identity;
+  readonly policy: PolicySource;
   readonly createWorkloads: (context: WorkloadsContext) => RunningWorkloads;
   /** New credentials for a proof of the key. Rejects with EnrollError. */
   readonly prove: () => Promise<Credentials>;
@@ -73,7 +77,7 @@ export class NotJoinedError extends Error {
  * control plane. The data folder must be locked by the caller. Rejects with NotJoinedError.
  */
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { dataDir, identity, clock, random } = options;
+  const { dataDir, identity, policy, clock, random } = options;
   const { node } = identity;
   if (!node) throw new NotJoinedError('this machine has not joined a bay: bayctl bay join-command prints how');
   const address = { bayUid: node.bayUid, nodeUid: node.nodeUid };
@@ -109,6 +113,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     clock,
     log,
     memoryFile: join(dataDir, 'memory.json'),
+    policy,
   });
   late.workloads = workloads;
   await started(workloads, clock, log);
@@ -134,7 +139,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     log,
     random,
   });
-  const streams = new Streams({ address, link, workloads, clock, log });
+  const streams = new Streams({ address, link, workloads, policy, clock, log });
   const renewal = new Renewal({
     address,
     identity,
@@ -163,7 +168,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     streams,
     async stop() {
       renewal.stop();
-      streams.closeAll('the agent is stopping');
+      streams.stop('the agent is stopping');
       session().stop();
       await link.close();
       await workloads.stop();

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import {
   ConfigError,
@@ -10,6 +11,7 @@ import {
 } from './config.ts';
 import { exitCodes, reportFailure } from './failure.ts';
 import { relaunchLean } from './lean.ts';
+import { defaultPolicyFile } from './policy_file.ts';
 import { agentVersion } from './version.ts';
 
 function command(): Command {
@@ -40,6 +42,12 @@ Examples:
     .description('run with what the machine got when it joined')
     .option('--server <url>', 'new URL of the control plane, which is kept (default: the one of last time)')
     .action(run);
+  program
+    .command('policy')
+    .description("read the node's policy as a running agent would, and say what is allowed; nothing is changed")
+    .argument('[file]', `default: ${defaultPolicyFile}`)
+    .exitOverride()
+    .action(policy);
   return program;
 }
 
@@ -55,6 +63,10 @@ const shared = (of: Command) =>
     .option(
       '--lease-namespace <name>',
       `where the masters of a Kubernetes bay agree on who leads (default: ${defaultLeaseNamespace})`,
+    )
+    .option(
+      '--policy <file>',
+      `what the node's owner allows on it (default: ${defaultPolicyFile}, or agent.yaml in the data folder, if there is one)`,
     )
     .option('--log-level <level>', 'debug, info, warn, error or silent (default: info)')
     .exitOverride();
@@ -100,6 +112,11 @@ async function run(flags: Flags): Promise<void> {
   // Not on this system: as it is, then.
   const { runAgent } = await import('./run.ts');
   await runAgent(config, agentVersion());
+}
+
+async function policy(file: string = defaultPolicyFile): Promise<void> {
+  const [{ loadPolicy }, { summary }] = await Promise.all([import('./policy_file.ts'), import('./policy.ts')]);
+  process.stdout.write(`${summary(await loadPolicy(resolve(file))).replaceAll(', ', '\n')}\n`);
 }
 
 /** Runs what the command line says, to its end. Never rejects: what goes wrong is printed, and the exit code set. */

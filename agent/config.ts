@@ -17,6 +17,8 @@ export interface AgentConfig {
   /** URL of the control plane from now on. Undefined: the one that the agent keeps since it enrolled. */
   readonly server?: string;
   readonly logLevel: LogLevel;
+  /** Path of the node's policy. Undefined: /etc/baykeeper/agent.yaml, or agent.yaml in `dataDir`, if there is one. */
+  readonly policyFile?: string;
 }
 
 /** What is needed to enrol, besides. */
@@ -87,6 +89,8 @@ export function readConfig(flags: Flags, env: Environment): AgentConfig {
     );
   }
   const server = setting(flags, env, 'server', '');
+  const policy = setting(flags, env, 'policy', '');
+  if (policy.value.includes('\0')) throw new ConfigError(`${policy.source}: expected the path of a file`);
   return Object.freeze({
     dataDir: resolve(data.value),
     dockerSocket,
@@ -94,6 +98,7 @@ export function readConfig(flags: Flags, env: Environment): AgentConfig {
     kubeContext: setting(flags, env, 'kubeContext', '').value,
     leaseNamespace: leaseNamespace.value,
     ...(server.value === '' ? {} : { server: serverUrl(server) }),
+    ...(policy.value === '' ? {} : { policyFile: resolve(policy.value) }),
     logLevel,
   });
 }

@@ -4,6 +4,7 @@ export const exitCodes = { failed: 1, config: 2, refused: 3, unreachable: 4 } as
 const codeByName: Readonly<Record<string, number>> = {
   ConfigError: exitCodes.config,
   NotJoinedError: exitCodes.config,
+  PolicyError: exitCodes.config,
   IdentityError: exitCodes.config,
   EnrollError: exitCodes.refused,
 };

@@ -16,6 +16,7 @@ import {
 } from '../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from './clock.ts';
 import type { EngineInfo } from './drivers/driver.ts';
+import { type PolicySource, summary } from './policy.ts';
 
 /** When a node counts as under pressure. */
 export interface HealthThresholds {
@@ -56,6 +57,18 @@ export interface Finding {
   readonly reason: string;
   readonly message: string;
 }
+
+/** What the node's owner allows on it, for its users to see. */
+export function policyFinding({ current, problem }: PolicySource): Finding {
+  const type = 'PolicyInForce';
+  const holds = current.source !== '';
+  const says = holds ? `${current.source}: ${summary(current)}` : '';
+  if (problem === undefined) return { type, holds, reason: holds ? 'PolicyRead' : 'NoPolicy', message: says };
+  const kept = holds ? `the one before holds: ${says}` : 'until it is, everything is allowed';
+  return { type, holds, reason: 'PolicyInvalid', message: `${problem}; ${kept}`.slice(0, maxMessageChars) };
+}
+
+const maxMessageChars = 2048;
 
 /** What a node is and uses. Each look costs a few small files of /proc and one statfs. */
 export class NodeHealth {

@@ -4,6 +4,7 @@ import type { AgentConfig } from './config.ts';
 import { openIdentity } from './link/identity.ts';
 import { lockFolder } from './lock.ts';
 import { createLog } from './log.ts';
+import { PolicyFile } from './policy_file.ts';
 
 /** How long a clean end may take before the process ends anyhow. */
 const stopPatienceMs = 10_000;
@@ -15,7 +16,9 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
   // Nothing else may hold the process: it can be without connection and without engine.
   const keepAlive = setInterval(() => undefined, 2 ** 30);
   try {
-    const identity = await openIdentity(config.dataDir);
+    const { dataDir, policyFile: path } = config;
+    const policy = await PolicyFile.open({ path, dataDir, clock: systemClock, log });
+    const identity = await openIdentity(dataDir);
     const { server } = config;
     // A machine that has not joined must not look as if it had.
     const moved = server !== undefined && identity.node !== undefined && server !== identity.server;
@@ -27,8 +30,9 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
     const createWorkloads = await loadWorkloads(config, identity.node?.containerEngine);
     const stopped = untilAsked(log);
     const agent = await startAgent({
-      dataDir: config.dataDir,
+      dataDir,
       identity,
+      policy,
       createWorkloads,
       prove: async () => {
         const { renewByProof } = await import('./link/enroll.ts');
@@ -43,6 +47,7 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
     log.info({ signal }, 'stopping; what runs on the engine stays');
     setTimeout(() => process.exit(1), stopPatienceMs).unref();
     await agent.stop();
+    policy.close();
   } finally {
     clearInterval(keepAlive);
     await unlock();

@@ -1,7 +1,9 @@
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import type { Assignment } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type ClusterDriver, ClusterError, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { forbiddenReason, judge, type Policy, refusal } from '../policy.ts';
 import { StreamError, type Verdict } from '../ports.ts';
+import { asksOfObject } from './asks.ts';
 import { refOf } from './execute.ts';
 import { appliedAnnotation } from './labels.ts';
 import { type Live, liveOf } from './live.ts';
@@ -15,11 +17,13 @@ import { toStreamError } from './streams.ts';
 export interface CheckContext {
   readonly driver: ClusterDriver;
   readonly bayUid: string;
+  readonly policy: Policy;
   readonly manifestOf: (assignment: Assignment) => Manifest | undefined;
 }
 
 /** gRPC. */
 const alreadyExists = 6;
+const permissionDenied = 7;
 
 /**
  * What the cluster would say to an object, by its own dry run of what would be done: nothing is changed. Rejects with StreamError when that
@@ -29,15 +33,21 @@ export async function check(context: CheckContext, assignment: Assignment): Prom
   const manifest = context.manifestOf(assignment);
   if (!manifest) throw new StreamError('invalid', 'this agent does not know that kind of object');
   try {
-    return await judge(context, assignment.uid, manifest);
+    return await ask(context, assignment.uid, manifest);
   } catch (error) {
     throw toStreamError(error);
   }
 }
 
-async function judge({ driver, bayUid }: CheckContext, uid: string, manifest: Manifest): Promise<Verdict> {
+async function ask({ driver, bayUid, policy }: CheckContext, uid: string, manifest: Manifest): Promise<Verdict> {
   const live = await driver.get(refOf(manifest));
   const view = live && { live: shown(live) };
+  const violations = judge(policy, asksOfObject(manifest.kind, manifest.object));
+  if (violations.length > 0) {
+    const field = violations.length === 1 ? (violations[0]?.field ?? '') : '';
+    const message = bounded(refusal(policy, violations));
+    return { ...view, refusal: { code: permissionDenied, reason: forbiddenReason, message, field } };
+  }
   const isOurs = live !== undefined && objectUidOf(live.metadata, bayUid) === uid;
   if (live && !isOurs && !manifest.adopt) {
     const message = bounded(whoseObject(bayUid, manifest.kind, live));

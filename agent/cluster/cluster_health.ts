@@ -2,13 +2,15 @@ import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from '../clock.ts';
 import { type ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
 import type { EngineInfo } from '../drivers/driver.ts';
-import { type Finding, type HealthThresholds, NodeHealth } from '../health.ts';
+import { type Finding, type HealthThresholds, NodeHealth, policyFinding } from '../health.ts';
+import type { PolicySource } from '../policy.ts';
 import type { DockerSide } from './containers_side.ts';
 import { messageOf, reasonOf } from './reasons.ts';
 
 export interface ClusterHealthOptions {
   readonly driver: ClusterDriver;
   readonly docker: DockerSide;
+  readonly policy: PolicySource;
   readonly clock: Clock;
   readonly thresholds?: HealthThresholds;
 }
@@ -52,7 +54,7 @@ export class ClusterHealth {
       containersRunning: input.containersRunning,
       containersTotal: input.containersTotal,
       dockerVersion: this.#dockerVersion,
-      findings: findingsOf(input),
+      findings: [...findingsOf(input), policyFinding(this.#options.policy)],
     });
   }
 

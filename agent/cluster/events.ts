@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { type ClusterEvent, ClusterEventSchema } from '../../proto/gen/baykeeper/v1/cluster_pb.js';
 import { timestampAt } from '../delivery.ts';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
-import { fieldsOf, number, text } from './live.ts';
+import { fieldsOf, number, text } from './json_fields.ts';
 import { type ClusterKind, clusterKinds } from './manifest.ts';
 import type { Place } from './plan.ts';
 

@@ -1,5 +1,8 @@
 import { hash } from 'node:crypto';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
+import type { Ask } from '../policy.ts';
+import { asksOfObject } from './asks.ts';
+import { fieldsOf, listOf, number, text } from './json_fields.ts';
 import { appliedAnnotation } from './labels.ts';
 import type { ClusterKind, Manifest } from './manifest.ts';
 import { entriesOf, objectUidOf, ownsField, type Strayed, strayedFields } from './ownership.ts';
@@ -29,6 +32,8 @@ export interface Live {
   readonly ending: Ending | undefined;
   readonly finalizers: readonly string[];
   readonly facts: Facts;
+  /** What it asks of the nodes that it runs on. */
+  readonly asks: readonly Ask[];
   /** Its `status` as JSON. */
   readonly status: string;
 }
@@ -112,6 +117,7 @@ export function liveOf(object: ClusterObject, options: LiveOptions): Live {
       : undefined,
     finalizers: metadata.finalizers ?? [],
     facts: factsOf(kind, object, fieldManager),
+    asks: asksOfObject(kind, object),
     status: JSON.stringify(object.status ?? {}),
   };
 }
@@ -154,8 +160,6 @@ function timeMs(time: string | undefined): number | undefined {
 
 const address = { spec: { clusterIP: '' } };
 
-type Fields = Readonly<Record<string, unknown>>;
-
 function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject, fieldManager: string): Facts {
   const fields = fieldsOf(spec);
   switch (kind) {
@@ -186,10 +190,3 @@ function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject, fieldMana
       };
   }
 }
-
-/** An object of JSON, whatever it is. */
-export const fieldsOf = (value: unknown): Fields =>
-  typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Fields) : {};
-export const listOf = (value: unknown): Fields[] => (Array.isArray(value) ? value.map(fieldsOf) : []);
-export const text = (value: unknown): string => (typeof value === 'string' ? value : '');
-export const number = (value: unknown): number => (typeof value === 'number' ? value : 0);

@@ -2,9 +2,11 @@ import type { Assignment, ObjectReport } from '../../proto/gen/baykeeper/bus/v1/
 import type { Clock } from '../clock.ts';
 import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
+import { forbiddenReason, type PolicySource, refusal, type Violation } from '../policy.ts';
 import type { Desired, Reports } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
+import { judgeObject } from './enforcement.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
 import { ForeignWatches } from './foreign_watches.ts';
@@ -15,7 +17,7 @@ import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
 import { claimOf, type Foreign, objectUidOf } from './ownership.ts';
 import { type Place, placeOf, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
-import { ObjectError, problemOf } from './reasons.ts';
+import { bounded, ObjectError, problemOf } from './reasons.ts';
 import { keptOf } from './replace.ts';
 import { Reporting } from './reporting.ts';
 import { Roster } from './roster.ts';
@@ -32,6 +34,8 @@ export interface LoopOptions {
   readonly nodeName: string;
   /** What is to be applied for an assignment. */
   readonly manifestOf: (assignment: Assignment) => Manifest | undefined;
+  /** What the node's owner allows. */
+  readonly policy: PolicySource;
   /** Aborts when this agent leads no more: from then on nothing is written. */
   readonly term: AbortSignal;
   /** Whether the cluster can be watched is otherwise than before. */
@@ -96,7 +100,13 @@ export class ClusterLoop {
     });
     this.#foreign = new ForeignWatches({ driver, log, signal: term, onFree: (uid) => this.#onFree(uid) });
     for (const uid of desired.current.objects.keys()) this.#track(uid);
-    this.#unsubscribe = desired.subscribe((uids) => this.#onDesired(uids));
+    const unsubscribe = [
+      desired.subscribe((uids) => this.#onDesired(uids)),
+      options.policy.subscribe(() => this.#onPolicy()),
+    ];
+    this.#unsubscribe = () => {
+      for (const end of unsubscribe) end();
+    };
     this.#watches.start();
   }
 
@@ -143,6 +153,14 @@ export class ClusterLoop {
       // What it waits for is of no interest when something else is wanted.
       one.want(wanted);
       this.#queue.add(uid);
+    }
+  }
+
+  #onPolicy(): void {
+    for (const one of this.#roster.all()) {
+      if (one.problem?.reason === forbiddenReason) one.problem = undefined;
+      one.retryNow();
+      this.#queue.add(one.uid);
     }
   }
 
@@ -226,10 +244,13 @@ export class ClusterLoop {
 
   /** One look, one plan, and its step. True: there is nothing more to do now. */
   async #step(one: Tracked, wanted: Wanted, attempt: Attempt, round: number, aside: Aside): Promise<boolean> {
+    const { verdict, violations } = judgeObject(this.#options.policy.current, wanted, one.problem !== undefined);
+    if (violations.length > 0) this.#forbid(one, wanted, violations);
     const plan = planObject(wanted, {
       live: this.#observed.of(one.uid),
       unsure: this.#observed.isUnsure(one.uid),
       accepted: one.accepted,
+      verdict,
       ...attempt,
     });
     switch (plan.kind) {
@@ -240,6 +261,9 @@ export class ClusterLoop {
         return true;
       case 'gone':
         return await this.#gone(one, wanted, aside);
+      case 'forbidden':
+        this.#reporting.report(one, wanted);
+        return true;
       case 'conflict':
         throw new ObjectError('Conflict', plan.foreign.whose);
       case 'await-end':
@@ -261,6 +285,20 @@ export class ClusterLoop {
     this.#prepare(one, plan);
     this.#take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
     return false;
+  }
+
+  /** The node's owner forbids it. Nothing is tried again until that, or what is wanted, is otherwise. */
+  #forbid(one: Tracked, wanted: Wanted, violations: readonly Violation[]): void {
+    const { log, policy } = this.#options;
+    const message = bounded(refusal(policy.current, violations));
+    if (one.problem?.message !== message) {
+      log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
+    }
+    one.unsettle();
+    one.passing = false;
+    one.away = false;
+    one.problem = { reason: forbiddenReason, message, retryTimeMs: undefined };
+    if (wanted.kind === 'present' && one.applied?.generation === wanted.generation) one.applied = undefined;
   }
 
   #prepare(one: Tracked, plan: Step): void {

@@ -11,7 +11,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { timestampAt } from '../delivery.ts';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
-import { fieldsOf, listOf, text } from './live.ts';
+import { fieldsOf, listOf, text } from './json_fields.ts';
 import { cpuCores, memoryBytes } from './quantity.ts';
 
 /** How a cluster's Node reads as a status. Pure. */

@@ -17,6 +17,7 @@ const live = (name: string, resourceVersion: string, clusterUid = `c-${name}`): 
   owned: '',
   ending: undefined,
   finalizers: [],
+  asks: [],
   facts: { kind: 'Pod', node: '', containers: 1 },
   status: '{}',
 });

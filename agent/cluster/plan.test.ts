@@ -30,6 +30,7 @@ const live = (change: Partial<Live> = {}): Live => ({
   owned: '',
   ending: undefined,
   finalizers: [],
+  asks: [],
   facts: { kind: 'Pod', node: '', containers: 1 },
   status: '{}',
   ...change,

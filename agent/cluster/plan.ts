@@ -12,7 +12,7 @@ import type { Foreign, Strayed } from './ownership.ts';
  * what this one remembers but finer points. Once everything is as asked there is no step.
  *
  * An object of the cluster is deleted only for one that is to be deleted, is in a grave, or is missing from a state that is known to be complete; or
- * because another takes its place.
+ * because another takes its place; or because the owner of the node forbids it, in which case it comes back once it is allowed.
  */
 export type Plan =
   /** It is as asked. */
@@ -43,6 +43,8 @@ export type Plan =
   | { readonly kind: 'delete'; readonly targets: readonly Live[] }
   /** It is on its way out, which somebody else has to finish. */
   | { readonly kind: 'await-end'; readonly live: Live }
+  /** The node's owner forbids it, and there is nothing of it. */
+  | { readonly kind: 'forbidden' }
   /** Somebody else's object has the name. */
   | { readonly kind: 'conflict'; readonly foreign: Foreign };
 
@@ -73,6 +75,15 @@ export interface View {
   readonly refused: { readonly hash: string; readonly clusterUid: string } | undefined;
   /** The fields that remained somebody else's right after we had applied the manifest: trying again would not change that. */
   readonly accepted: { readonly hash: string; readonly strayed: string } | undefined;
+  /** What the node's owner says. Undefined: nothing is forbidden. */
+  readonly verdict?: Verdict;
+}
+
+export interface Verdict {
+  /** What is wanted is forbidden. */
+  readonly wanted: boolean;
+  /** What is there, of another manifest than the one that is wanted, is forbidden. */
+  readonly live: (live: Live) => boolean;
 }
 
 export function planObject(wanted: Wanted, view: View): Plan {
@@ -98,6 +109,8 @@ function planAbsent(place: Place | undefined, view: View): Plan {
 function planPresent(manifest: Manifest, view: View): Plan {
   const { hash } = manifest;
   const live = view.live.find((one) => isAt(one, manifest));
+  if (live && isForbidden(live, hash, view)) return planAbsent(manifest, view);
+  if (view.verdict?.wanted) return { kind: 'forbidden' };
   if (!live) return planMissing(manifest, view);
   if (view.unsure) return { kind: 'look', place: manifest };
   if (live.ending) return isAbandoned(live) ? { kind: 'delete', targets: [live] } : { kind: 'await-end', live };
@@ -115,6 +128,10 @@ function planPresent(manifest: Manifest, view: View): Plan {
     ? { kind: 'replace', manifest, clusterUid: live.clusterUid, live }
     : { kind: 'apply', manifest, live, strayed: live.strayed };
 }
+
+/** What was made of the wanted manifest is judged by that: what the cluster has added to it is not the author's doing. */
+const isForbidden = (live: Live, hash: string, { verdict }: View): boolean =>
+  verdict !== undefined && (live.applied === hash ? verdict.wanted : verdict.live(live));
 
 function planMissing(manifest: Manifest, view: View): Plan {
   const { hash, adopt } = manifest;

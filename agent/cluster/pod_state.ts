@@ -1,5 +1,5 @@
 import type { JsonObject } from '@bufbuild/protobuf';
-import { fieldsOf, listOf, number, text } from './live.ts';
+import { fieldsOf, listOf, number, text } from './json_fields.ts';
 
 /** What the `status` of a cluster's Pod says beside its phase. Pure. */
 

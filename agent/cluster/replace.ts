@@ -1,6 +1,7 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
-import { fieldsOf, type Live, listOf, number, type ServicePort, text } from './live.ts';
+import { fieldsOf, listOf, number, text } from './json_fields.ts';
+import type { Live, ServicePort } from './live.ts';
 import type { Manifest } from './manifest.ts';
 
 /** What an object has from the cluster that one in its place is to have, too. */

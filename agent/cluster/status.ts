@@ -10,7 +10,8 @@ import {
 } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { type ServicePhase, ServiceStatusSchema } from '../../proto/gen/baykeeper/v1/service_pb.js';
 import { type DeliveryTimes, deliveryOf, type Problem, timestampAt } from '../delivery.ts';
-import { type Live, number, text } from './live.ts';
+import { number, text } from './json_fields.ts';
+import type { Live } from './live.ts';
 import type { ClusterKind } from './manifest.ts';
 import { type PodNote, podNote, readPodStatus } from './pod_state.ts';
 

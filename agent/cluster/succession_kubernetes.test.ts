@@ -14,6 +14,7 @@ import { systemClock } from '../clock.ts';
 import { createWorkloads } from '../containers/loop.ts';
 import { FakeEngine } from '../drivers/fake.ts';
 import { silentLog } from '../log.ts';
+import { allowAll, fixedPolicy } from '../policy.ts';
 import type { DockerSide } from './containers_side.ts';
 
 /** Two masters, each with an engine beside the cluster: the bay's containers run on that of the leader. */
@@ -53,6 +54,7 @@ async function master(t: ExecutionContext, nodeName: string, bayUid: string, des
         nodeName,
         clock: systemClock,
         log: silentLog,
+        policy: fixedPolicy(allowAll),
         memoryFile: join(dir, 'memory.json'),
       }),
   };

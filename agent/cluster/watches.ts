@@ -8,8 +8,9 @@ import {
 } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
 import { type EventNote, noteOf, placeOfEvent } from './events.ts';
+import { listOf, number, text } from './json_fields.ts';
 import { baySelector } from './labels.ts';
-import { type Live, listOf, liveOf, number, text } from './live.ts';
+import { type Live, liveOf } from './live.ts';
 import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import { objectUidOf } from './ownership.ts';
 import type { Place } from './plan.ts';

@@ -11,6 +11,7 @@ import type { Clock } from '../clock.ts';
 import { type ClusterDriver, ClusterError, type Election, resourceTypes } from '../drivers/cluster_driver.ts';
 import type { HealthThresholds } from '../health.ts';
 import type { Log } from '../log.ts';
+import type { PolicySource } from '../policy.ts';
 import { type Cluster, type ClusterReports, type Desired, StreamError, type Workloads } from '../ports.ts';
 import { check } from './check.ts';
 import { ClusterHealth } from './cluster_health.ts';
@@ -32,6 +33,8 @@ export interface ClusterWorkloadsOptions {
   readonly nodeName: string;
   /** Of the Lease by which the bay's masters agree on who leads. The same for all of them. */
   readonly leaseNamespace: string;
+  /** What the node's owner allows. */
+  readonly policy: PolicySource;
   readonly clock: Clock;
   readonly log: Log;
   /** How many objects are worked on at a time. Default 32. */
@@ -107,11 +110,17 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
   }
 
   start(): void {
-    const { driver, desired, bayUid, nodeName, leaseNamespace, lease } = this.#options;
-    this.#unsubscribe = desired.subscribe(() => {
-      this.#buryAsStandby();
-      if (!this.#term) void this.#containers.become(this.#standing());
-    });
+    const { driver, desired, bayUid, nodeName, leaseNamespace, lease, policy } = this.#options;
+    const unsubscribe = [
+      desired.subscribe(() => {
+        this.#buryAsStandby();
+        if (!this.#term) void this.#containers.become(this.#standing());
+      }),
+      policy.subscribe(() => this.#tell(this.#nodeListeners)),
+    ];
+    this.#unsubscribe = () => {
+      for (const end of unsubscribe) end();
+    };
     this.#election = driver.elect({
       namespace: leaseNamespace,
       name: `baykeeper-${bayUid}`,
@@ -171,8 +180,11 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
   }
 
   async check(assignment: Assignment): ReturnType<Cluster['check']> {
-    const { driver, bayUid } = this.#options;
-    return await check({ driver, bayUid, manifestOf: (one) => manifestOf(one, bayUid) }, assignment);
+    const { driver, bayUid, policy } = this.#options;
+    return await check(
+      { driver, bayUid, policy: policy.current, manifestOf: (one) => manifestOf(one, bayUid) },
+      assignment,
+    );
   }
 
   async openPodLogs(...[uid, request, sink]: Parameters<Cluster['openPodLogs']>): ReturnType<Cluster['openPodLogs']> {

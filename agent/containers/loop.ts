@@ -3,13 +3,15 @@ import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper
 import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from '../clock.ts';
 import { type Driver, DriverError, type EngineContainer, type EngineEvent } from '../drivers/driver.ts';
-import { type HealthThresholds, NodeHealth } from '../health.ts';
+import { type HealthThresholds, NodeHealth, policyFinding } from '../health.ts';
 import type { Log } from '../log.ts';
+import { forbiddenReason, type PolicySource, refusal, restricts, type Violation } from '../policy.ts';
 import type { Desired, Reports, Workloads } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
 import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
+import { judgeObject } from './enforcement.ts';
 import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
 import { openExecute, openLogs } from './engine_streams.ts';
 import { EngineWatch } from './engine_watch.ts';
@@ -32,6 +34,8 @@ export interface WorkloadsOptions {
   readonly log: Log;
   /** A file of its own, in a folder that exists. */
   readonly memoryFile: string;
+  /** What the node's owner allows. */
+  readonly policy: PolicySource;
   /** How many objects are worked on at a time; those that pull or stop do not count. Default 8. */
   readonly concurrency?: number;
   /** How often everything is looked at, in case an event was missed. Default 60 s. */
@@ -56,6 +60,8 @@ const memoryDelayMs = 1_000;
 /** How long a step under way may hold up the end. */
 const stopPatienceMs = 5_000;
 const startPatienceMs = 2_000;
+/** Longest message in a status. */
+const maxMessageChars = 2048;
 
 export function createWorkloads(options: WorkloadsOptions): RunningWorkloads {
   return new Loop(options);
@@ -111,7 +117,7 @@ class Loop implements RunningWorkloads {
   }
 
   async start(): Promise<void> {
-    const { clock, desired, log, memoryFile, resyncMs = 60_000 } = this.#options;
+    const { clock, desired, log, memoryFile, policy, resyncMs = 60_000 } = this.#options;
     try {
       this.#memory = await FileMemory.open(memoryFile, log);
     } catch (error) {
@@ -119,7 +125,10 @@ class Loop implements RunningWorkloads {
     }
     this.#endings = new Endings(this.#memory);
     if (this.#memory.lastEventMs === 0) this.#memory.lastEventMs = clock.now();
-    this.#unsubscribe = desired.subscribe((uids) => this.#onDesired(uids));
+    const unsubscribe = [desired.subscribe((uids) => this.#onDesired(uids)), policy.subscribe(() => this.#onPolicy())];
+    this.#unsubscribe = () => {
+      for (const end of unsubscribe) end();
+    };
     const looked = new Promise<void>((resolve) => {
       this.#firstLook = resolve;
       const cancel = clock.after(startPatienceMs, resolve);
@@ -159,7 +168,7 @@ class Loop implements RunningWorkloads {
   }
 
   async nodeStatus(): Promise<NodeStatus> {
-    const { driver } = this.#options;
+    const { driver, policy } = this.#options;
     let problem = this.#watch.problem;
     if (problem === undefined) {
       // The stream of events does not tell an engine that hangs from one that has nothing to say.
@@ -173,7 +182,14 @@ class Loop implements RunningWorkloads {
       containersTotal += owned.length;
       containersRunning += owned.filter((one) => one.state === 'running' || one.state === 'paused').length;
     }
-    return await this.#health.status({ info: this.#watch.info, problem, containersRunning, containersTotal });
+    const findings = [policyFinding(policy)];
+    return await this.#health.status({
+      info: this.#watch.info,
+      problem,
+      containersRunning,
+      containersTotal,
+      findings,
+    });
   }
 
   onNodeChange(listener: () => void): () => void {
@@ -206,6 +222,17 @@ class Loop implements RunningWorkloads {
       // What it does now, and what it waits for, are of no interest when something else is wanted.
       if (one.want(wanted)) this.#report(one, wanted);
       this.#queue.add(uid);
+    }
+  }
+
+  #onPolicy(): void {
+    this.#tellNode();
+    for (const one of this.#tracked.values()) {
+      // What was allowed when it was begun may not be any more.
+      one.callOff();
+      one.retryNow();
+      if (one.problem?.reason === forbiddenReason) one.problem = undefined;
+      this.#queue.add(one.uid);
     }
   }
 
@@ -257,15 +284,20 @@ class Loop implements RunningWorkloads {
   }
 
   async #work(uid: string, aside: Aside): Promise<void> {
-    const { desired } = this.#options;
+    const { desired, policy } = this.#options;
     const one = this.#track(uid);
     for (let round = 0; !this.#stopped; round += 1) {
       const wanted = wantedOf(desired.current, uid);
       one.want(wanted);
-      if (wanted.kind === 'untouched') return this.#untrack(one);
-      if (wanted.kind === 'unusable' || !this.#watch.isUp) return this.#report(one, wanted);
+      const isKnown = wanted.kind === 'present' || wanted.kind === 'absent';
       try {
-        if (await this.#step(one, wanted, aside, round)) return;
+        if (this.#watch.isUp && (isKnown || restricts(policy.current))) {
+          if (!(await this.#step(one, wanted, aside, round))) continue;
+          if (isKnown) return;
+        }
+        if (wanted.kind === 'untouched') this.#untrack(one);
+        else this.#report(one, wanted);
+        return;
       } catch (error) {
         if (error instanceof DriverError && error.kind === 'cancelled') continue;
         return this.#fail(one, wanted, error);
@@ -275,10 +307,16 @@ class Loop implements RunningWorkloads {
 
   /** One look, one plan, and its steps. True: there is nothing more to do now. */
   async #step(one: Tracked, wanted: Wanted, aside: Aside, round: number): Promise<boolean> {
-    const { driver, clock } = this.#options;
+    const { driver, clock, policy } = this.#options;
+    const { current: rules } = policy;
     const view = await observe(driver, this.#owner, wanted);
     one.see(view.owned, mainOf(wanted, view), clock.now());
-    const { steps, blocked } = planObject(this.#owner, wanted, view, this.#memory.get(one.uid));
+    const { verdict, violations } = await judgeObject(rules, wanted, view);
+    const { steps, blocked } = planObject(this.#owner, wanted, view, this.#memory.get(one.uid), verdict);
+    if (blocked?.by === 'policy') {
+      this.#refuse(one, wanted, violations);
+      return true;
+    }
     if (blocked?.by === 'name') {
       one.waitsForName = blocked.occupant.name;
       if (one.isWaiting(clock.now())) {
@@ -293,7 +331,7 @@ class Loop implements RunningWorkloads {
       return true;
     }
     if (steps.length === 0) {
-      await this.#settle(one, wanted);
+      if (wanted.kind === 'present' || wanted.kind === 'absent') await this.#settle(one, wanted);
       return true;
     }
     if (one.isWaiting(clock.now())) {
@@ -308,7 +346,7 @@ class Loop implements RunningWorkloads {
       );
     }
     const signal = one.begin();
-    const goOn = () => !this.#stopped && !signal.aborted && this.#watch.isUp;
+    const goOn = () => !this.#stopped && !signal.aborted && this.#watch.isUp && policy.current === rules;
     try {
       await execute(
         steps,
@@ -330,6 +368,20 @@ class Loop implements RunningWorkloads {
       this.#remember();
     }
     return !this.#watch.isUp;
+  }
+
+  /** The node's owner forbids it. Nothing is tried again until that, or what is wanted, is otherwise. */
+  #refuse(one: Tracked, wanted: Wanted, violations: readonly Violation[]): void {
+    const { log, policy } = this.#options;
+    const message = refusal(policy.current, violations);
+    const isNews = one.problem?.message !== message;
+    one.problem = { reason: forbiddenReason, message: message.slice(0, maxMessageChars), retryTimeMs: undefined };
+    if (wanted.kind === 'present' && this.#memory.get(one.uid).applied?.generation === wanted.generation) {
+      this.#memory.set(one.uid, { applied: undefined });
+      this.#remember();
+    }
+    if (isNews) log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
+    this.#report(one, wanted);
   }
 
   async #settle(one: Tracked, wanted: Wanted): Promise<void> {

@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, symlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
@@ -9,10 +9,12 @@ import {
   ContainerPhase,
   ContainerSpecSchema,
   type ContainerStatus,
+  MountType,
   RestartPolicy,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { ExecuteStartSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { startDockerd, type TestDockerd } from '../../test/harness/dockerd.ts';
+import { SettablePolicy } from '../../test/harness/settable_policy.ts';
 import { systemClock } from '../clock.ts';
 import { DockerDriver } from '../drivers/docker.ts';
 import { dockerClient } from '../drivers/docker_client.ts';
@@ -40,6 +42,7 @@ let agents = 0;
 class Agent implements Desired {
   readonly nodeUid: string;
   readonly reports: ObjectReport[] = [];
+  readonly policy = new SettablePolicy();
   current: DesiredState = { complete: false, objects: new Map(), graves: new Set() };
   #listener: (uids: readonly string[]) => void = () => undefined;
   #workloads: RunningWorkloads | undefined;
@@ -62,6 +65,7 @@ class Agent implements Desired {
       nodeName: 'alpha',
       clock: systemClock,
       log: silentLog,
+      policy: this.policy,
       memoryFile: join(dir, `${this.nodeUid}.json`),
     });
     await this.workloads.start();
@@ -301,3 +305,30 @@ test.serial(
     t.pass();
   },
 );
+
+test('a policy that is tightened stops what it forbids, as the engine tells it, and a link does not get round it', async (t) => {
+  const agent = new Agent();
+  await agent.start(t);
+  const folder = await mkdtemp(join(dir, 'data-'));
+  await symlink('/etc', join(folder, 'link'));
+  const bind = (source: string) => ({ mounts: [{ type: MountType.BIND, source, target: '/data' }] });
+  agent.put('policy-mount', bind(folder));
+  agent.put('policy-caps', { capAdd: ['NET_ADMIN'] });
+  await until('running', () => agent.isRunning('policy-mount') && agent.isRunning('policy-caps'));
+  agent.policy.set({ hostMounts: [folder], capabilities: 'forbid' });
+  await until('stopped', async () => !(await isUp('policy-caps')));
+  await until('said', () => agent.status('policy-caps')?.phase === ContainerPhase.FAILED);
+  t.is(agent.status('policy-caps')?.reason, 'ForbiddenByPolicy');
+  t.true(await isUp('policy-mount'));
+
+  // What runs is judged by what the engine says, as it is of another spec than the one that is wanted.
+  agent.put('policy-mount', bind(join(folder, 'link')), 2n);
+  await until('refused', () => agent.status('policy-mount')?.reason === 'ForbiddenByPolicy');
+  t.regex(agent.status('policy-mount')?.message ?? '', /the mount of \/etc of the node/);
+  t.true(await isUp('policy-mount'));
+  agent.policy.set({ hostMounts: 'forbid' });
+  await until('stopped', async () => !(await isUp('policy-mount')));
+
+  agent.policy.set({});
+  await until('running', () => agent.isRunning('policy-caps'));
+});

@@ -81,9 +81,22 @@ export interface ObjectView {
 
 export interface ObjectPlan {
   readonly steps: readonly Step[];
-  /** Why there can be no step: another's container has the name; or a removal is under way. */
-  readonly blocked?: { readonly by: 'name'; readonly occupant: EngineContainer } | { readonly by: 'removal' };
+  /** Why there can be no step: another's container has the name; a removal is under way; or it is forbidden. */
+  readonly blocked?:
+    | { readonly by: 'name'; readonly occupant: EngineContainer }
+    | { readonly by: 'removal' }
+    | { readonly by: 'policy' };
 }
+
+/** What the node's owner says to one object. */
+export interface Verdict {
+  /** What is wanted is forbidden. */
+  readonly wanted: boolean;
+  /** What a container was given is forbidden. */
+  readonly container: (container: EngineContainer) => boolean;
+}
+
+export const nothingForbidden: Verdict = { wanted: false, container: () => false };
 
 export interface PlanInput {
   readonly desired: DesiredState;
@@ -147,18 +160,28 @@ const stopTimeoutOf = (assignment: Assignment): number | undefined =>
     ? stopTimeoutSeconds(assignment.spec.value)
     : undefined;
 
-/** The steps for one object. */
-export function planObject(owner: Owner, wanted: Wanted, view: ObjectView, memory: ObjectMemory): ObjectPlan {
-  switch (wanted.kind) {
-    case 'untouched':
-    case 'unusable':
-      return { steps: [] };
-    case 'absent':
-      return planAbsent(wanted.uid, wanted.stopTimeoutSeconds, view);
-    case 'present':
-      return planPresent(owner, wanted, view, memory);
-  }
+/** The steps for one object. What is forbidden is stopped before anything else, and stays on the engine: it may be allowed again. */
+export function planObject(
+  owner: Owner,
+  wanted: Wanted,
+  view: ObjectView,
+  memory: ObjectMemory,
+  verdict: Verdict = nothingForbidden,
+): ObjectPlan {
+  if (wanted.kind === 'absent') return planAbsent(wanted.uid, wanted.stopTimeoutSeconds, view);
+  const timeoutSeconds = wanted.kind === 'present' ? stopTimeoutSeconds(wanted.spec) : undefined;
+  const stops = view.owned
+    .filter((one) => isForbidden(wanted, one, verdict))
+    .flatMap((one) => stopSteps(wanted.uid, one, timeoutSeconds));
+  if (wanted.kind !== 'present' || stops.length > 0) return { steps: stops };
+  return verdict.wanted ? { steps: [], blocked: { by: 'policy' } } : planPresent(owner, wanted, view, memory);
 }
+
+/** One that is as it is wanted to be is judged by that: the engine may word it otherwise. */
+const isForbidden = (wanted: Wanted, container: EngineContainer, verdict: Verdict): boolean =>
+  wanted.kind === 'present' && container.labels[label.spec] === wanted.hash
+    ? verdict.wanted
+    : verdict.container(container);
 
 function planAbsent(uid: string, timeoutSeconds: number | undefined, { owned }: ObjectView): ObjectPlan {
   const steps = owned

@@ -123,6 +123,13 @@ export function fromInspect(inspected: Docker.ContainerInspectInfo): EngineConta
     memoryBytes: host.Memory ?? 0,
     ports: portsOf(inspected.NetworkSettings?.Ports ?? {}),
     pid: state.Pid,
+    grants: {
+      image: inspected.Config.Image,
+      hostMounts: (host.Mounts ?? [])
+        .filter(({ Type }) => Type === 'bind')
+        .map(({ Source, ReadOnly }) => ({ path: Source, writable: ReadOnly !== true })),
+      capabilities: host.CapAdd ?? [],
+    },
   };
 }
 

@@ -68,6 +68,16 @@ export interface EngineContainer extends EngineSummary {
   readonly ports: readonly EnginePort[];
   /** Of its first process, as the engine sees it. 0 when it does not run. */
   readonly pid: number;
+  readonly grants: EngineGrants;
+}
+
+/** What a container was given of its machine. */
+export interface EngineGrants {
+  /** As it was asked for. */
+  readonly image: string;
+  readonly hostMounts: readonly { readonly path: string; readonly writable: boolean }[];
+  /** Beyond those that every container has. */
+  readonly capabilities: readonly string[];
 }
 
 /** `maxRetries` counts with `on-failure` only; 0: without end. */

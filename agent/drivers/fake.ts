@@ -1,3 +1,4 @@
+import { MountType } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { memoryOf, nanoCpusOf, restartOf } from '../containers/container_spec.ts';
 import {
   type CreateRequest,
@@ -121,6 +122,13 @@ export class FakeEngine implements Driver {
           memoryBytes: memoryOf(spec),
           ports: [],
           pid: 0,
+          grants: {
+            image: spec.image,
+            hostMounts: spec.mounts
+              .filter(({ type }) => type === MountType.BIND)
+              .map(({ source, readOnly }) => ({ path: source, writable: !readOnly })),
+            capabilities: spec.capAdd,
+          },
         },
       });
       this.#emit('create', id);

@@ -4,6 +4,7 @@ import { createUser } from 'nkeys.js';
 import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../../test/harness/nats_server.ts';
 import { ScriptedControlPlane } from '../../test/harness/scripted_control_plane.ts';
+import { SettablePolicy } from '../../test/harness/settable_policy.ts';
 import { until } from '../../test/harness/until.ts';
 import { systemClock } from '../clock.ts';
 import { silentLog } from '../log.ts';
@@ -39,7 +40,8 @@ async function bed(
     clock: systemClock,
     log: silentLog,
   });
-  const streams = new Streams({ address, link, workloads, clock: systemClock, log: silentLog, ...timing });
+  const policy = new SettablePolicy();
+  const streams = new Streams({ address, link, workloads, policy, clock: systemClock, log: silentLog, ...timing });
   streams.start();
   streams.serve(10_000);
   link.start();
@@ -52,7 +54,7 @@ async function bed(
     await cp[Symbol.asyncDispose]();
   });
   const freed = () => until('everything is freed', () => streams.size === 0 && workloads.openStreams === 0);
-  return { cp, workloads, streams, link, freed };
+  return { cp, workloads, policy, streams, link, freed };
 }
 const logs = (follow = false) => ({ objectUid: 'c', what: { case: 'logs' as const, value: { follow } } });
 const execute = { objectUid: 'c', what: { case: 'execute' as const, value: { command: ['a', 'b', 'c'] } } };
@@ -191,4 +193,25 @@ test('everything is freed when there is no session any more', async (t) => {
   streams.closeAll('the agent is stopping');
   await freed();
   await until('told', () => open.every((stream) => stream.end));
+});
+
+test("commands end, and there are no new ones, once the node's owner forbids them; logs go on", async (t) => {
+  const { cp, policy, freed } = await bed(t);
+  const [command, log] = [await cp.open(execute), await cp.open(logs(true))];
+  t.is(command.reply.error, undefined);
+  policy.set({ exec: 'forbid' });
+  const end = await until('the end', () => command.end);
+  const error = end.body.case === 'end' ? end.body.value.error : undefined;
+  t.like(error, {
+    code: 7,
+    message: 'the policy of the node (/etc/baykeeper/agent.yaml) forbids commands in containers',
+  });
+  t.is((await cp.open(execute)).reply.error?.code, 7);
+  t.is(log.end, undefined);
+  log.send({ case: 'end', value: {} });
+  policy.set({});
+  const again = await cp.open(execute);
+  t.is(again.reply.error, undefined);
+  again.send({ case: 'end', value: {} });
+  await freed();
 });

@@ -15,6 +15,7 @@ import {
 } from '../../proto/subjects.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { execRefusal, type PolicySource } from '../policy.ts';
 import { type OpenStream, StreamError, type StreamSink, type Workloads } from '../ports.ts';
 import { isUid } from './chain.ts';
 import type { Link, LinkMessage } from './link.ts';
@@ -24,6 +25,8 @@ export interface StreamsOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'publish' | 'subscribe'>;
   readonly workloads: Pick<Workloads, 'openLogs' | 'openExecute' | 'cluster'>;
+  /** Whether commands may be executed. */
+  readonly policy: PolicySource;
   readonly clock: Clock;
   readonly log: Log;
   /** Most streams at a time. Default 64. */
@@ -41,6 +44,7 @@ const maxKeepaliveMs = 10_000;
 /** As the contract has it; the control plane reckons in the same way. */
 const keepaliveOf = (heartbeatMs: number): number => Math.min(maxKeepaliveMs, Math.max(minKeepaliveMs, heartbeatMs));
 
+const permissionDenied = 7;
 /** gRPC codes. */
 export const codes: Record<StreamError['kind'], number> = {
   'not-found': 5,
@@ -54,8 +58,11 @@ export class Streams {
   readonly #options: StreamsOptions & { readonly maxStreams: number };
   #keepaliveMs = maxKeepaliveMs;
   readonly #streams = new Map<string, AgentStream>();
+  /** Those in which a command runs. */
+  readonly #commands = new Set<AgentStream>();
   #serving = false;
   #cancelTick: (() => void) | undefined;
+  #unsubscribe: () => void = () => undefined;
 
   constructor(options: StreamsOptions) {
     this.#options = { maxStreams: 64, ...options };
@@ -67,7 +74,8 @@ export class Streams {
   }
 
   start(): void {
-    const { link, address } = this.#options;
+    const { link, address, policy } = this.#options;
+    this.#unsubscribe = policy.subscribe(() => this.#onPolicy());
     link.subscribe(downSubject(address, 'open'), (message) => void this.#open(message));
     link.subscribe(everyDownStreamSubject(address), ({ subject, data }) => this.#receive(subject, data));
   }
@@ -82,6 +90,18 @@ export class Streams {
   closeAll(reason: string): void {
     this.#serving = false;
     for (const stream of [...this.#streams.values()]) stream.fail(14, reason);
+  }
+
+  stop(reason: string): void {
+    this.#unsubscribe();
+    this.closeAll(reason);
+  }
+
+  /** What is no longer allowed does not go on because it was begun in time. */
+  #onPolicy(): void {
+    const { current } = this.#options.policy;
+    if (current.rules.exec === 'allow') return;
+    for (const stream of [...this.#commands]) stream.fail(permissionDenied, execRefusal(current));
   }
 
   async #open({ data, respond }: LinkMessage): Promise<void> {
@@ -113,7 +133,10 @@ export class Streams {
   }
 
   #refusal(open: StreamOpen): Refusal | undefined {
-    const { maxStreams } = this.#options;
+    const { maxStreams, policy } = this.#options;
+    if (isCommand(open) && policy.current.rules.exec !== 'allow') {
+      return { code: permissionDenied, message: execRefusal(policy.current) };
+    }
     if (!isUid(open.streamId)) return { code: 3, message: 'a malformed stream id' };
     if (!isUid(open.objectUid)) return { code: 3, message: 'a malformed uid' };
     if (open.what.case === undefined) return { code: 12, message: 'this agent does not know that kind of stream' };
@@ -124,19 +147,22 @@ export class Streams {
     return undefined;
   }
 
-  #add({ streamId, creditBytes }: StreamOpen): AgentStream {
+  #add(open: StreamOpen): AgentStream {
+    const { streamId, creditBytes } = open;
     const { link, address, clock } = this.#options;
     const subject = upStreamSubject(address, streamId);
-    const stream = new AgentStream({
+    const stream: AgentStream = new AgentStream({
       send: (frame) => link.publish(subject, frame),
       onClosed: () => {
         this.#streams.delete(streamId);
+        this.#commands.delete(stream);
         if (this.#streams.size === 0) this.#endTick();
       },
       now: () => clock.now(),
       creditBytes,
     });
     this.#streams.set(streamId, stream);
+    if (isCommand(open)) this.#commands.add(stream);
     if (!this.#cancelTick) this.#tick();
     return stream;
   }
@@ -189,3 +215,5 @@ export class Streams {
     this.#cancelTick = undefined;
   }
 }
+
+const isCommand = ({ what }: StreamOpen): boolean => what.case === 'execute' || what.case === 'executePod';

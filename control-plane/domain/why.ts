@@ -86,7 +86,7 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
   const appliedStep: StepInit = applied
     ? { outcome: WhyOutcome.DONE, time: delivery?.applyTime, actor: engine }
     : received
-      ? { ...notApplied(facts, status, observed), actor: engine }
+      ? { ...notApplied(facts, status, observed), actor: isForbidden(status) ? `policy/${status.node}` : engine }
       : waiting(engine);
   return [accepted, published, receivedStep, appliedStep, observedStep(facts, status, observed, engine)];
 }
@@ -111,8 +111,11 @@ function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: bo
   };
 }
 
+/** The node's owner has the last word, whatever the engine would have said. As the agent writes it. */
+const isForbidden = ({ reason }: AssignedStatus): boolean => reason === 'ForbiddenByPolicy';
+
 function notApplied(facts: AssignedFacts, status: AssignedStatus, observed: boolean): StepInit {
-  const failed = status.phase === phasesOf(facts.kind).failed && observed;
+  const failed = observed && (status.phase === phasesOf(facts.kind).failed || isForbidden(status));
   const retry = status.retryTime;
   const said = status.message || phaseName(facts.kind, status.phase);
   const again = retry ? ` It is tried again at ${new Date(Number(retry.seconds) * 1000).toISOString()}.` : '';

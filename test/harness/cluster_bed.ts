@@ -21,6 +21,7 @@ import { type PodStatus, PodStatusSchema } from '../../proto/gen/baykeeper/v1/po
 import type { ReplicationControllerStatus } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import type { ServiceStatus } from '../../proto/gen/baykeeper/v1/service_pb.js';
 import type { Kubernetes } from './kubernetes/cluster.ts';
+import { SettablePolicy } from './settable_policy.ts';
 import { until } from './until.ts';
 
 /** A desired state that tests write. It outlives agents, as the file of a real one does. */
@@ -160,6 +161,7 @@ export class ClusterBed {
   readonly bayUid: string;
   readonly desired: SettableDesired;
   readonly reports = new RecordedReports();
+  readonly policy = new SettablePolicy();
   readonly #options: BedOptions;
   #driver: ClusterDriver;
   #workloads: RunningWorkloads;
@@ -215,6 +217,7 @@ export class ClusterBed {
       leaseNamespace: 'baykeeper',
       clock,
       log,
+      policy: this.policy,
       lease,
       concurrency,
     });

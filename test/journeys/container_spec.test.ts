@@ -1,5 +1,7 @@
 import { once } from 'node:events';
+import { rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
+import { join } from 'node:path';
 import { create, type MessageInitShape } from '@bufbuild/protobuf';
 import { DurationSchema, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
@@ -14,7 +16,9 @@ import {
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { ConditionStatus, NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
+import { bayctl } from '../harness/bayctl.ts';
 import { freePort } from '../harness/free_port.ts';
+import { ownProgram, run } from '../harness/program.ts';
 import { type Site, startSite } from '../harness/site.ts';
 import { until } from '../harness/until.ts';
 
@@ -229,6 +233,44 @@ test.serial('logs: huge lines, outputs apart, tail, since, timestamps, of what h
   // One that is followed has an end, as there will not be more.
   t.is((await logs('wordy', { follow: true, stdout: true, tailLines: 1n })).stdout, 'last\n');
   await end('wordy');
+});
+
+test.serial('what the owner of the node forbids is refused, by name and reason, on every surface', async (t) => {
+  const { controlPlane, agent } = site;
+  const file = join(agent.dataDir, 'agent.yaml');
+  await make('mounts', { args: ['sleep', '10000'] });
+  await site.inPhase('mounts', ContainerPhase.RUNNING);
+  await writeFile(file, 'default: allow\nhostMounts: [/srv]\nexec: forbid\n', { mode: 0o600 });
+  await make('forbidden', { mounts: [{ type: MountType.BIND, source: '/etc', target: '/host' }] });
+  await becomes('forbidden', 'is refused', ({ reason }) => reason === 'ForbiddenByPolicy');
+  const ctl = async (command: string, ...args: string[]) =>
+    await bayctl(controlPlane, [command, '-b', 'local', ...args]);
+  const why = await ctl('why', 'container/forbidden');
+  t.regex(why.stdout, /applied .*policy\/node-1 +refused: ForbiddenByPolicy.*the mount of \/etc of the node/);
+  t.regex(why.stdout, /was refused by policy\/node-1: ForbiddenByPolicy/);
+  const exec = await ctl('exec', 'container/mounts', '--', 'true');
+  t.not(exec.code, 0);
+  t.regex(exec.stderr, /agent\.yaml\) forbids commands in containers/);
+  const described = await until('the node says it', async () => {
+    const { stdout } = await ctl('describe', 'node', 'node-1');
+    return /PolicyInForce +True +PolicyRead/.test(stdout) ? stdout : undefined;
+  });
+  t.regex(described, /exec: forbid, hostMounts: \/srv/);
+  await writeFile(file, 'default: allow\n');
+  await until(
+    'commands are allowed again',
+    async () => (await ctl('exec', 'container/mounts', '--', 'true')).code === 0,
+  );
+  await end('mounts', 'forbidden');
+
+  await writeFile(file, 'default: allow\nimages: all\n');
+  await agent.stop();
+  const refused = await run(ownProgram('agent/main.ts', 'run', '--data', agent.dataDir));
+  t.is(refused.code, 2);
+  t.regex(refused.stderr, /agent\.yaml: images: expected allow, forbid, or a list/);
+  await rm(file);
+  await agent.start();
+  await agent.ready();
 });
 
 test.serial('a node says how it is, and that its engine is away, and back', async (t) => {

@@ -373,7 +373,8 @@ export declare type ContainerStatus = Message<"baykeeper.v1.ContainerStatus"> & 
   phase: ContainerPhase;
 
   /**
-   * One word in CamelCase, for programs: ImageNotFound, PortTaken, NameConflict, EngineUnavailable, NodeSilent…
+   * One word in CamelCase, for programs: ImageNotFound, PortTaken, NameConflict, EngineUnavailable,
+   * ForbiddenByPolicy (by the node's owner), NodeSilent…
    *
    * @generated from field: string reason = 2;
    */

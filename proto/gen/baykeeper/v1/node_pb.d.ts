@@ -92,7 +92,7 @@ export declare type NodeStatus = Message<"baykeeper.v1.NodeStatus"> & {
   message: string;
 
   /**
-   * Ready, MemoryPressure, DiskPressure, EngineUnavailable, DuplicateIdentity; of a cluster's node, what its kubelet says.
+   * Ready, MemoryPressure, DiskPressure, EngineUnavailable, DuplicateIdentity, PolicyInForce; of a cluster's node, what its kubelet says.
    *
    * @generated from field: repeated baykeeper.v1.NodeCondition conditions = 4;
    */

@@ -1,0 +1,82 @@
+import test from 'ava';
+import { asksOfObject } from './asks.ts';
+
+const rules = (spec: object, metadata: object = {}) =>
+  asksOfObject('Pod', { spec: { containers: [], ...spec }, metadata }).map(({ rule, field }) => `${rule} ${field}`);
+
+test('an ordinary pod asks for its images only', (t) => {
+  const spec = {
+    containers: [
+      {
+        name: 'a',
+        image: 'app:1',
+        securityContext: {
+          privileged: false,
+          capabilities: { drop: ['ALL'] },
+          seccompProfile: { type: 'RuntimeDefault' },
+        },
+      },
+    ],
+    initContainers: [{ name: 'b', image: 'init:1' }],
+    hostNetwork: false,
+    volumes: [{ name: 'v', emptyDir: {} }],
+  };
+  t.deepEqual(rules(spec), ['images spec.containers[0].image', 'images spec.initContainers[0].image']);
+});
+
+test('what reaches beyond the container is asked for, wherever it stands', (t) => {
+  t.deepEqual(rules({ hostNetwork: true, hostPID: true, hostIPC: true }), [
+    'hostNetwork spec.hostNetwork',
+    'hostPID spec.hostPID',
+    'hostIPC spec.hostIPC',
+  ]);
+  for (const list of ['containers', 'initContainers', 'ephemeralContainers']) {
+    const at = `spec.${list}[1].`;
+    const securityContext = { privileged: true, procMount: 'Unmasked', capabilities: { add: ['NET_ADMIN'] } };
+    const found = rules({ [list]: [{ image: 'a' }, { image: 'b', securityContext }] });
+    t.deepEqual(found.slice(1), [
+      `images ${at}image`,
+      `privileged ${at}securityContext.privileged`,
+      `privileged ${at}securityContext.procMount`,
+      `capabilities ${at}securityContext.capabilities.add[0]`,
+    ]);
+  }
+  for (const securityContext of [
+    { seccompProfile: { type: 'Unconfined' } },
+    { appArmorProfile: { type: 'Unconfined' } },
+    { windowsOptions: { hostProcess: true } },
+    { seLinuxOptions: { type: 'spc_t' } },
+    { seLinuxOptions: { user: 'system_u' } },
+  ]) {
+    t.regex(rules({ securityContext }).join(), /^privileged spec\.securityContext\./);
+  }
+  const annotations = { 'container.apparmor.security.beta.kubernetes.io/web': 'unconfined', note: 'unconfined' };
+  t.deepEqual(
+    rules({}, { annotations }).map((one) => one.split(' ')[0]),
+    ['privileged'],
+  );
+});
+
+test('a folder of the node is for reading only when nobody mounts it to write', (t) => {
+  const mounted = (...mounts: object[]) =>
+    asksOfObject('Pod', {
+      spec: {
+        containers: mounts.map((mount) => ({ image: 'a', volumeMounts: [{ name: 'v', ...mount }] })),
+        volumes: [{ name: 'v', hostPath: { path: '/etc' } }],
+      },
+    }).filter(({ rule }) => rule === 'hostMounts');
+  t.like(mounted({ readOnly: true })[0], { value: '/etc', writable: false, field: 'spec.volumes[0].hostPath.path' });
+  t.like(mounted({ readOnly: true }, {})[0], { writable: true });
+  t.like(mounted({ readOnly: 'true' })[0], { writable: true });
+});
+
+test("a controller asks for what its template asks for, a service for nothing; what has another shape is the cluster's to refuse", (t) => {
+  const template = { spec: { hostPID: true, containers: [{ image: 'a' }] } };
+  t.deepEqual(
+    asksOfObject('ReplicationController', { spec: { template } }).map(({ field }) => field),
+    ['spec.template.spec.hostPID', 'spec.template.spec.containers[0].image'],
+  );
+  t.deepEqual(asksOfObject('Service', { spec: { externalIPs: ['10.0.0.1'] } }), []);
+  t.deepEqual(asksOfObject('Pod', { spec: { containers: 'x', volumes: [7], securityContext: [] } }), []);
+  t.deepEqual(asksOfObject('Pod', {}), []);
+});

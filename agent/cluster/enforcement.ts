@@ -1,0 +1,26 @@
+import { judge, type Policy, restricts, type Violation } from '../policy.ts';
+import { asksOfObject } from './asks.ts';
+import type { Verdict, Wanted } from './plan.ts';
+
+/** What a node's policy says to an object of the cluster. */
+export interface Judgement {
+  readonly verdict: Verdict | undefined;
+  /** Why what is wanted is forbidden. Empty: it is not. */
+  readonly violations: readonly Violation[];
+}
+
+/**
+ * What is there of an older manifest goes on until it is changed to the wanted one; so it is judged only when that does not come to pass.
+ *
+ * @param failing The cluster does not take what is wanted.
+ */
+export function judgeObject(policy: Policy, wanted: Wanted, failing: boolean): Judgement {
+  if (!restricts(policy) || wanted.kind !== 'present') return { verdict: undefined, violations: [] };
+  const { kind, object } = wanted.manifest;
+  const violations = judge(policy, asksOfObject(kind, object));
+  const isForbidden = violations.length > 0;
+  return {
+    verdict: { wanted: isForbidden, live: ({ asks }) => (isForbidden || failing) && judge(policy, asks).length > 0 },
+    violations,
+  };
+}

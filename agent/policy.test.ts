@@ -1,0 +1,91 @@
+import test from 'ava';
+import { allowAll, judge, PolicyError, readPolicy, refusal, restricts, summary } from './policy.ts';
+
+const read = (value: unknown) => readPolicy(value, 'agent.yaml');
+const forbids = (rules: object, rule: Parameters<typeof judge>[1][number]['rule'], value: string, writable = true) =>
+  judge(read({ default: 'allow', ...rules }), [{ rule, value, writable, field: 'f' }]).length > 0;
+
+test('what the default says holds for the rules that are not given', (t) => {
+  const strict = read({ default: 'forbid', images: ['busybox'] });
+  t.is(judge(strict, [{ rule: 'hostPID', value: 'true', field: 'spec.hostPID' }]).length, 1);
+  t.deepEqual(judge(strict, [{ rule: 'images', value: 'busybox', field: 'spec.image' }]), []);
+  t.true(restricts(strict));
+  const open = read({ default: 'allow' });
+  t.deepEqual(judge(open, [{ rule: 'privileged', value: 'true', field: '' }]), []);
+  t.false(restricts(open) || restricts(allowAll));
+  t.is(
+    summary(strict),
+    'privileged: forbid, hostNetwork: forbid, hostPID: forbid, hostIPC: forbid, exec: forbid, hostMounts: forbid, ' +
+      'capabilities: forbid, images: docker.io/library/busybox',
+  );
+});
+
+test('a path is allowed where it is in an allowed folder, and nowhere else', (t) => {
+  const rules = { hostMounts: ['/srv/data/', { path: '/var/log', readOnly: true }] };
+  for (const path of ['/srv/data', '/srv/data/a/b', '/srv//data/a', '/srv/data/'])
+    t.false(forbids(rules, 'hostMounts', path), path);
+  for (const path of [
+    '/',
+    '/srv',
+    '/srv/database',
+    '/srv/data/../x',
+    '/srv/./data',
+    'srv/data',
+    '',
+    '/etc',
+    '/srv/data\0/../..',
+  ])
+    t.true(forbids(rules, 'hostMounts', path), path);
+  t.true(forbids(rules, 'hostMounts', '/var/log/x'));
+  t.false(forbids(rules, 'hostMounts', '/var/log/x', false));
+  t.false(forbids({ hostMounts: ['/'] }, 'hostMounts', '/etc'));
+  t.true(forbids({ hostMounts: [] }, 'hostMounts', '/etc'));
+});
+
+test('capabilities are the same with and without CAP_, and ALL is one of its own', (t) => {
+  const rules = { capabilities: ['cap_net_admin'] };
+  for (const name of ['NET_ADMIN', 'CAP_NET_ADMIN', 'net_admin']) t.false(forbids(rules, 'capabilities', name), name);
+  for (const name of ['ALL', 'SYS_ADMIN', 'CAP_CAP_NET_ADMIN']) t.true(forbids(rules, 'capabilities', name), name);
+});
+
+test('everything that is forbidden is named, with its field', (t) => {
+  const policy = read({ default: 'forbid' });
+  const violations = judge(policy, [
+    { rule: 'privileged', value: 'true', field: 'spec.containers[0].securityContext.privileged' },
+    { rule: 'hostMounts', value: '/etc', writable: true, field: 'spec.volumes[0].hostPath.path' },
+  ]);
+  t.is(
+    refusal(policy, violations),
+    'the policy of the node (agent.yaml) forbids this: spec.containers[0].securityContext.privileged: privileged containers (true), and ' +
+      'spec.volumes[0].hostPath.path: the mount of /etc of the node',
+  );
+});
+
+test('what cannot be is refused with its field, and what was expected', (t) => {
+  const cases: [unknown, RegExp][] = [
+    [undefined, /^expected a mapping/],
+    [null, /^expected a mapping/],
+    [[], /^expected a mapping/],
+    [{}, /^default: expected allow or forbid/],
+    [{ default: true }, /^default: expected allow or forbid/],
+    [{ default: 'allow', privilegd: 'forbid' }, /^privilegd: there is no such rule: expected default, privileged/],
+    [{ default: 'allow', __proto__x: 1 }, /^__proto__x: there is no such rule/],
+    [{ default: 'allow', privileged: false }, /^privileged: expected allow or forbid$/],
+    [{ default: 'allow', exec: null }, /^exec: expected allow or forbid$/],
+    [{ default: 'allow', exec: [] }, /^exec: expected allow or forbid$/],
+    [{ default: 'allow', images: 'busybox' }, /^images: expected allow, forbid, or a list/],
+    [{ default: 'allow', images: ['a', 'b:1'] }, /^images\[1\]: expected a registry/],
+    [{ default: 'allow', hostMounts: ['srv'] }, /^hostMounts\[0\]\.path: expected an absolute path/],
+    [{ default: 'allow', hostMounts: ['/srv/../etc'] }, /^hostMounts\[0\]\.path: expected an absolute path/],
+    [
+      { default: 'allow', hostMounts: [{ path: '/srv', readonly: true }] },
+      /^hostMounts\[0\]\.readonly: there is no such field/,
+    ],
+    [
+      { default: 'allow', hostMounts: [{ path: '/srv', readOnly: 'yes' }] },
+      /^hostMounts\[0\]\.readOnly: expected true or false/,
+    ],
+    [{ default: 'allow', capabilities: [7] }, /^capabilities\[0\]: expected the name/],
+  ];
+  for (const [value, message] of cases) t.throws(() => read(value), { instanceOf: PolicyError, message });
+});
