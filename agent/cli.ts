@@ -27,13 +27,16 @@ function command(): Command {
 Every option can be given in the environment as well: BAYKEEPER_AGENT_DATA, BAYKEEPER_AGENT_LOG_LEVEL, and so on.
 
 Examples:
-  node agent/main.ts join --server http://10.0.0.1:7300 --token ID.SECRET --bay edge-1
+  BAYKEEPER_AGENT_TOKEN=ID.SECRET node agent/main.ts join --server http://10.0.0.1:7300 --bay edge-1
   node agent/main.ts run`,
     );
   shared(program.command('join'))
     .description('enrol this machine in a bay, then run; a machine that has joined before just runs on')
     .option('--server <url>', 'URL of the control plane')
-    .option('--token <id.secret>', 'join token, as `bayctl bay join-command` prints it')
+    .option(
+      '--token <id.secret>',
+      'join token; better in BAYKEEPER_AGENT_TOKEN, as `bayctl bay join-command` prints it: others see arguments',
+    )
     .option('--bay <name>', 'the bay that is meant (default: the one that the token is for)')
     .option('--name <node>', "wanted name of the node (default: the machine's name)")
     .option('--enroll-only', 'enrol, and do not go on running')

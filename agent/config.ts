@@ -108,7 +108,8 @@ export function readJoinConfig(flags: Flags, env: Environment): JoinConfig {
   const server = setting(flags, env, 'server', '');
   if (server.value === '') throw new ConfigError('--server is missing: the URL of the control plane');
   const token = setting(flags, env, 'token', '');
-  if (token.value === '') throw new ConfigError('--token is missing: bayctl bay join-command prints one');
+  if (token.value === '')
+    throw new ConfigError('BAYKEEPER_AGENT_TOKEN or --token is missing: bayctl bay join-command prints one');
   if (!/^[^.\s]+\.[^.\s]+$/.test(token.value) || token.value.length > 256) {
     throw new ConfigError(
       `${token.source}: expected a token of the form ID.SECRET, as bayctl bay join-command prints it`,

@@ -59,14 +59,18 @@ export async function runLean(): Promise<void> {
 
 function begin(stage: 'warming' | 'lean', config: AgentConfig): void {
   if (typeof process.execve !== 'function') return;
+  // A join token has done its work.
+  const { BAYKEEPER_AGENT_TOKEN: _spent, ...rest } = process.env;
   const env = {
-    ...process.env,
+    ...rest,
     [stageVariable]: stage,
     [configVariable]: JSON.stringify(config),
     NODE_COMPILE_CACHE: join(config.dataDir, 'cache'),
   };
   const kept = process.execArgv.filter((argument) => !flags.includes(argument));
-  process.execve(process.execPath, [process.execPath, ...flags, ...kept, process.argv[1] ?? '', 'run'], env);
+  const command = [process.execPath, ...flags, ...kept, process.argv[1] ?? '', 'run'];
+  // By way of a shell, as Node.js cannot set it: a core file would hold the agent's key.
+  process.execve('/bin/sh', ['sh', '-c', 'ulimit -c 0; exec "$@"', 'sh', ...command], env);
 }
 
 /** Whether the compiler that strips types has been loaded into this process. */

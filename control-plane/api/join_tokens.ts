@@ -124,7 +124,10 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
   };
 }
 
-/** One line for the node's shell. None of its values needs quoting: their forms are narrow. */
+/**
+ * One line for the node's shell. None of its values needs quoting: their forms are narrow. The token is in the environment, which only its
+ * owner can look at, and not among the arguments, which everybody on the machine can.
+ */
 function joinCommand({ joinCommandPrefix, serverUrl }: JoinTokenOptions, token: string, bay: string): string {
-  return `${joinCommandPrefix} --server ${serverUrl()} --token ${token} --bay ${bay} --name $(hostname)`;
+  return `BAYKEEPER_AGENT_TOKEN=${token} ${joinCommandPrefix} --server ${serverUrl()} --bay ${bay} --name $(hostname)`;
 }

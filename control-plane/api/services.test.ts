@@ -89,7 +89,7 @@ test('a join command has all that a node needs, and of the secret only a hash is
   t.regex(made.token, /^[0-9a-f]{16}\.[A-Za-z0-9_-]{32}$/);
   t.is(
     made.joinCommand,
-    `node agent/main.ts join --server http://127.0.0.1:7480 --token ${made.token} --bay edge-1 --name $(hostname)`,
+    `BAYKEEPER_AGENT_TOKEN=${made.token} node agent/main.ts join --server http://127.0.0.1:7480 --bay edge-1 --name $(hostname)`,
   );
   t.is(made.joinToken?.maxUses, 1);
   const stored = await f.api.store.get({ uid: made.joinToken?.id ?? '' });

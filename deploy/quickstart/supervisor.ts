@@ -131,13 +131,15 @@ async function joinedName(): Promise<string | undefined> {
 async function join(api: ControlPlaneApi): Promise<void> {
   const name = nodeName();
   say(`Joining bay "${bay}" as node "${name}" …`);
-  const args = ['--server', serverUrl, '--token', await api.createJoinToken(bay), '--bay', bay, '--name', name];
+  const args = ['--server', serverUrl, '--bay', bay, '--name', name];
+  const token = await api.createJoinToken(bay);
   const child = spawn(
     process.execPath,
     program('agent/main.ts', 'join', ...args, '--data', data.agent, '--docker', docker, '--enroll-only'),
     {
       stdio: ['ignore', 'ignore', 'pipe'],
-      env: environment(),
+      // Not among the arguments: everybody on the machine sees those.
+      env: { ...environment(), BAYKEEPER_AGENT_TOKEN: token },
       signal: stopping.signal,
     },
   );

@@ -154,7 +154,7 @@ spec:
 test.serial('bays are made, and nodes get a line to join with', async (t) => {
   await ctl('bay', 'create', 'edge-1');
   const line = await ctl('bay', 'join-command', 'edge-1');
-  t.regex(line, /^\S.* join --server http:\/\/127\.0\.0\.1:\d+ .*--token \S+\.\S+.*\n$/);
+  t.regex(line, /^BAYKEEPER_AGENT_TOKEN=\S+\.\S+ \S.* join --server http:\/\/127\.0\.0\.1:\d+ .*\n$/);
   t.is(line.trim().split('\n').length, 1);
   t.regex(await ctl('get', 'bays'), /edge-1/);
   await ctl('delete', 'bay', 'edge-1');
