@@ -73,7 +73,9 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     stack.defer(() => reconciler.close());
 
     const { dataDir, auth } = config;
-    const { authenticator } = stack.use(await openAuthenticators({ config: auth, dataDir }));
+    const { authenticator } = stack.use(
+      await openAuthenticators({ config: auth, dataDir, store, clock, log: log.child({ part: 'auth' }) }),
+    );
 
     let url = '';
     const api = await createApi({

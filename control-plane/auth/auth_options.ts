@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { integer } from '../option_values.ts';
 
@@ -7,6 +8,8 @@ export interface AuthConfig {
   readonly callerRate: number;
   /** Calls of one subject at once, after a pause. */
   readonly callerBurst: number;
+  /** Of the tokens that are given by their hashes. Undefined: none. */
+  readonly tokenFile: string | undefined;
 }
 
 /** Adds the options that say who may call. Each way to say who is calling adds its own here. */
@@ -25,11 +28,25 @@ export function addAuthOptions(command: Command): Command {
       )
         .env('BAYKEEPER_CALLER_BURST')
         .argParser(integer('the burst of calls', 1, 10_000_000)),
+    )
+    .addOption(
+      new Option(
+        '--token-file <file>',
+        'YAML or JSON: who may call with which token, given by its SHA-256; read again when it changes',
+      ).env('BAYKEEPER_TOKEN_FILE'),
     );
 }
 
 /** Reads them back, once the command line is parsed. What does not go together ends the program by `command.error`. */
 export function readAuthOptions(command: Command): AuthConfig {
-  const { callerRate, callerBurst } = command.opts<{ callerRate: number; callerBurst?: number }>();
-  return Object.freeze({ callerRate, callerBurst: callerBurst ?? 2 * callerRate });
+  const { callerRate, callerBurst, tokenFile } = command.opts<{
+    callerRate: number;
+    callerBurst?: number;
+    tokenFile?: string;
+  }>();
+  return Object.freeze({
+    callerRate,
+    callerBurst: callerBurst ?? 2 * callerRate,
+    tokenFile: tokenFile ? resolve(tokenFile) : undefined,
+  });
 }
