@@ -32,16 +32,29 @@ export interface AgentOptions {
   /** Default: a new one, which is removed at the end. With one that has enrolled already, no token is used. */
   readonly dataDir?: string;
   readonly env?: Readonly<Record<string, string | undefined>>;
+  /** What starts it: `unshare --mount`, and the like. Default: nothing. */
+  readonly under?: readonly string[];
   /** Whether to wait until the node is ready. Default true. */
   readonly waitReady?: boolean;
 }
 
 export async function startAgent(options: AgentOptions): Promise<Agent> {
-  const { controlPlane, bay, name, dockerSocket = '/nowhere/docker.sock', kubeconfig, env, waitReady = true } = options;
+  const {
+    controlPlane,
+    bay,
+    name,
+    dockerSocket = '/nowhere/docker.sock',
+    kubeconfig,
+    env,
+    waitReady = true,
+    under = [],
+  } = options;
   const folder = options.dataDir ? undefined : await temporaryFolder('agent');
   const dataDir = options.dataDir ?? folder?.path ?? '';
   const node = ['--data', dataDir, '--docker', dockerSocket, ...(kubeconfig ? ['--kubeconfig', kubeconfig] : [])];
-  const program = new Program({ command: ownProgram('agent/main.ts', 'run', ...node), env });
+  const [file, ...args] = [...under, ...ownProgram('agent/main.ts', 'run', ...node)];
+  if (file === undefined) throw new TypeError('no command');
+  const program = new Program({ command: [file, ...args], env });
   const dispose = async () => {
     await program.stop();
     await folder?.[Symbol.asyncDispose]();
