@@ -32,7 +32,7 @@ const runnerTests = 'test/run.test.ts';
 const suites: Record<string, readonly string[]> = {
   unit: [
     '--concurrency=4',
-    '{proto,control-plane,agent,cli}/**/*.test.ts',
+    '{proto,control-plane,agent,cli,openstack}/**/*.test.ts',
     'test/*.test.ts',
     `!${engineTests}`,
     `!${runnerTests}`,

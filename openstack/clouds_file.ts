@@ -1,0 +1,195 @@
+import { readFile } from 'node:fs/promises';
+import path from 'node:path';
+import { parse } from 'yaml';
+import { type Cloud, parseCloud } from './cloud.ts';
+import { CloudError } from './errors.ts';
+
+/** Where to look for what is said of a cloud. */
+export interface CloudSource {
+  readonly env: Readonly<Record<string, string | undefined>>;
+  readonly home: string;
+  /** Where clouds.yaml is looked for first. */
+  readonly cwd: string;
+  /** Over `OS_CLOUD`. */
+  readonly cloud?: string | undefined;
+  /** The clouds.yaml, over `OS_CLIENT_CONFIG_FILE` and where it is looked for. */
+  readonly file?: string | undefined;
+}
+
+/** The name of the cloud that the `OS_*` variables make. */
+export const environmentCloud = 'envvars';
+
+/**
+ * Finds a cloud as the openstack client does: one of clouds.yaml that is named (`OS_CLOUD`), else what the `OS_*` variables say when there
+ * is `OS_AUTH_URL`, else the only one of clouds.yaml. Secrets may be in secure.yaml, what many clouds share in clouds-public.yaml. Secrets that
+ * clouds.yaml does not have may be in `OS_PASSWORD` and `OS_APPLICATION_CREDENTIAL_SECRET`. Rejects with CloudError.
+ */
+export async function findCloud(source: CloudSource): Promise<Cloud> {
+  const { env } = source;
+  const named = source.cloud || env.OS_CLOUD;
+  if (named === environmentCloud || (!named && !source.file && env.OS_AUTH_URL)) return environment(env);
+  const clouds = await readClouds('clouds', source, source.file || env.OS_CLIENT_CONFIG_FILE);
+  if (!clouds) {
+    throw new CloudError(
+      named
+        ? `there is no clouds.yaml to find the cloud "${named}" in (${searchPath(source).join(', ')})`
+        : 'there is neither a clouds.yaml nor OS_AUTH_URL: say which cloud, as for the openstack client',
+    );
+  }
+  const names = Object.keys(clouds.entries);
+  const name = named || (names.length === 1 ? names[0] : undefined);
+  if (!name) throw new CloudError(`${clouds.file} has several clouds: say which (${names.join(', ')})`);
+  const entry = Object.hasOwn(clouds.entries, name) ? clouds.entries[name] : undefined;
+  if (entry === undefined)
+    throw new CloudError(`${clouds.file}: there is no cloud "${name}"; there are: ${names.join(', ')}`);
+  const where = `${clouds.file}: clouds.${name}`;
+  const [own, shared, secrets] = await Promise.all([
+    mapping(entry ?? {}, where),
+    profile(source, entry, where),
+    readClouds('secure', source, env.OS_CLIENT_SECURE_FILE),
+  ]);
+  const secret = secrets && Object.hasOwn(secrets.entries, name) ? secrets.entries[name] : undefined;
+  const merged = [own, mapping(secret ?? {}, `${secrets?.file}: clouds.${name}`)].reduce(merge, shared);
+  const fields = withRegion(merged, env.OS_REGION_NAME, where);
+  const auth = mapping(fields.auth ?? {}, `${where}.auth`);
+  const inherited = secretsOf(env);
+  return parseCloud({
+    name,
+    fields,
+    auth: { ...inherited, ...auth },
+    nameOf: (field) => `${where}${isSetting(field) ? '' : '.auth'}.${field}`,
+  });
+}
+
+const settings: Readonly<Record<string, string>> = {
+  auth_type: 'OS_AUTH_TYPE',
+  identity_api_version: 'OS_IDENTITY_API_VERSION',
+  region_name: 'OS_REGION_NAME',
+  interface: 'OS_INTERFACE',
+  endpoint_type: 'OS_ENDPOINT_TYPE',
+  default_domain: 'OS_DEFAULT_DOMAIN',
+  cacert: 'OS_CACERT',
+  cert: 'OS_CERT',
+  key: 'OS_KEY',
+  insecure: 'OS_INSECURE',
+  verify: '',
+};
+
+const isSetting = (field: string): boolean => Object.hasOwn(settings, field);
+
+function environment(env: CloudSource['env']): Cloud {
+  const fields: Record<string, unknown> = {};
+  for (const [field, variable] of Object.entries(settings)) fields[field] = env[variable] || undefined;
+  const auth: Record<string, unknown> = {};
+  for (const [variable, value] of Object.entries(env)) {
+    if (variable.startsWith('OS_') && value) auth[variable.slice('OS_'.length).toLowerCase()] = value;
+  }
+  const nameOf = (field: string): string => settings[field] || `OS_${field.toUpperCase()}`;
+  return parseCloud({ name: environmentCloud, fields, auth, nameOf });
+}
+
+function secretsOf(env: CloudSource['env']): Record<string, unknown> {
+  return {
+    ...(env.OS_PASSWORD ? { password: env.OS_PASSWORD } : {}),
+    ...(env.OS_APPLICATION_CREDENTIAL_SECRET
+      ? { application_credential_secret: env.OS_APPLICATION_CREDENTIAL_SECRET }
+      : {}),
+  };
+}
+
+/** What is shared with others: an entry of clouds-public.yaml. */
+async function profile(source: CloudSource, entry: unknown, where: string): Promise<Fields> {
+  const { profile: name, cloud } = mapping(entry ?? {}, where);
+  const wanted = name ?? cloud;
+  if (wanted === undefined) return {};
+  const found = await readClouds('clouds-public', source, undefined);
+  const shared =
+    typeof wanted === 'string' && found && Object.hasOwn(found.entries, wanted) ? found.entries[wanted] : undefined;
+  if (shared === undefined) {
+    throw new CloudError(
+      `${where}.profile: "${String(wanted)}" is not in a clouds-public.yaml, and no others are known here`,
+    );
+  }
+  return mapping(shared, `${found?.file}: public-clouds.${String(wanted)}`);
+}
+
+/** With what the entry says of one region, the first unless another is wanted. */
+function withRegion(fields: Fields, wanted: string | undefined, where: string): Fields {
+  const { regions } = fields;
+  const chosen = wanted || fields.region_name;
+  if (regions === undefined || regions === null) return chosen ? { ...fields, region_name: chosen } : fields;
+  if (!Array.isArray(regions)) throw new CloudError(`${where}.regions: expected a list`);
+  const all = regions.map((region: unknown) => {
+    if (typeof region === 'string') return { name: region, values: {} };
+    const { name, values } = mapping(region, `${where}.regions`);
+    return { name, values: mapping(values ?? {}, `${where}.regions.values`) };
+  });
+  const region = chosen ? all.find(({ name }) => name === chosen) : all[0];
+  if (!region) {
+    const names = all.map(({ name }) => String(name)).join(', ');
+    throw new CloudError(`${where}.regions: there is no region "${String(chosen)}"; there are: ${names}`);
+  }
+  return { ...merge(fields, region.values), region_name: region.name };
+}
+
+type Fields = Readonly<Record<string, unknown>>;
+
+interface CloudsFile {
+  readonly file: string;
+  readonly entries: Fields;
+}
+
+const searchPath = ({ cwd, home, env }: CloudSource): string[] => [
+  cwd,
+  path.join(env.XDG_CONFIG_HOME || path.join(home, '.config'), 'openstack'),
+  '/etc/openstack',
+];
+
+/** The first file of this name. Undefined: there is none. */
+async function readClouds(
+  name: string,
+  source: CloudSource,
+  given: string | undefined,
+): Promise<CloudsFile | undefined> {
+  const files = given
+    ? [given]
+    : searchPath(source).flatMap((folder) =>
+        ['yaml', 'yml', 'json'].map((ending) => path.join(folder, `${name}.${ending}`)),
+      );
+  for (const file of files) {
+    const text = await readFile(file, 'utf8').catch((error: NodeJS.ErrnoException) => {
+      if (!given && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) return undefined;
+      throw new CloudError(`cannot read ${file}: ${error.message}`, { cause: error });
+    });
+    if (text === undefined) continue;
+    const key = name === 'clouds-public' ? 'public-clouds' : 'clouds';
+    return { file, entries: mapping(mapping(parsed(text, file), file)[key] ?? {}, `${file}: ${key}`) };
+  }
+  return undefined;
+}
+
+function parsed(text: string, file: string): unknown {
+  try {
+    return parse(text) ?? {};
+  } catch (cause) {
+    // The parser quotes the line, which may hold a secret.
+    throw new CloudError(`${file} is not YAML`, { cause });
+  }
+}
+
+function merge(under: Fields, over: Fields): Fields {
+  const merged: Record<string, unknown> = { ...under };
+  for (const [key, value] of Object.entries(over)) {
+    const below = merged[key];
+    merged[key] = isMapping(below) && isMapping(value) ? merge(below, value) : value;
+  }
+  return merged;
+}
+
+const isMapping = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value);
+
+function mapping(value: unknown, where: string): Fields {
+  if (isMapping(value)) return value;
+  throw new CloudError(`${where}: expected a mapping`);
+}
