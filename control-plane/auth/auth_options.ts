@@ -1,6 +1,6 @@
-import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { integer } from '../option_values.ts';
+import { addKeystoneOptions, type KeystoneConfig, readKeystoneOptions } from './keystone/keystone_options.ts';
 
 /** Who may call, and how often. */
 export interface AuthConfig {
@@ -8,13 +8,13 @@ export interface AuthConfig {
   readonly callerRate: number;
   /** Calls of one subject at once, after a pause. */
   readonly callerBurst: number;
-  /** Of the tokens that are given by their hashes. Undefined: none. */
-  readonly tokenFile: string | undefined;
+  /** Undefined: none of Keystone's users. */
+  readonly keystone: KeystoneConfig | undefined;
 }
 
 /** Adds the options that say who may call. Each way to say who is calling adds its own here. */
 export function addAuthOptions(command: Command): Command {
-  return command
+  return addKeystoneOptions(command)
     .addOption(
       new Option('--caller-rate <calls>', 'calls a second that one caller may make, over time')
         .env('BAYKEEPER_CALLER_RATE')
@@ -28,25 +28,15 @@ export function addAuthOptions(command: Command): Command {
       )
         .env('BAYKEEPER_CALLER_BURST')
         .argParser(integer('the burst of calls', 1, 10_000_000)),
-    )
-    .addOption(
-      new Option(
-        '--token-file <file>',
-        'YAML or JSON: who may call with which token, given by its SHA-256; read again when it changes',
-      ).env('BAYKEEPER_TOKEN_FILE'),
     );
 }
 
 /** Reads them back, once the command line is parsed. What does not go together ends the program by `command.error`. */
 export function readAuthOptions(command: Command): AuthConfig {
-  const { callerRate, callerBurst, tokenFile } = command.opts<{
-    callerRate: number;
-    callerBurst?: number;
-    tokenFile?: string;
-  }>();
+  const { callerRate, callerBurst } = command.opts<{ callerRate: number; callerBurst?: number }>();
   return Object.freeze({
     callerRate,
     callerBurst: callerBurst ?? 2 * callerRate,
-    tokenFile: tokenFile ? resolve(tokenFile) : undefined,
+    keystone: readKeystoneOptions(command),
   });
 }

@@ -3,8 +3,8 @@ import type { Principal } from '../domain/principal.ts';
 /** Finds out who is calling: by the admin token, and by others behind the same interface. */
 export interface Authenticator {
   /**
-   * Undefined: these credentials are not of a kind that it knows, or not valid. Never throws for what a caller sends. Rejects with
-   * UnavailableError while it cannot find out, as whoever knows is away.
+   * Undefined: these credentials are not of a kind that it knows, or not valid. Throws or rejects with DeniedError for who is known, and has no
+   * rights here; with UnavailableError while it cannot find out, as whoever knows is away. With nothing else for what a caller sends.
    */
   authenticate(
     credentials: Credentials,

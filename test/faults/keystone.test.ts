@@ -1,0 +1,125 @@
+import { Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect';
+import { createConnectTransport } from '@connectrpc/connect-node';
+import test from 'ava';
+import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';
+import { password } from '../harness/keystone/api.ts';
+import { type Keystone, startKeystone } from '../harness/keystone/keystone.ts';
+import { until } from '../harness/until.ts';
+
+const cacheMs = 3_000;
+const timeoutMs = 1_500;
+
+let keystone: Keystone;
+test.before(async () => {
+  keystone = await startKeystone();
+});
+test.after.always(() => keystone?.[Symbol.asyncDispose]());
+
+const start = (url: string) =>
+  startControlPlane({
+    args: ['--keystone-cloud', 'envvars', '--keystone-cache', `${cacheMs}ms`, '--keystone-timeout', `${timeoutMs}ms`],
+    env: { OS_AUTH_URL: url, OS_USERNAME: 'baykeeper', OS_PASSWORD: password, OS_PROJECT_NAME: 'service' },
+  });
+
+/** Whatever became of the test: the next one needs it. */
+const bringBack = async () => {
+  if (!keystone.program.running) await keystone.start();
+};
+
+/** How a call with this token ends: with who it is, or with the code of its error. */
+async function whoAmI(plane: ControlPlane, token: string): Promise<string> {
+  const identify: Interceptor = (next) => (request) => {
+    request.header.set('x-auth-token', token);
+    return next(request);
+  };
+  const transport = createConnectTransport({ baseUrl: plane.url, httpVersion: '2', interceptors: [identify] });
+  return createClient(SystemService, transport)
+    .whoAmI({})
+    .then(
+      ({ subject }) => subject,
+      (error: unknown) => Code[ConnectError.from(error).code] ?? '',
+    );
+}
+
+test.serial(
+  'Keystone away: who is known gets in while the answer may be believed, then nobody, and all again when it is back',
+  async (t) => {
+    await using plane = await start(keystone.url);
+    const [alice, rita] = [await keystone.token('alice'), await keystone.token('rita')];
+    const askedMs = performance.now();
+    t.is(await whoAmI(plane, alice), 'alice@Default');
+    await keystone.stop();
+    await using _back = { [Symbol.asyncDispose]: bringBack };
+    t.is(await whoAmI(plane, alice), 'alice@Default');
+    t.is(await whoAmI(plane, rita), 'Unavailable');
+    await until('who was known is not any more', async () => (await whoAmI(plane, alice)) === 'Unavailable');
+    t.true(performance.now() - askedMs >= cacheMs);
+    // The admin token is nobody's but the control plane's.
+    t.is(await whoAmI(plane, plane.token), 'admin');
+    await keystone.start();
+    const backMs = performance.now();
+    await until('it is asked again', async () => (await whoAmI(plane, alice)) === 'alice@Default');
+    t.true(performance.now() - backMs < 7_000);
+    t.is(await whoAmI(plane, rita), 'rita@Default');
+  },
+);
+
+test.serial('Keystone hangs: calls end when it had its time, then at once, and do not pile up', async (t) => {
+  await using plane = await start(keystone.url);
+  const tokens = await Promise.all(Array.from({ length: 4 }, () => keystone.token('alice')));
+  t.is(await whoAmI(plane, tokens[0] ?? ''), 'alice@Default');
+  await keystone.pause();
+  try {
+    const beganMs = performance.now();
+    const outcomes = await Promise.all(tokens.slice(1).map((token) => whoAmI(plane, token)));
+    t.deepEqual(new Set(outcomes), new Set(['Unavailable']));
+    t.true(performance.now() - beganMs < 3 * timeoutMs);
+    // By now it counts as away: of many, one at a time asks.
+    const manyMs = performance.now();
+    await Promise.all(Array.from({ length: 100 }, (_, i) => whoAmI(plane, `${tokens[1]?.slice(0, -3)}${100 + i}`)));
+    // Sixteen at a time would take seven rounds.
+    t.true(performance.now() - manyMs < 4 * timeoutMs);
+    t.is(await whoAmI(plane, plane.token), 'admin');
+  } finally {
+    await keystone.resume();
+  }
+  await until('it is asked again', async () => (await whoAmI(plane, tokens[1] ?? '')) === 'alice@Default');
+});
+
+test.serial(
+  'tokens and the own credential of the control plane may be short of life: both are renewed or ended in time',
+  async (t) => {
+    await keystone.stop();
+    await keystone.start({ tokenTtlSeconds: 3 });
+    try {
+      await using plane = await start(keystone.url);
+      const first = await keystone.token('alice');
+      t.is(await whoAmI(plane, first), 'alice@Default');
+      await until('the token has ended', async () => (await whoAmI(plane, first)) === 'Unauthenticated');
+      // As has the first one of the control plane: it has another.
+      t.is(await whoAmI(plane, await keystone.token('alice')), 'alice@Default');
+      // One that was taken back is renewed when Keystone says so.
+      const { id } = { id: keystone.users.baykeeper };
+      await keystone.change('PATCH', `/users/${id}`, { user: { enabled: false } });
+      t.is(await whoAmI(plane, await keystone.token('rita')), 'Unavailable');
+      await keystone.change('PATCH', `/users/${id}`, { user: { enabled: true } });
+      const rita = await keystone.token('rita');
+      await until('it may ask again', async () => (await whoAmI(plane, rita)) === 'rita@Default');
+    } finally {
+      await keystone.stop();
+      await keystone.start({ tokenTtlSeconds: 3600 });
+    }
+  },
+);
+
+test.serial('a control plane that starts while Keystone is away waits for it', async (t) => {
+  const alice = await keystone.token('alice');
+  await keystone.stop();
+  await using _back = { [Symbol.asyncDispose]: bringBack };
+  await using plane = await start(keystone.url);
+  t.is(await whoAmI(plane, alice), 'Unavailable');
+  t.is(await whoAmI(plane, plane.token), 'admin');
+  await keystone.start();
+  await until('it is there', async () => (await whoAmI(plane, alice)) === 'alice@Default');
+});
