@@ -11,7 +11,7 @@ import type { Live } from './live.ts';
 import type { Manifest } from './manifest.ts';
 import type { Foreign } from './ownership.ts';
 import { isAbandoned, type Place, type Plan } from './plan.ts';
-import { dryRunCreate, isOfChange, type Kept, objectInPlace, withKept } from './replace.ts';
+import { dryRunCreate, isOfChange, type Kept, keptOf, objectInPlace, withKept } from './replace.ts';
 
 /** What steps are done with. */
 export interface ExecuteContext {
@@ -20,8 +20,10 @@ export interface ExecuteContext {
   readonly signal: AbortSignal;
   /** Makes a namespace where there is none. Rejects with ClusterError. */
   readonly ensureNamespace: (name: string) => Promise<void>;
-  /** What the one before it had, and its replacement is to have. */
-  readonly kept: Kept | undefined;
+  /** Holds on to what an object has, so that whoever makes the next one knows it. Rejects with ClusterError. */
+  readonly keep: (kept: Kept) => Promise<void>;
+  /** What the one before it had, and its replacement is to have. Rejects with ClusterError. */
+  readonly recall: () => Promise<Kept | undefined>;
   /** Reads an object of the cluster as ours, or says whose it is. */
   readonly whose: (object: ClusterObject) => 'ours' | Foreign;
 }
@@ -47,10 +49,20 @@ const executors: Executors = {
   look: ({ place }, context) => look(place, context),
 
   async create({ manifest }, context) {
-    const { driver, signal, ensureNamespace, kept } = context;
+    const { driver, signal, ensureNamespace } = context;
+    const kept = manifest.kind === 'Service' ? await context.recall() : undefined;
     // In the instant of writing there must be none: one that somebody else has made meanwhile is not touched.
-    const object = kept ? withKept(manifest, kept) : manifest.object;
-    const apply = () => driver.apply(manifest.type, object, { expect: 'absent', force: true, signal });
+    const make = (object: JsonObject) => driver.apply(manifest.type, object, { expect: 'absent', force: true, signal });
+    const apply = async () => {
+      if (!kept) return await make(manifest.object);
+      try {
+        return await make(withKept(manifest, kept));
+      } catch (error) {
+        if (!(error instanceof ClusterError && error.kind === 'invalid')) throw error;
+        // It may be somebody else's by now, and another address is better than none.
+        return await make(manifest.object);
+      }
+    };
     try {
       return written(await apply());
     } catch (error) {
@@ -73,6 +85,8 @@ const executors: Executors = {
     const { driver, signal } = context;
     // Where the next one is not valid the one before it goes on.
     await dryRunCreate(driver, manifest, live, signal);
+    const kept = keptOf(live);
+    if (kept) await context.keep(kept);
     // The pods of a controller stay, and the next one takes them over.
     return await end(clusterUid, manifest, context, manifest.kind === 'ReplicationController' ? 'Orphan' : undefined);
   },

@@ -14,5 +14,12 @@ export const appliedAnnotation = 'baykeeper.io/applied';
 /** Annotation: of a pod whose end had to be finished by a write. */
 export const endedAnnotation = 'baykeeper.io/ended';
 
+const keptPrefix = 'kept.baykeeper.io/';
+
+/** Annotation of the bay's Lease: what a service that is being replaced is to have again. */
+export const keptAnnotationOf = (objectUid: string): string => `${keptPrefix}${objectUid}`;
+export const keptUidOf = (annotation: string): string | undefined =>
+  annotation.startsWith(keptPrefix) ? annotation.slice(keptPrefix.length) : undefined;
+
 /** Selects what bears a bay's label. */
 export const baySelector = (bayUid: string): string => `${label.bay}=${bayUid}`;

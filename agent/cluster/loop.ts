@@ -1,24 +1,25 @@
 import type { Assignment, ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
 import { forbiddenReason, type PolicySource, refusal, type Violation } from '../policy.ts';
 import type { Desired, Reports } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
+import { Answers, type Attempt } from './answers.ts';
 import { judgeObject } from './enforcement.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
 import { ForeignWatches } from './foreign_watches.ts';
+import type { KeptAddresses } from './kept_addresses.ts';
 import { countLeftovers, leftoversOf } from './leftovers.ts';
-import { type Live, liveOf } from './live.ts';
+import type { Live } from './live.ts';
 import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
-import { claimOf, type Foreign, objectUidOf } from './ownership.ts';
-import { type Place, placeOf, planObject, strayedKey, type View, type Wanted, wantedOf } from './plan.ts';
+import { claimOf } from './ownership.ts';
+import { type Place, placeOf, planObject, type Wanted, wantedOf } from './plan.ts';
 import { bounded, ObjectError, problemOf } from './reasons.ts';
-import { keptOf } from './replace.ts';
 import { Reporting } from './reporting.ts';
 import { Roster } from './roster.ts';
 import { type EndpointAddresses, endingMessage } from './status.ts';
@@ -30,6 +31,7 @@ export interface LoopOptions {
   readonly desired: Desired;
   readonly reports: Reports;
   readonly namespaces: Namespaces;
+  readonly addresses: KeptAddresses;
   readonly bayUid: string;
   readonly nodeName: string;
   /** What is to be applied for an assignment. */
@@ -54,16 +56,11 @@ const maxRounds = 8;
 const slowMs = 2_000;
 const leftoversPollMs = 1_000;
 
-/** What is known in one go at an object, and not kept after it. */
-interface Attempt {
-  refused: View['refused'];
-  foreign: Foreign | undefined;
-}
-
 /** Makes what the cluster has of a bay be what is desired, object by object, and says what became of each; for as long as this agent leads. */
 export class ClusterLoop {
   readonly #options: LoopOptions;
   readonly #observed = new Observed();
+  readonly #answers: Answers;
   readonly #unseen: Unseen;
   readonly #roster: Roster;
   readonly #reporting: Reporting;
@@ -77,6 +74,7 @@ export class ClusterLoop {
     this.#options = options;
     this.#roster = new Roster(options);
     this.#unseen = new Unseen(desired);
+    this.#answers = new Answers({ ...options, observed: this.#observed, manifestOf: (uid) => this.#manifestOf(uid) });
     this.#reporting = new Reporting({ ...options, observed: this.#observed, unseen: this.#unseen });
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 32,
@@ -283,7 +281,7 @@ export class ClusterLoop {
       );
     }
     this.#prepare(one, plan);
-    this.#take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
+    this.#answers.take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
     return false;
   }
 
@@ -305,7 +303,6 @@ export class ClusterLoop {
     const { log } = this.#options;
     const { uid } = one;
     if (plan.kind === 'replace') {
-      one.kept = keptOf(plan.live);
       log.info({ uid, clusterUid: plan.clusterUid }, 'the cluster will not change an object in place: replacing it');
     }
     if (plan.kind === 'delete') one.leftovers = leftoversOf(plan.targets) ?? one.leftovers;
@@ -318,12 +315,13 @@ export class ClusterLoop {
   }
 
   async #execute(plan: Step, one: Tracked, aside: Aside): Promise<Outcome> {
-    const { driver, term, namespaces, clock } = this.#options;
+    const { driver, term, namespaces, addresses, clock } = this.#options;
     const running = execute(plan, {
       driver,
       signal: term,
       ensureNamespace: (name) => namespaces.ensure(name),
-      kept: one.kept,
+      keep: (kept) => addresses.keep(one.uid, kept),
+      recall: () => addresses.recall(one.uid),
       whose: (object) => claimOf(this.#options.bayUid, one.uid, object),
     });
     const slow = Promise.withResolvers<'slow'>();
@@ -332,62 +330,9 @@ export class ClusterLoop {
     return first === 'slow' ? await aside(() => running) : first;
   }
 
-  #take(one: Tracked, wanted: Wanted, plan: Step, attempt: Attempt, outcome: Outcome): void {
-    switch (outcome.kind) {
-      case 'foreign':
-        attempt.foreign = outcome.foreign;
-        return;
-      case 'refused':
-        if (wanted.kind === 'present') {
-          attempt.refused = { hash: wanted.manifest.hash, clusterUid: outcome.clusterUid };
-        }
-        return;
-      case 'ended':
-        for (const clusterUid of outcome.gone) this.#observed.ended(clusterUid);
-        for (const object of outcome.ending) this.#wrote(object, placeOf(wanted)?.kind);
-        if (outcome.gone.length > 0) attempt.foreign = undefined;
-        return;
-      case 'seen':
-        this.#seen(one, wanted, plan, outcome);
-    }
-  }
-
-  #seen(one: Tracked, wanted: Wanted, plan: Step, { object, written }: Extract<Outcome, { kind: 'seen' }>): void {
-    const { clock } = this.#options;
-    if (wanted.kind !== 'present') return;
-    const { manifest, generation } = wanted;
-    if (!object || !written) {
-      this.#observed.looked(manifest, object && this.#liveOf(object, manifest.kind));
-      return;
-    }
-    const live = this.#wrote(object, manifest.kind);
-    const nowMs = clock.now();
-    one.kept = undefined;
-    one.applied = { generation, timeMs: nowMs };
-    if (plan.kind === 'apply' && plan.strayed.length > 0) one.contention.mended(plan.strayed, nowMs);
-    if (live && live.strayed.length > 0) one.accepted = { hash: manifest.hash, strayed: strayedKey(live.strayed) };
-  }
-
-  #wrote(object: ClusterObject, kind: ClusterKind | undefined): Live | undefined {
-    const known = kind ?? clusterKinds.find((one) => one === object.kind);
-    if (!known) return undefined;
-    const live = this.#liveOf(object, known, true);
-    this.#observed.wrote(live);
-    return live;
-  }
-
-  #liveOf(object: ClusterObject, kind: ClusterKind, written = false): Live {
-    const { bayUid, driver } = this.#options;
-    const uid = objectUidOf(object.metadata, bayUid);
-    const manifest = uid === undefined ? undefined : this.#manifestOf(uid);
-    const { namespace = '', name } = object.metadata;
-    const before = this.#observed.at({ kind, namespace, name });
-    return liveOf(object, { kind, bayUid, fieldManager: driver.fieldManager, manifest, before, written });
-  }
-
   #settle(one: Tracked, wanted: Wanted): void {
     const { clock } = this.#options;
-    this.#foreign.forget(one.uid);
+    this.#waitNoMore(one);
     one.settle();
     const message = one.contention.message(clock.now());
     if (message) {
@@ -415,7 +360,7 @@ export class ClusterLoop {
       // What a watch tells may be a moment old; that it is gone is said for good.
       const outcome = await this.#execute({ kind: 'look', place }, one, aside);
       if (outcome.kind === 'seen' && outcome.object) {
-        this.#observed.looked(place, this.#liveOf(outcome.object, place.kind));
+        this.#answers.looked(place, outcome.object);
         return false;
       }
     }
@@ -426,7 +371,7 @@ export class ClusterLoop {
       this.#reporting.report(one, wanted);
       return true;
     }
-    this.#foreign.forget(one.uid);
+    this.#waitNoMore(one);
     one.settle();
     one.leftovers = undefined;
     one.removed = true;
@@ -453,8 +398,13 @@ export class ClusterLoop {
     this.#reporting.report(one, wanted);
   }
 
+  #waitNoMore({ uid }: Tracked): void {
+    this.#foreign.forget(uid);
+    void this.#options.addresses.forget(uid);
+  }
+
   #untrack(one: Tracked): void {
-    this.#foreign.forget(one.uid);
+    this.#waitNoMore(one);
     this.#roster.untrack(one);
   }
 

@@ -14,7 +14,8 @@ export interface Kept {
 export function keptOf(live: Live | undefined): Kept | undefined {
   if (live?.facts.kind !== 'Service') return undefined;
   const { clusterIp, ports } = live.facts;
-  return { clusterIp, ports };
+  const hasAddress = clusterIp !== '' && clusterIp !== 'None';
+  return hasAddress || ports.some(({ nodePort }) => nodePort > 0) ? { clusterIp, ports } : undefined;
 }
 
 /** The object to make in the place of one that had `kept`: with the address and the ports on nodes that it had, where the author names none. */

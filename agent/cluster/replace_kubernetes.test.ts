@@ -180,6 +180,64 @@ const killedAt = async (
   await bed.applied(uid);
 };
 
+/** A load balancer: what of it the cluster will not change in place is the port of its health check. */
+const balanced = (healthCheckNodePort: number) =>
+  service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local', healthCheckNodePort });
+
+for (const [index, { step, when }] of (
+  [
+    { step: { call: 'delete', nth: 1 }, when: 'after' },
+    { step: { call: 'apply', nth: 2 }, when: 'before' },
+    { step: { call: 'apply', nth: 2 }, when: 'after' },
+  ] as const
+).entries()) {
+  test(`whoever goes on after an agent that was killed ${when} ${step.call} ${step.nth} gives a service the address that it had`, async (t) => {
+    const name = `address-${index}`;
+    const port = 31_100 + 2 * index;
+    const killer = new Killer(step, when);
+    const bed = new ClusterBed(t, cluster, { wrap: (driver) => killer.wrap(driver) });
+    killer.kill = () => bed.crash();
+    const uid = bed.put('Service', name, balanced(port));
+    await bed.applied(uid);
+    const before = await get('services', name);
+    killer.armed = true;
+    bed.change(uid, balanced(port + 1));
+    await until('it is killed', () => killer.killed);
+    await bed.stop();
+    bed.reports.latest.clear();
+    await bed.restart();
+    await bed.applied(uid);
+    const after = await get('services', name);
+    t.not(after.metadata.uid, before.metadata.uid);
+    t.is(after.spec.clusterIP, before.spec.clusterIP);
+    t.is(after.spec.ports[0].nodePort, before.spec.ports[0].nodePort);
+    t.is(after.spec.healthCheckNodePort, port + 1);
+    await until('nothing is kept any more', async () => Object.keys(await leaseAnnotations(bed)).length === 0);
+  });
+}
+
+test('a service whose address was given to another meanwhile gets one of its own', async (t) => {
+  const killer = new Killer({ call: 'delete', nth: 1 }, 'after');
+  const bed = new ClusterBed(t, cluster, { wrap: (driver) => killer.wrap(driver) });
+  killer.kill = () => bed.crash();
+  const uid = bed.put('Service', 'robbed', balanced(31_110));
+  await bed.applied(uid);
+  const { clusterIP } = (await get('services', 'robbed')).spec;
+  killer.armed = true;
+  bed.change(uid, balanced(31_111));
+  await until('it is killed', () => killer.killed);
+  await bed.stop();
+  await cluster.kubectl(['create', 'service', 'clusterip', 'robber', `--clusterip=${clusterIP}`, '--tcp=80']);
+  await bed.restart();
+  await until('it is made', () => get('services', 'robbed'));
+  t.not((await get('services', 'robbed')).spec.clusterIP, clusterIP);
+});
+
+const leaseAnnotations = async ({ bayUid }: ClusterBed): Promise<Record<string, string>> => {
+  const path = `/apis/coordination.k8s.io/v1/namespaces/baykeeper/leases/baykeeper-${bayUid}`;
+  return (await cluster.request<ClusterObject>('GET', path)).body.metadata.annotations ?? {};
+};
+
 for (const step of steps) {
   for (const when of ['before', 'after'] as const) {
     const at = `${when}-${step.call}-${step.nth}`;

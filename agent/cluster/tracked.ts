@@ -7,7 +7,6 @@ import { EventLog } from './events.ts';
 import type { Leftovers } from './leftovers.ts';
 import type { Place, View, Wanted } from './plan.ts';
 import { isAway, isPassing } from './reasons.ts';
-import type { Kept } from './replace.ts';
 import type { EndpointAddresses, StatusNote } from './status.ts';
 
 const retry = { baseMs: 1_000, maxMs: 120_000, minMs: 250 } as const;
@@ -34,7 +33,6 @@ export class Tracked {
   note: StatusNote | undefined;
   applied: { readonly generation: bigint; readonly timeMs: number } | undefined;
   accepted: View['accepted'];
-  kept: Kept | undefined;
   leftovers: Leftovers | undefined;
   endpoints: EndpointAddresses | undefined;
   readonly events = new EventLog();

@@ -17,6 +17,7 @@ import { check } from './check.ts';
 import { ClusterHealth } from './cluster_health.ts';
 import { ContainersSide, type DockerSide, type Standing } from './containers_side.ts';
 import { Burials, DesiredPart } from './desired_part.ts';
+import { KeptAddresses } from './kept_addresses.ts';
 import { ClusterLoop } from './loop.ts';
 import { type Manifest, manifestOf, namespaceOf } from './manifest.ts';
 import { Namespaces } from './namespaces.ts';
@@ -53,6 +54,8 @@ export interface ClusterWorkloadsOptions {
 export function createClusterWorkloads(options: ClusterWorkloadsOptions): RunningWorkloads {
   return new ClusterWorkloads(options);
 }
+
+const leaseNameOf = (bayUid: string): string => `baykeeper-${bayUid}`;
 
 /** What an agent does while it leads. */
 interface Term {
@@ -123,7 +126,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
     };
     this.#election = driver.elect({
       namespace: leaseNamespace,
-      name: `baykeeper-${bayUid}`,
+      name: leaseNameOf(bayUid),
       identity: `${nodeName}_${randomUUID()}`,
       ...lease,
       onChange: (leads) => this.#onElected(leads),
@@ -237,12 +240,16 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
     if (!term) return;
     const options = this.#options;
     const namespaces = new Namespaces({ ...options, term, isWanted: (namespace) => this.#isWanted(namespace) });
+    const { bayUid, leaseNamespace: namespace } = options;
+    const lease = { type: resourceTypes.Lease, namespace, name: leaseNameOf(bayUid) };
+    const addresses = new KeptAddresses({ ...options, desired: this.#desired, lease, term });
     const manifestOfAssignment = (assignment: Assignment) => this.#manifestOf(assignment);
     this.#term = {
       loop: new ClusterLoop({
         ...options,
         desired: this.#desired,
         namespaces,
+        addresses,
         manifestOf: manifestOfAssignment,
         term,
         onState: () => this.#tell(this.#nodeListeners),
