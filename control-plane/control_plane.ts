@@ -74,7 +74,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
 
     const { dataDir, auth } = config;
     const { authenticator } = stack.use(
-      await openAuthenticators({ config: auth, dataDir, clock, log: log.child({ part: 'auth' }), registry }),
+      await openAuthenticators({ config: auth, dataDir, store, clock, log: log.child({ part: 'auth' }), registry }),
     );
 
     let url = '';

@@ -3,6 +3,7 @@ import type { DescService } from '@bufbuild/protobuf';
 import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
 import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
@@ -15,6 +16,7 @@ import type { Surroundings } from '../domain/present.ts';
 import { createUidSource } from '../domain/uid.ts';
 import type { Checks, Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
 import type { Store } from '../store/port.ts';
+import { accessTokenMethods } from './access_tokens.ts';
 import { BayDirectory } from './bay_directory.ts';
 import { containerMethods } from './containers.ts';
 import { enrollmentMethods } from './enrollment.ts';
@@ -116,6 +118,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     ...Object.values(kindServices),
     ManifestService,
     JoinTokenService,
+    AccessTokenService,
     EnrollmentService,
     ExplainService,
     SystemService,
@@ -149,6 +152,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
         ...containerMethods({ objects, liveness, streams: options.streams }),
       });
       router.service(ManifestService, manifestMethods({ objects, checkMessage, onUnexpected }));
+      router.service(AccessTokenService, accessTokenMethods({ store, clock }));
       router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
       router.service(
         EnrollmentService,

@@ -1,4 +1,5 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
+import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
@@ -110,6 +111,7 @@ export const permissions: readonly ServicePermissions[] = [
     execute: 'member',
   }),
   entry(ManifestService, { apply: 'member' }),
+  entry(AccessTokenService, { createAccessToken: 'admin', listAccessTokens: 'admin', revokeAccessToken: 'admin' }),
   entry(JoinTokenService, { createJoinToken: 'member', listJoinTokens: 'reader', revokeJoinToken: 'member' }),
   // A node has no identity yet: it shows a join token, or proves that it has its key.
   entry(EnrollmentService, { createChallenge: 'open', enroll: 'open', renewCredentials: 'open' }),

@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { integer } from '../option_values.ts';
 import { addKeystoneOptions, type KeystoneConfig, readKeystoneOptions } from './keystone/keystone_options.ts';
@@ -8,6 +9,8 @@ export interface AuthConfig {
   readonly callerRate: number;
   /** Calls of one subject at once, after a pause. */
   readonly callerBurst: number;
+  /** Of the tokens that are given by their hashes. Undefined: none. */
+  readonly tokenFile: string | undefined;
   /** Undefined: none of Keystone's users. */
   readonly keystone: KeystoneConfig | undefined;
 }
@@ -28,15 +31,26 @@ export function addAuthOptions(command: Command): Command {
       )
         .env('BAYKEEPER_CALLER_BURST')
         .argParser(integer('the burst of calls', 1, 10_000_000)),
+    )
+    .addOption(
+      new Option(
+        '--token-file <file>',
+        'YAML or JSON: who may call with which token, given by its SHA-256; read again when it changes',
+      ).env('BAYKEEPER_TOKEN_FILE'),
     );
 }
 
 /** Reads them back, once the command line is parsed. What does not go together ends the program by `command.error`. */
 export function readAuthOptions(command: Command): AuthConfig {
-  const { callerRate, callerBurst } = command.opts<{ callerRate: number; callerBurst?: number }>();
+  const { callerRate, callerBurst, tokenFile } = command.opts<{
+    callerRate: number;
+    callerBurst?: number;
+    tokenFile?: string;
+  }>();
   return Object.freeze({
     callerRate,
     callerBurst: callerBurst ?? 2 * callerRate,
+    tokenFile: tokenFile ? resolve(tokenFile) : undefined,
     keystone: readKeystoneOptions(command),
   });
 }

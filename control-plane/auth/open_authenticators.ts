@@ -1,15 +1,19 @@
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import type { Store } from '../store/port.ts';
+import { AccessTokens } from './access_tokens.ts';
 import { adminAuthenticator, loadAdminToken } from './admin_token.ts';
 import type { AuthConfig } from './auth_options.ts';
 import { firstOf } from './authenticators.ts';
 import { openKeystone } from './keystone/open_keystone.ts';
 import type { Authenticator } from './port.ts';
+import { TokenFile } from './token_file.ts';
 
 /** Options of {@link openAuthenticators}. */
 export interface OpenAuthenticatorsOptions {
   readonly config: AuthConfig;
   readonly dataDir: string;
+  readonly store: Store;
   readonly clock: { now(): number };
   readonly log: Logger;
   readonly registry: Registry;
@@ -28,8 +32,12 @@ export async function openAuthenticators(options: OpenAuthenticatorsOptions): Pr
   const stack = new AsyncDisposableStack();
   try {
     // Those that answer from memory first: what they know is sent to nobody else.
-    const authenticators: Authenticator[] = [adminAuthenticator(await loadAdminToken(options.dataDir))];
-    const { keystone } = options.config;
+    const authenticators: Authenticator[] = [
+      adminAuthenticator(await loadAdminToken(options.dataDir)),
+      stack.use(await AccessTokens.open(options)),
+    ];
+    const { keystone, tokenFile } = options.config;
+    if (tokenFile) authenticators.push(stack.use(await TokenFile.open({ ...options, file: tokenFile })));
     if (keystone) {
       const opened = stack.use(await openKeystone({ ...options, config: keystone }));
       authenticators.push(opened.authenticator);

@@ -1,6 +1,8 @@
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
 import { createUser } from 'nkeys.js';
+import { Role } from '../../proto/gen/baykeeper/v1/access_token_pb.js';
+import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
@@ -161,6 +163,13 @@ export class Tenant {
       });
       return { bay: '', name: '', uid: joinToken?.id ?? '' };
     },
+    accessToken: async (): Promise<Required<Ref>> => {
+      // Admins make them, for any project.
+      const project = this.#token.replace('-token', '');
+      const client = createClient(AccessTokenService, this.#api.transport({ token: 'admin-token', project }));
+      const { accessToken } = await client.createAccessToken({ role: Role.READER, description: canary });
+      return { bay: '', name: '', uid: accessToken?.id ?? '' };
+    },
   };
 }
 
@@ -295,6 +304,9 @@ export const rows: Readonly<Record<string, Row>> = {
     request: (bay) =>
       json({ manifests: [{ container: { metadata: { bay, name: 'c' }, spec: { image: 'busybox' } } }] }),
   },
+  'AccessTokenService/CreateAccessToken': { of: 'nothing', request: { role: 'ROLE_READER' } },
+  'AccessTokenService/ListAccessTokens': { of: 'nothing', request: {} },
+  'AccessTokenService/RevokeAccessToken': { of: 'accessToken', ends: true, request: ({ uid = '' }) => ({ id: uid }) },
   'JoinTokenService/CreateJoinToken': { of: 'inside', bay: 'docker', request: listed },
   'JoinTokenService/ListJoinTokens': { of: 'nothing', request: {} },
   'JoinTokenService/RevokeJoinToken': { of: 'joinToken', ends: true, request: ({ uid = '' }) => ({ id: uid }) },

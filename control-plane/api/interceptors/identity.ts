@@ -1,4 +1,5 @@
 import type { DescMethod } from '@bufbuild/protobuf';
+import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import type { Interceptor } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
@@ -45,7 +46,7 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     if (!callers.take(`${principal.project}/${principal.subject}`)) throw tooMany(options.callerLimit);
     if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
     const project = request.header.get(projectHeader);
-    const caller = project === null ? principal : inProject(principal, project, needed === 'reader');
+    const caller = project === null ? principal : inProject(principal, project, reads(request.method, needed));
     request.contextValues.set(principalKey, caller);
     return next(request);
   };
@@ -53,6 +54,10 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
 
 const tooMany = ({ perSecond }: RateLimit): ExhaustedError =>
   new ExhaustedError(`too many calls: ${perSecond} a second are allowed. Try again a little later`);
+
+/** Watches and logs do not say in the contract that they only read; what a reader may call does. */
+const reads = ({ idempotency }: DescMethod, needed: Permission): boolean =>
+  needed === 'reader' || idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS;
 
 function denied(
   { subject, project, role }: Principal,
