@@ -8,6 +8,7 @@ import { CliError } from '../errors.ts';
 import { isHostile } from '../output/escape.ts';
 import { type Environment, examples, withGlobals } from '../session.ts';
 import { bayOptions, createBay } from './create.ts';
+import { registerJoinTokens } from './join_token.ts';
 
 interface JoinFlags {
   readonly ttl?: number;
@@ -39,7 +40,7 @@ export function register(parent: Command, environment: Environment): void {
     .argument('<name>', 'the bay')
     .option('--ttl <time>', 'how long it may be used (default: 1h)', parsePositiveDuration)
     .option('--uses <count>', 'how many nodes may join with it (default: 1)', parsePositiveCount)
-    .option('--description <text>', 'what it is for, shown by `bayctl token list`')
+    .option('--description <text>', 'what it is for, shown by `bayctl bay join-token list`')
     .action(async (name: string, flags: JoinFlags, self: Command) => {
       const session = await environment.open(self);
       const { bay } = await session.api.unary(BayService.method.getBay, { name });
@@ -60,5 +61,6 @@ export function register(parent: Command, environment: Environment): void {
         );
       }
     });
+  registerJoinTokens(command, environment);
   examples(withGlobals(join), 'bayctl bay join-command edge-1', 'bayctl bay join-command edge-1 --ttl 24h --uses 10');
 }

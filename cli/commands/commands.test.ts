@@ -238,10 +238,10 @@ test('bay create, join-command and tokens', async (t) => {
   t.is(stdout, 'baykeeper-agent join --token tok0.secret\n');
   t.is(stderr, '');
   t.like(lastInput(plane), { bay: 'edge-1', maxUses: 3, ttl: { seconds: 7200n } });
-  t.regex((await bayctl(plane, ['token', 'list'])).stdout, /tok0 +edge-1 +READY +0\/3/);
-  t.is((await bayctl(plane, ['token', 'revoke', 'tok0'])).stdout, 'token/tok0 revoked\n');
-  t.regex((await bayctl(plane, ['token', 'list'])).stdout, /REVOKED/);
-  t.is((await bayctl(plane, ['token', 'revoke', 'nope'])).status, 4);
+  t.regex((await bayctl(plane, ['bay', 'join-token', 'list'])).stdout, /tok0 +edge-1 +READY +0\/3/);
+  t.is((await bayctl(plane, ['bay', 'join-token', 'revoke', 'tok0'])).stdout, 'token/tok0 revoked\n');
+  t.regex((await bayctl(plane, ['bay', 'join-token', 'list'])).stdout, /REVOKED/);
+  t.is((await bayctl(plane, ['bay', 'join-token', 'revoke', 'nope'])).status, 4);
 });
 
 test('container verbs, node verbs, top, describe, label, whoami, version', async (t) => {
