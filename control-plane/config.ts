@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { type AuthConfig, addAuthOptions, readAuthOptions } from './auth/auth_options.ts';
 import { duration, integer } from './option_values.ts';
+import { addExposureOptions, type ExposureConfig, readExposureOptions } from './tls/tls_options.ts';
 
 /** All that can be set of a control plane. Read once, at start. */
 export interface Config {
@@ -19,6 +20,7 @@ export interface Config {
   /** What comes before the arguments in the line that `join-command` prints. */
   readonly joinCommandPrefix: string;
   readonly broker: BrokerConfig;
+  readonly exposure: ExposureConfig;
   readonly auth: AuthConfig;
 }
 
@@ -55,7 +57,11 @@ export function readConfig(argv: readonly string[]): Config {
     .description('The control plane of Baykeeper.')
     .version(version)
     .addOption(new Option('--data <dir>', 'folder of everything that is kept').env('BAYKEEPER_DATA').default(home))
-    .addOption(new Option('--host <address>', 'address to listen on').env('BAYKEEPER_HOST').default('127.0.0.1'))
+    .addOption(
+      new Option('--host <address>', 'address to listen on; beyond loopback, with TLS')
+        .env('BAYKEEPER_HOST')
+        .default('127.0.0.1'),
+    )
     .addOption(
       new Option('--port <port>', 'port to listen on; 0: one that is free')
         .env('BAYKEEPER_PORT')
@@ -125,6 +131,7 @@ export function readConfig(argv: readonly string[]): Config {
     .showHelpAfterError('(--help says what can be set)')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) });
   addAuthOptions(command);
+  addExposureOptions(command);
   command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
   command.parse(argv, { from: 'user' });
   const options = command.opts();
@@ -139,6 +146,7 @@ export function readConfig(argv: readonly string[]): Config {
     joinCommandPrefix: options.joinCommand,
     broker: Object.freeze(brokerConfig(command, options)),
     auth: readAuthOptions(command),
+    exposure: readExposureOptions(command),
   });
 }
 

@@ -7,6 +7,7 @@ import { createNodeProofs } from './auth/node_proof.ts';
 import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
 import { type Config, version } from './config.ts';
+import { openExposure } from './exposure.ts';
 import { openLogOutput } from './log_output.ts';
 import { startReconciler } from './reconcile/reconciler.ts';
 import { RevokedKeys } from './reconcile/revoked_keys.ts';
@@ -45,6 +46,9 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     stack.defer(() => store.close());
     exposeRevision(registry, store);
 
+    const { dataDir, auth } = config;
+    const exposure = await openExposure(config, { log: log.child({ part: 'tls' }), clock });
+    stack.defer(async () => exposure.close());
     const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
     const broker = await startBroker({
       dataDir: config.dataDir,
@@ -52,9 +56,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       clock,
       credentialTtlMs: config.credentialTtlMs,
       revokedKeys: () => revokedKeys.list(),
-      ...(config.broker.kind === 'own'
-        ? { natsServer: { binary: config.broker.binary, port: config.broker.port } }
-        : { external: config.broker }),
+      ...exposure.brokerOptions,
     });
     stack.defer(() => broker.close());
     const { bus } = broker;
@@ -72,12 +74,10 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     });
     stack.defer(() => reconciler.close());
 
-    const { dataDir, auth } = config;
     const { authenticator } = stack.use(
       await openAuthenticators({ config: auth, dataDir, store, clock, log: log.child({ part: 'auth' }), registry }),
     );
 
-    let url = '';
     const api = await createApi({
       store,
       openWatch,
@@ -92,7 +92,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       registry,
       version,
       joinCommandPrefix: config.joinCommandPrefix,
-      serverUrl: () => url,
+      trust: () => exposure.trust,
     });
     stack.defer(() => api.close());
     const server = await startServer({
@@ -101,9 +101,11 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       api,
       registry,
       log: log.child({ part: 'server' }),
+      certificate: exposure.certificate,
     });
     stack.defer(() => server.close({ graceMs }));
-    url = server.url;
+    const { url } = server;
+    exposure.listening(server);
     log.info({ url, version, data: config.dataDir }, 'ready');
     const built = stack.move();
     return { url, stop: () => built.disposeAsync() };

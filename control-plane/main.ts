@@ -4,6 +4,10 @@ import process from 'node:process';
 import { readConfig } from './config.ts';
 import { relaunchTuned } from './tuned_launch.ts';
 
+if (process.argv[2] === 'ca') {
+  const { runCaCommand } = await import('./tls/ca_command.ts');
+  process.exit(await runCaCommand(process.argv.slice(3)));
+}
 const config = readConfig(process.argv.slice(2));
 relaunchTuned(config.dataDir);
 try {

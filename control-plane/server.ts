@@ -5,6 +5,7 @@ import {
   type ServerResponse,
 } from 'node:http';
 import {
+  constants,
   createServer as createHttp2Server,
   type Http2Server,
   Http2ServerRequest,
@@ -12,7 +13,8 @@ import {
   type ServerHttp2Session,
   type ServerHttp2Stream,
 } from 'node:http2';
-import { BlockList, isIP, type Socket } from 'node:net';
+import { createServer as createHttpsServer } from 'node:https';
+import { isIP } from 'node:net';
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import { parseTimeout as parseConnectTimeout } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-grpc';
@@ -23,6 +25,10 @@ import { peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
 import { mendUnaryAnswers } from './api/unreadable.ts';
+import { shareConnections, shareSecureConnections } from './connections.ts';
+import { isLoopback } from './domain/ip.ts';
+import type { ServerCertificate } from './tls/port.ts';
+import { pageOfAuthorities, secureContextOf } from './tls/secure_context.ts';
 
 /** The server cannot listen where it was told to. The message says why, and what to do. */
 export class ListenError extends Error {
@@ -31,13 +37,19 @@ export class ListenError extends Error {
 
 /** Options of {@link startServer}. */
 export interface ServerOptions {
-  /** An address of this machine itself: a name or address that is not loopback is refused until there is TLS. */
+  /** Without TLS, a name or address that is not loopback is refused. */
   readonly host: string;
   /** 0: one that is free. */
   readonly port: number;
   readonly api: Api;
   readonly registry: Registry;
   readonly log: Logger;
+  /** Undefined: no TLS. Followed as it changes, without a connection being lost. */
+  readonly certificate?: ServerCertificate;
+  /** How long a handshake may take. Default 10 s. */
+  readonly handshakeTimeoutMs?: number;
+  /** Connections at a time; more are closed at once. Default 16,384. */
+  readonly maxConnections?: number;
   /** Largest message taken. Default 4 MiB. */
   readonly readMaxBytes?: number;
   /** Largest message sent. Default 64 MiB. */
@@ -66,30 +78,27 @@ type Response = Parameters<NodeHandlerFn>[1];
 const maxHeaderBytes = 32 * 1024;
 /** A misspelt field is told, not dropped. */
 const jsonOptions = { ignoreUnknownFields: false };
-/** How long a new connection may say nothing. */
-const firstByteTimeoutMs = 10_000;
-/** What every HTTP/2 connection begins with, as far as it takes to tell it from HTTP/1.1: `PRI * HTTP/2.0`. */
-const http2Preface = Buffer.from('PRI');
-
-/** Serves Connect, gRPC and gRPC-Web, over HTTP/1.1 and HTTP/2 without TLS, on one port. Rejects with ListenError. */
+/** Streams that a client may cancel at once, and each second for long: its connection is closed beyond that. */
+const resets = { burst: 1000, perSecond: 100 };
+/** Pings and settings that a client may send, on average, each second. gRPC measures lines with pings, so that it can be many. */
+const controlFramesPerSecond = 1000;
+/** Serves Connect, gRPC and gRPC-Web, over HTTP/1.1 and HTTP/2, with TLS or without, on one port. Rejects with ListenError. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
-  const { host, port, log } = options;
-  checkLoopback(host);
+  const { host, port, log, certificate } = options;
+  if (!certificate) checkLoopback(host);
   const shutdown = new AbortController();
   const handler = createHandler(options, shutdown.signal);
   const sessions = new Set<ServerHttp2Session>();
   const http2 = createSessions(options, handler, sessions);
-  const http1 = createHttpServer(
-    { maxHeaderSize: maxHeaderBytes, requestTimeout: 60_000, headersTimeout: 20_000, keepAliveTimeout: 65_000 },
-    handler,
-  );
+  const http1 = createHttp1(options, handler);
+  http1.maxConnections = options.maxConnections ?? 16_384;
   // A stream may be silent for long; what is dead shows by the connection.
   http1.timeout = 0;
-  const sockets = shareConnections(http1, http2);
+  const sockets = certificate ? shareSecureConnections(http1, http2, log) : shareConnections(http1, http2);
   await listen(http1, host, port);
   const address = http1.address();
   const actualPort = typeof address === 'object' && address ? address.port : port;
-  const url = `http://${isIP(host) === 6 ? `[${host}]` : host}:${actualPort}`;
+  const url = `${certificate ? 'https' : 'http'}://${isIP(host) === 6 ? `[${host}]` : host}:${actualPort}`;
   log.info({ url }, 'listening');
 
   let closing: Promise<void> | undefined;
@@ -101,7 +110,7 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
     for (const session of sessions) session.close();
     http1.closeIdleConnections();
     // Connections that have not said yet what they are.
-    for (const socket of sockets.undecided) socket.destroy();
+    for (const socket of sockets.undecided.values()) socket.destroy();
     const timer = setTimeout(() => {
       log.warn({ connections: sockets.all.size }, 'connections are cut that did not end in time');
       for (const session of sessions) session.destroy();
@@ -123,14 +132,34 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
 
 /** Throws ListenError for an address that others could reach. */
 function checkLoopback(host: string): void {
-  const loopback = new BlockList();
-  loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-  loopback.addAddress('::1', 'ipv6');
-  const version = isIP(host);
-  if (host === 'localhost' || (version !== 0 && loopback.check(host, version === 4 ? 'ipv4' : 'ipv6'))) return;
+  if (isLoopback(host)) return;
   throw new ListenError(
-    `cannot listen on ${host}: tokens would cross the network in the clear, as there is no TLS yet. Use 127.0.0.1, ::1 or localhost`,
+    `cannot listen on ${host} without TLS: tokens would cross the network in the clear. Leave --tls off away, or use 127.0.0.1, ::1 or localhost`,
   );
+}
+
+type Handler = (request: Request, response: Response) => void;
+
+function createHttp1({ certificate, handshakeTimeoutMs = 10_000 }: ServerOptions, handler: Handler): Server {
+  const limits = {
+    maxHeaderSize: maxHeaderBytes,
+    requestTimeout: 60_000,
+    headersTimeout: 20_000,
+    keepAliveTimeout: 65_000,
+  };
+  if (!certificate) return createHttpServer(limits, handler);
+  const server = createHttpsServer(
+    {
+      ...limits,
+      ...secureContextOf(certificate.current),
+      ALPNProtocols: ['h2', 'http/1.1'],
+      handshakeTimeout: handshakeTimeoutMs,
+    },
+    handler,
+  );
+  const end = certificate.onChange((material) => server.setSecureContext(secureContextOf(material)));
+  server.once('close', end);
+  return server;
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
@@ -152,57 +181,6 @@ function listen(server: Server, host: string, port: number): Promise<void> {
   });
 }
 
-/** One port for both: each connection goes to the server that its first bytes are for. */
-function shareConnections(
-  http1: Server,
-  http2: Http2Server,
-): { readonly all: Set<Socket>; readonly undecided: Set<Socket> } {
-  const all = new Set<Socket>();
-  const undecided = new Set<Socket>();
-  // HTTP/1.1 listens, so that its own time-outs and its list of idle connections work; only who gets a connection is decided here.
-  const take = http1.listeners('connection') as ((socket: Socket) => void)[];
-  http1.removeAllListeners('connection');
-  http1.on('connection', (socket: Socket) => {
-    all.add(socket);
-    undecided.add(socket);
-    socket.once('close', () => {
-      all.delete(socket);
-      undecided.delete(socket);
-    });
-    socket.setNoDelay(true);
-    socket.setTimeout(firstByteTimeoutMs, () => {
-      if (undecided.has(socket)) socket.destroy();
-    });
-    // A connection that breaks before it has an owner is nobody's trouble.
-    const ignore = (): void => undefined;
-    socket.on('error', ignore);
-    let head = Buffer.alloc(0);
-    const gone = (): void => void socket.destroy();
-    const peek = (): void => {
-      const chunk = socket.read() as Buffer | null;
-      if (chunk === null) return;
-      head = Buffer.concat([head, chunk]);
-      const length = Math.min(head.length, http2Preface.length);
-      const isHttp2 = head.subarray(0, length).equals(http2Preface.subarray(0, length));
-      if (isHttp2 && length < http2Preface.length) return;
-      undecided.delete(socket);
-      socket.off('readable', peek);
-      socket.off('end', gone);
-      socket.setTimeout(0);
-      socket.unshift(head);
-      // A peer that will say nothing more gets nothing more, over HTTP/2.
-      if (isHttp2) {
-        socket.allowHalfOpen = false;
-        http2.emit('connection', socket);
-      } else for (const listener of take) listener.call(http1, socket);
-      socket.off('error', ignore);
-    };
-    socket.on('end', gone);
-    socket.on('readable', peek);
-  });
-  return { all, undecided };
-}
-
 function createSessions(
   options: ServerOptions,
   handler: (request: Request, response: Response) => void,
@@ -215,6 +193,9 @@ function createSessions(
       initialWindowSize: 1024 * 1024,
     },
     maxSessionMemory: 64,
+    streamResetBurst: resets.burst,
+    streamResetRate: resets.perSecond,
+    maxSessionInvalidFrames: 100,
   });
   const { api } = options;
   const direct = createDirectUnary({
@@ -237,7 +218,17 @@ function createSessions(
     // The window of the connection, like that of a stream: with the usual 64 KiB, large messages wait for each other.
     session.setLocalWindowSize(4 * 1024 * 1024);
     let answered = true;
+    let controlFrames = 0;
+    const count = (): void => {
+      controlFrames += 1;
+      if (controlFrames <= (controlFramesPerSecond * pingIntervalMs) / 1000 || session.destroyed) return;
+      options.log.debug('too many pings or settings: the connection is closed');
+      session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    };
+    session.on('ping', count);
+    session.on('remoteSettings', count);
     const pings = setInterval(() => {
+      controlFrames = 0;
       if (!answered || session.destroyed) {
         session.destroy();
         return;
@@ -260,7 +251,7 @@ function createSessions(
 }
 
 function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
-  const { api, registry, log } = options;
+  const { api, registry, log, certificate } = options;
   const pages: Readonly<Record<string, () => Page | Promise<Page>>> = {
     '/healthz': () => ({ status: 200, type: 'text/plain', body: 'ok\n' }),
     '/readyz': () => {
@@ -269,6 +260,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       if (down.length === 0) return { status: 200, type: 'text/plain', body: 'ready\n' };
       return { status: 503, type: 'text/plain', body: `not ready: ${down.map(([name]) => name).join(', ')}\n` };
     },
+    ...(certificate ? { '/ca.pem': () => pageOfAuthorities(certificate.current) } : {}),
     '/metrics': async () => ({ status: 200, type: registry.contentType, body: await registry.metrics() }),
   };
   const fallback = (request: Request, response: Response): void => {

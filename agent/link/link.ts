@@ -1,5 +1,5 @@
 // Not all of it at once: that also sets up object stores and web streams, 1 MB of the agent's 70.
-import type { NatsConnection } from 'nats';
+import type { Authenticator, NatsConnection } from 'nats';
 import { jwtAuthenticator } from 'nats/lib/nats-base-client/authenticator.js';
 import { DebugEvents, ErrorCode, Events, NatsError } from 'nats/lib/nats-base-client/core.js';
 import { connect } from 'nats/lib/src/connect.js';
@@ -182,7 +182,7 @@ class NatsLink implements Link {
     try {
       return await connect({
         servers: [...brokerUrls],
-        authenticator: jwtAuthenticator(userJwt, seed),
+        authenticator: byJwt(userJwt, seed),
         inboxPrefix: inboxPrefix(nodeUid),
         name: `baykeeper-agent ${nodeUid}`,
         noEcho: true,
@@ -275,6 +275,18 @@ class NatsLink implements Link {
     cancel();
     this.#endWait = undefined;
   }
+}
+
+/**
+ * Names the key in the JWT only, and not beside it: the names beside it are looked up among the users of the broker's configuration file when that
+ * is read again, for a new certificate, and who is not there is cut off.
+ */
+function byJwt(userJwt: string, seed: Uint8Array): Authenticator {
+  const full = jwtAuthenticator(userJwt, seed);
+  return (nonce) => {
+    const { sig } = full(nonce) as { sig: string };
+    return { jwt: userJwt, sig };
+  };
 }
 
 /** Whether the broker does not accept who we are (any more). */

@@ -40,6 +40,7 @@ import { serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
+import type { Trust } from './trust.ts';
 import type { OpenWatch } from './watch_objects.ts';
 
 /** Options of {@link createApi}. */
@@ -64,8 +65,8 @@ export interface ApiOptions {
   readonly storeName?: string;
   /** What a node runs to join, up to its options: `node /opt/baykeeper/agent/main.ts join`. */
   readonly joinCommandPrefix: string;
-  /** Where nodes reach this server. Asked at each call. */
-  readonly serverUrl: () => string;
+  /** Where nodes find this server, and whom they are to trust. Asked at each call. */
+  readonly trust: () => Trust;
   /** Default: `store` (always there while it is open) and `broker`. */
   readonly dependencies?: Dependencies;
   /** Default 20,000 a second for one subject: a guard against loops, not a quota. */
@@ -156,7 +157,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
       router.service(
         EnrollmentService,
-        enrollmentMethods({ store, nodes, access, proofs: options.proofs, clock, newUid }),
+        enrollmentMethods({ store, nodes, access, proofs: options.proofs, trust: options.trust, clock, newUid }),
       );
       router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
       const { version, storeName = 'sqlite' } = options;

@@ -27,6 +27,7 @@ import { decodeNodeKey, encodeNodeKey, nodeKeyKey } from '../domain/node_key.ts'
 import { decode, encode, newRecord } from '../domain/record.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { NodeDirectory } from './node_directory.ts';
+import { type Trust, trustBundle } from './trust.ts';
 
 /** What enrolment needs. */
 export interface EnrollmentOptions {
@@ -34,6 +35,7 @@ export interface EnrollmentOptions {
   readonly nodes: NodeDirectory;
   readonly access: Access;
   readonly proofs: NodeProofs;
+  readonly trust: () => Trust;
   readonly clock: { now(): number };
   readonly newUid: () => string;
 }
@@ -43,7 +45,7 @@ const maxNames = 1000;
 
 /** How agents get in. Nobody is known yet here: everything is proved by what is sent. */
 export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeof EnrollmentService> {
-  const { proofs, clock } = options;
+  const { proofs, clock, trust } = options;
   return {
     createChallenge: ({ publicKey }) => ({ challenge: proofs.challenge(publicKey) }),
 
@@ -53,7 +55,8 @@ export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeo
       checkClock(timestampMs(time), clock.now());
       proofs.verify(proof);
       const node = await enroll(options, request, proof.publicKey);
-      return { credentials: await issue(options, node, proof.publicKey, request.agentVersion) };
+      const credentials = await issue(options, node, proof.publicKey, request.agentVersion);
+      return { credentials, trust: trustBundle(trust()) };
     },
 
     // Whatever its clock says: a node that has joined must come back by itself, also when its battery has died.
@@ -63,7 +66,8 @@ export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeo
       const key = await options.store.get(nodeKeyKey(proof.publicKey));
       if (!key) throw new DeniedError('This key is not known here: the node has to join first.');
       const node = await options.store.get({ uid: decodeNodeKey(key).nodeUid });
-      return { credentials: await issue(options, checkNode(node), proof.publicKey, '') };
+      const credentials = await issue(options, checkNode(node), proof.publicKey, '');
+      return { credentials, trust: trustBundle(trust()) };
     },
   };
 }

@@ -16,6 +16,7 @@ import { projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayDirectory } from './bay_directory.ts';
 import { principalOf } from './call.ts';
+import { fingerprintsOf, type Trust } from './trust.ts';
 
 /** What join tokens need. */
 export interface JoinTokenOptions {
@@ -24,8 +25,8 @@ export interface JoinTokenOptions {
   readonly clock: { now(): number };
   /** What a node runs, up to its options: `node /opt/baykeeper/agent/main.ts join`. */
   readonly joinCommandPrefix: string;
-  /** Where nodes reach this server: `http://127.0.0.1:7480`. Asked at each call: the port may not be known before it is listened on. */
-  readonly serverUrl: () => string;
+  /** Where nodes find this server, and whom they are to trust. Asked at each call: the port may not be known before it is listened on. */
+  readonly trust: () => Trust;
 }
 
 const defaultTtlMs = 3_600_000;
@@ -128,6 +129,9 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
  * One line for the node's shell. None of its values needs quoting: their forms are narrow. The token is in the environment, which only its
  * owner can look at, and not among the arguments, which everybody on the machine can.
  */
-function joinCommand({ joinCommandPrefix, serverUrl }: JoinTokenOptions, token: string, bay: string): string {
-  return `BAYKEEPER_AGENT_TOKEN=${token} ${joinCommandPrefix} --server ${serverUrl()} --bay ${bay} --name $(hostname)`;
+function joinCommand({ joinCommandPrefix, trust }: JoinTokenOptions, token: string, bay: string): string {
+  const { serverUrls, certificates } = trust();
+  const [fingerprint] = fingerprintsOf(certificates);
+  const known = fingerprint ? ` --ca-fingerprint ${fingerprint}` : '';
+  return `BAYKEEPER_AGENT_TOKEN=${token} ${joinCommandPrefix} --server ${serverUrls[0]}${known} --bay ${bay} --name $(hostname)`;
 }

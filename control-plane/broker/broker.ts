@@ -1,15 +1,15 @@
 import { isAbsolute, join } from 'node:path';
 import type { Logger } from 'pino';
+import { removeLeftovers } from '../private_file.ts';
 import { NatsAccess } from './access.ts';
 import { BrokerError } from './broker_error.ts';
 import { NatsBus } from './bus.ts';
 import { accountJwt, operatorJwt, revocationsOf, systemAccountJwt } from './claims.ts';
-import { BrokerConnection } from './connection.ts';
+import { BrokerConnection, type BrokerTls } from './connection.ts';
 import { type BrokerIdentity, type ExternalBrokerOptions, externalIdentity, ownCredentials } from './external.ts';
 import { type BrokerKeys, loadOrCreateKeys } from './keys.ts';
 import { type NatsServer, type NatsServerOptions, superviseNatsServer } from './nats_server.ts';
 import type { Access, Bus } from './port.ts';
-import { removeLeftovers } from './private_file.ts';
 
 export interface BrokerOptions {
   /** An absolute path. The broker's files are in `dataDir/broker`. */
@@ -19,8 +19,10 @@ export interface BrokerOptions {
   readonly natsServer?: Omit<NatsServerOptions, 'dataDir' | 'claims' | 'log'>;
   /** Use this broker instead of starting one. */
   readonly external?: ExternalBrokerOptions;
-  /** Where agents are to look for the broker. Default: where the control plane finds it. */
-  readonly advertiseUrls?: readonly string[];
+  /** Where agents are to look for the broker, given the port of our own. Default: where the control plane finds it. */
+  readonly advertiseUrls?: (port: number) => readonly string[];
+  /** Who may vouch for the broker, where there is TLS. Asked at each connect. */
+  readonly tls?: () => BrokerTls;
   /** How long an agent's credentials live. Default 24 h. */
   readonly credentialTtlMs?: number;
   /**
@@ -44,7 +46,7 @@ export interface Broker {
 
 /**
  * Starts the broker, or connects to the one that is given. With a nats-server of its own it resolves when that is up and connected; an
- * external one may be away, and is tried for ever. Rejects with BrokerError.
+ * external one may be away, and is tried for ever. Rejects with BrokerError or FileError.
  */
 export async function startBroker(options: BrokerOptions): Promise<Broker> {
   if (!isAbsolute(options.dataDir))
@@ -124,18 +126,20 @@ async function connectTo(
   urls: readonly string[],
   closer: Closer,
 ): Promise<Broker> {
-  const { log, clock = Date, advertiseUrls = urls, credentialTtlMs = 24 * 3600 * 1000 } = options;
+  const { log, clock = Date, credentialTtlMs = 24 * 3600 * 1000 } = options;
   const { revokedKeys = () => Promise.resolve([]), connectTimeoutMs = 10_000 } = options;
+  const advertised = options.advertiseUrls?.(server?.port ?? 4222) ?? [];
   try {
     // A server of our own is back within moments, and it is only us who hammer at it.
-    const shared = { urls, log, clock, backoff: { baseMs: 50, maxMs: server ? 1000 : 5000 } };
+    const shared = { urls, tls: options.tls, log, clock, backoff: { baseMs: 50, maxMs: server ? 1000 : 5000 } };
     const system = new BrokerConnection({
       ...shared,
       name: 'control-plane-system',
       credentials: identity.systemCredentials,
     });
     const { authority } = identity;
-    const access = new NatsAccess({ urls: advertiseUrls, authority, system, credentialTtlMs, revokedKeys, log, clock });
+    const agentUrls = advertised.length > 0 ? advertised : urls;
+    const access = new NatsAccess({ urls: agentUrls, authority, system, credentialTtlMs, revokedKeys, log, clock });
     closer.add(() => access.close());
     // Ended before it, so that it waits for no answer any more.
     closer.add(() => system.close());

@@ -1,4 +1,6 @@
+import { isIP } from 'node:net';
 import {
+  type Authenticator,
   connect,
   ErrorCode,
   Events,
@@ -21,12 +23,22 @@ export interface ConnectionCredentials {
   readonly renewTimeMs?: number;
 }
 
+/** How the broker proves that it is the one. */
+export interface BrokerTls {
+  /** PEM. Empty: whom the system trusts. */
+  readonly trusted: readonly string[];
+  /** What its certificate calls it. Default: the host of its address. */
+  readonly name?: string;
+}
+
 export interface ConnectionOptions {
   /** Tried in turn. */
   readonly urls: readonly string[];
   readonly name: string;
   /** Asked for anew before each try. */
   readonly credentials: () => Promise<ConnectionCredentials>;
+  /** Who may vouch for the broker, asked anew before each try. Needed for TLS with others than whom the system trusts. */
+  readonly tls?: () => BrokerTls;
   readonly log: Logger;
   readonly clock: { now(): number };
   /** Between tries. Default 50 ms to 5 s. */
@@ -197,13 +209,14 @@ export class BrokerConnection {
     const client = await connect({
       servers: url,
       name,
-      authenticator: jwtAuthenticator(userJwt, seed),
+      authenticator: byJwt(userJwt, seed),
       reconnect: false,
       ignoreClusterUpdates: true,
       noAsyncTraces: true,
       pingInterval: pingIntervalMs,
       maxPingOut: 2,
       timeout: connectTimeoutMs,
+      ...tlsOptions(url, this.#options.tls?.()),
     });
     if (this.#closing.signal.aborted) return client.close();
     this.#client = client;
@@ -290,6 +303,29 @@ export class BrokerConnection {
       );
     }
   }
+}
+
+/**
+ * Names the key in the JWT only, and not beside it: the names beside it are looked up among the users of the configuration file when that is read
+ * again, and who is not there is cut off.
+ */
+function byJwt(userJwt: string, seed: Uint8Array): Authenticator {
+  const full = jwtAuthenticator(userJwt, seed);
+  return (nonce) => {
+    const { sig } = full(nonce) as { sig: string };
+    return { jwt: userJwt, sig };
+  };
+}
+
+/** With these the client insists on TLS, whatever the broker says. */
+function tlsOptions(url: string, tls: BrokerTls | undefined): { tls?: object } {
+  const parsed = URL.parse(url);
+  if (parsed?.protocol !== 'tls:') return {};
+  const name = tls?.name ?? parsed.hostname.replace(/^\[|\]$/g, '');
+  // The client would compare an address with `localhost`, and names each host to the server but by an address.
+  const expected = { host: name, servername: isIP(name) ? '' : name };
+  const ca = tls && tls.trusted.length > 0 ? { ca: tls.trusted.join('\n') } : {};
+  return { tls: { ...ca, ...expected, minVersion: 'TLSv1.2' } };
 }
 
 function asUnavailable(cause: unknown, subject: string): UnavailableError {

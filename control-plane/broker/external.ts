@@ -1,12 +1,12 @@
 import { parseCreds } from 'nats-jwt';
 import { createUser } from 'nkeys.js';
 import { PreconditionError } from '../domain/errors.ts';
+import { checkPrivate, readSmallFile } from '../private_file.ts';
 import type { AccountAuthority } from './access.ts';
 import { BrokerError } from './broker_error.ts';
 import { controlPlaneUserJwt, type UserSigner, withRevocations } from './claims.ts';
 import type { ConnectionCredentials } from './connection.ts';
 import { readSeedFile } from './keys.ts';
-import { checkPrivate, readSmallFile } from './private_file.ts';
 
 /** A broker that somebody else runs, in operator mode with a resolver that takes `$SYS.REQ.CLAIMS.UPDATE`. */
 export interface ExternalBrokerOptions {

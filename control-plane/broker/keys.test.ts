@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { createAccount, createUser } from 'nkeys.js';
 import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
-import { BrokerError } from './broker_error.ts';
+import { FileError } from '../private_file.ts';
 import { type BrokerKeys, loadOrCreateKeys } from './keys.ts';
 
 async function keyFolder(t: ExecutionContext): Promise<string> {
@@ -42,7 +42,7 @@ test('a key file that is broken, missing or of another kind is named, and what i
     const flipped = good.slice(0, 30) + (good[30] === 'A' ? 'B' : 'A') + good.slice(31);
     for (const bad of ['', '\n', 'garbage', '\0\xff', wrongKind, good.slice(0, 20), flipped, 'x'.repeat(10_000)]) {
       await writeFile(path, bad);
-      const error = await t.throwsAsync(loadOrCreateKeys(folder), { instanceOf: BrokerError });
+      const error = await t.throwsAsync(loadOrCreateKeys(folder), { instanceOf: Error });
       t.true(error?.message.includes(path), error?.message);
       if (bad.length > 10) t.false(error?.message.includes(bad.slice(5, 15)));
     }
@@ -63,12 +63,12 @@ test('keys that others can read are refused', async (t) => {
   for (const mode of [0o640, 0o604, 0o620]) {
     await chmod(path, mode);
     await t.throwsAsync(loadOrCreateKeys(folder), {
-      instanceOf: BrokerError,
+      instanceOf: FileError,
       message: /operator\.nk has mode .*chmod 0600/,
     });
   }
   await chmod(path, 0o400);
   await loadOrCreateKeys(folder);
   await chmod(folder, 0o755);
-  await t.throwsAsync(loadOrCreateKeys(folder), { instanceOf: BrokerError, message: /keys has mode 0755.*chmod 0700/ });
+  await t.throwsAsync(loadOrCreateKeys(folder), { instanceOf: FileError, message: /keys has mode 0755.*chmod 0700/ });
 });

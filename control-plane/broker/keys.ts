@@ -2,8 +2,15 @@ import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { createAccount, createOperator, createUser, fromSeed, type KeyPair } from 'nkeys.js';
+import {
+  checkPrivate,
+  FileError,
+  makePrivateFolder,
+  readSmallFile,
+  syncFolder,
+  writePrivateFile,
+} from '../private_file.ts';
 import { BrokerError, messageOf } from './broker_error.ts';
-import { checkPrivate, makePrivateFolder, readSmallFile, syncFolder, writePrivateFile } from './private_file.ts';
 import { SigningKey } from './signing_key.ts';
 
 /** The keys of a broker that the control plane runs itself. */
@@ -101,7 +108,7 @@ async function createKeys(folder: string): Promise<void> {
     await syncFolder(parent);
   } catch (cause) {
     await rm(temporary, { recursive: true, force: true });
-    if (cause instanceof BrokerError) throw cause;
+    if (cause instanceof FileError) throw cause;
     throw new BrokerError(`cannot make the key folder ${folder}: ${messageOf(cause)}`, { cause });
   }
 }

@@ -15,6 +15,8 @@ export interface NatsConfig {
   readonly maxConnections: number;
   /** Undefined: no monitoring. */
   readonly monitorPort?: number;
+  /** A PEM file with certificate, chain and key, which is read again at SIGHUP. Undefined: no TLS. */
+  readonly certificateFile?: string;
 }
 
 /** What cannot be changed in a running server. The JWTs are left out: they are pushed, and those of one key are as good as each other. */
@@ -25,6 +27,10 @@ const fixedPart = (config: NatsConfig) => ({
   system_account: config.systemAccount.publicKey,
   max_payload: config.maxPayloadBytes,
   max_connections: config.maxConnections,
+  // One file for both: it is replaced whole. TLS 1.2 is the least that nats-server takes.
+  ...(config.certificateFile === undefined
+    ? {}
+    : { tls: { cert_file: config.certificateFile, key_file: config.certificateFile, timeout: 10 } }),
   ...(config.monitorPort === undefined ? {} : { http: `${config.host}:${config.monitorPort}` }),
   // A half-open connection is noticed within 30 s.
   ping_interval: '10s',
@@ -51,6 +57,9 @@ export function portOf(text: string): number | undefined {
   const port = Number(/^ "port": (\d{1,5}),$/m.exec(text)?.[1]);
   return port >= 1 && port <= 65_535 ? port : undefined;
 }
+
+/** The operator's JWT in a configuration file of ours; undefined when there is none. */
+export const operatorJwtOf = (text: string): string | undefined => /^ "operator": "([\w.-]+)",?$/m.exec(text)?.[1];
 
 /** The configuration file. JSON is a subset of what nats-server reads, and leaves nothing to quote by hand. */
 export function natsConfigText(config: NatsConfig): string {

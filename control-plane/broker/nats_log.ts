@@ -35,6 +35,9 @@ const levels: Readonly<Record<string, 'trace' | 'debug' | 'warn' | 'error'>> = {
 /** Said at each change of an account where nobody has asked for JetStream. */
 const harmless = /JetStream not enabled for account/;
 
+/** Whoever finds the port can cause it; and so do we, when we ask whether the server is up. */
+const anybodys = /TLS handshake error/;
+
 /** Seeds, and JWTs. */
 const secrets = /\bS[OAUNCX][A-Z2-7]{56}\b|\beyJ[\w-]+(?:\.[\w-]+){1,2}/g;
 
@@ -50,7 +53,7 @@ export function followNatsLog(path: string, fromByte: number, log: Logger): Nats
     const clean = text.slice(0, maxLineLength).replace(secrets, '(secret)').trimEnd();
     if (clean === '') return;
     const [, level = '', message = clean] = line.exec(clean) ?? [];
-    const ours = harmless.test(message) ? 'trace' : (levels[level] ?? 'warn');
+    const ours = harmless.test(message) ? 'trace' : anybodys.test(message) ? 'debug' : (levels[level] ?? 'warn');
     if (ours === 'error' || level === '') lastComplaint = message;
     log[ours]({ natsServer: message }, 'nats-server says');
   }

@@ -120,13 +120,18 @@ export async function endNatsServer(server: NatsProcess, configPath: string, gra
   throw new BrokerError(`nats-server (process ${server.pid}) does not end, not even by SIGKILL`);
 }
 
-function send(pid: number, signal: 'SIGTERM' | 'SIGKILL'): boolean {
+/** Has it read its configuration and certificate again; its connections stay. Nothing happens when it is gone. */
+export async function reloadNatsServer(server: NatsProcess, configPath: string): Promise<void> {
+  if (await isOurs(server.pid, configPath)) send(server.pid, 'SIGHUP');
+}
+
+function send(pid: number, signal: 'SIGTERM' | 'SIGKILL' | 'SIGHUP'): boolean {
   try {
     process.kill(pid, signal);
     return true;
   } catch (error) {
     if (systemErrorCode(error) === 'ESRCH') return false;
-    throw new BrokerError(`cannot end nats-server (process ${pid}): ${messageOf(error)}`, { cause: error });
+    throw new BrokerError(`cannot signal nats-server (process ${pid}): ${messageOf(error)}`, { cause: error });
   }
 }
 

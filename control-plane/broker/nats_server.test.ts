@@ -11,6 +11,7 @@ import { connectAgentClient, createAgentKey } from '../../test/harness/agent_cli
 import { freePort } from '../../test/harness/free_port.ts';
 import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
 import { until } from '../../test/harness/until.ts';
+import { FileError } from '../private_file.ts';
 import { type Broker, type BrokerOptions, startBroker } from './broker.ts';
 import { BrokerError } from './broker_error.ts';
 import type { ConnectionEvent } from './port.ts';
@@ -253,12 +254,12 @@ test('a data folder that cannot be written is said', async (t) => {
   const dataDir = await dataFolder(t);
   await writeFile(join(dataDir, 'file'), '');
   await t.throwsAsync(startBroker({ dataDir: join(dataDir, 'file'), log }), {
-    instanceOf: BrokerError,
+    instanceOf: FileError,
     message: /file\/broker/,
   });
   await mkdir(join(dataDir, 'broker', 'nats-server.conf'), { recursive: true });
   await t.throwsAsync(startBroker({ dataDir, log }), {
-    instanceOf: BrokerError,
+    instanceOf: FileError,
     message: /nats-server\.conf is not a file/,
   });
 });

@@ -1,21 +1,25 @@
 import { rm, stat } from 'node:fs/promises';
-import { connect as connectSocket, createServer } from 'node:net';
+import { connect as connectSocket } from 'node:net';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { isWildcard } from '../domain/ip.ts';
+import { makePrivateFolder, readSmallFile, writePrivateFile } from '../private_file.ts';
+import type { CertificateMaterial, ServerCertificate } from '../tls/port.ts';
 import { type Backoff, fullJitterMs, pause } from './backoff.ts';
 import { BrokerError, messageOf, systemErrorCode } from './broker_error.ts';
-import { digestOf, fixedDigest, type NatsConfig, natsConfigText, portOf } from './nats_config.ts';
+import { digestOf, fixedDigest, type NatsConfig, natsConfigText, operatorJwtOf, portOf } from './nats_config.ts';
 import { followNatsLog, type NatsLog } from './nats_log.ts';
+import { checkPortIsFree, freePort, PortTakenError, parsePort } from './nats_port.ts';
 import {
   adoptNatsServer,
   endNatsServer,
   findBinary,
   findNatsServers,
   type NatsProcess,
+  reloadNatsServer,
   runsBinary,
   startNatsServer,
 } from './nats_process.ts';
-import { makePrivateFolder, readSmallFile, writePrivateFile } from './private_file.ts';
 
 export interface NatsServerOptions {
   /** Everything of the broker is in `dataDir/broker`. An absolute path. */
@@ -35,6 +39,8 @@ export interface NatsServerOptions {
   readonly maxConnections?: number;
   /** Default: no monitoring. */
   readonly monitorPort?: number;
+  /** Undefined: no TLS. Followed as it changes. */
+  readonly certificate?: ServerCertificate;
   /** Between restarts. Default 100 ms to 10 s. */
   readonly backoff?: Backoff;
   /** How long it may take to be ready. Default 15 s. */
@@ -45,6 +51,7 @@ export interface NatsServerOptions {
 
 /** A nats-server that is kept running. */
 export interface NatsServer {
+  /** Where the control plane finds it. */
   readonly url: string;
   readonly host: string;
   readonly port: number;
@@ -84,6 +91,7 @@ class Supervisor implements NatsServer {
   readonly #configPath: string;
   readonly #resolverFolder: string;
   readonly #logPath: string;
+  readonly #certificatePath: string;
   readonly #backoff: Backoff;
   readonly #closing = new AbortController();
   readonly host: string;
@@ -91,11 +99,14 @@ class Supervisor implements NatsServer {
   /** No agent knows it yet. */
   #portIsNew = false;
   #accountJwt: string;
+  /** A running server reads no configuration with another one, though it be of the same key. */
+  #operatorJwt: string;
   #adopted = false;
   #process: NatsProcess | undefined;
   #natsLog: NatsLog | undefined;
   #watch: Promise<void> = Promise.resolve();
   #configWrites: Promise<void> = Promise.resolve();
+  #endFollowing: (() => void) | undefined;
 
   constructor(options: NatsServerOptions, binary: string) {
     this.#options = options;
@@ -106,8 +117,10 @@ class Supervisor implements NatsServer {
     this.#configPath = join(this.#folder, 'nats-server.conf');
     this.#resolverFolder = join(this.#folder, 'accounts');
     this.#logPath = join(this.#folder, 'nats-server.log');
+    this.#certificatePath = join(this.#folder, 'server.pem');
     this.#backoff = options.backoff ?? { baseMs: 100, maxMs: 10_000 };
     this.#accountJwt = options.claims.account.jwt;
+    this.#operatorJwt = options.claims.operatorJwt;
   }
 
   get port(): number {
@@ -115,7 +128,13 @@ class Supervisor implements NatsServer {
   }
 
   get url(): string {
-    return `nats://${this.host.includes(':') ? `[${this.host}]` : this.host}:${this.#port}`;
+    const host = this.#localHost;
+    return `${this.#options.certificate ? 'tls' : 'nats'}://${host.includes(':') ? `[${host}]` : host}:${this.#port}`;
+  }
+
+  get #localHost(): string {
+    if (!isWildcard(this.host)) return this.host;
+    return this.host.includes(':') ? '::1' : '127.0.0.1';
   }
 
   get pid(): number | undefined {
@@ -128,13 +147,25 @@ class Supervisor implements NatsServer {
 
   async start(): Promise<void> {
     await makePrivateFolder(this.#folder);
+    const { certificate } = this.#options;
+    if (certificate) {
+      await this.#writeCertificate(certificate.current);
+      this.#endFollowing = certificate.onChange((material) => {
+        // What fails here is tried again with the next change, and the certificate in use has a third of its life left.
+        this.#replaceCertificate(material).catch((error: unknown) =>
+          this.#log.error({ reason: messageOf(error) }, 'nats-server could not be given its new certificate'),
+        );
+      });
+    }
     const oldConfig = await this.#readOldConfig();
     await this.#choosePort(oldConfig);
     const running = await this.#takeOver(oldConfig);
     if (running) {
       this.#adopted = true;
       this.#process = running;
+      this.#operatorJwt = operatorJwtOf(oldConfig ?? '') ?? this.#operatorJwt;
       await this.#writeConfig();
+      if (certificate) await reloadNatsServer(running, this.#configPath);
       this.#natsLog = followNatsLog(this.#logPath, await this.#logSize(), this.#log);
       this.#log.info({ natsPid: running.pid, url: this.url }, 'took over the nats-server that was left running');
     } else {
@@ -151,11 +182,21 @@ class Supervisor implements NatsServer {
 
   async close(): Promise<void> {
     this.#closing.abort();
+    this.#endFollowing?.();
     await this.#watch;
     const running = this.#process;
     this.#process = undefined;
     if (running) await endNatsServer(running, this.#configPath, this.#options.stopTimeoutMs ?? 5000);
     await this.#natsLog?.close();
+  }
+
+  async #replaceCertificate(material: CertificateMaterial): Promise<void> {
+    await this.#writeCertificate(material);
+    if (this.#process) await reloadNatsServer(this.#process, this.#configPath);
+  }
+
+  #writeCertificate({ chain, key }: CertificateMaterial): Promise<void> {
+    return writePrivateFile(this.#certificatePath, `${chain}${key}`);
   }
 
   /** A port that was drawn just now may be somebody else's a moment later: then another is drawn. */
@@ -249,6 +290,7 @@ class Supervisor implements NatsServer {
     const { claims, maxPayloadBytes = 1024 * 1024, maxConnections = 16_384, monitorPort } = this.#options;
     return {
       ...claims,
+      operatorJwt: this.#operatorJwt,
       account: { publicKey: claims.account.publicKey, jwt: this.#accountJwt },
       serverName: this.#serverName,
       host: this.host,
@@ -257,6 +299,7 @@ class Supervisor implements NatsServer {
       maxPayloadBytes,
       maxConnections,
       ...(monitorPort === undefined ? {} : { monitorPort }),
+      ...(this.#options.certificate ? { certificateFile: this.#certificatePath } : {}),
     };
   }
 
@@ -302,7 +345,7 @@ class Supervisor implements NatsServer {
   /** Whether our server, and not another's, answers. */
   #answers(): Promise<boolean> {
     return new Promise((resolve) => {
-      const socket = connectSocket({ host: this.host, port: this.#port });
+      const socket = connectSocket({ host: this.#localHost, port: this.#port });
       let text = '';
       const end = (answer: boolean) => {
         socket.destroy();
@@ -332,47 +375,4 @@ class Supervisor implements NatsServer {
       throw new BrokerError(`cannot read ${this.#logPath}: ${messageOf(error)}`, { cause: error });
     }
   }
-}
-
-function parsePort(text: string): number | undefined {
-  const port = /^\d{1,5}\s*$/.test(text) ? Number(text) : 0;
-  return port >= 1 && port <= 65_535 ? port : undefined;
-}
-
-class PortTakenError extends BrokerError {
-  constructor(host: string, port: number, options: ErrorOptions) {
-    super(
-      `port ${port} on ${host}, where agents look for the broker, is taken by another program: end that program, or set another port`,
-      options,
-    );
-  }
-}
-
-/** Resolves with a port that nobody listens on. Rejects with BrokerError. */
-function freePort(host: string): Promise<number> {
-  return listenOnce(host, 0);
-}
-
-async function checkPortIsFree(host: string, port: number): Promise<void> {
-  await listenOnce(host, port);
-}
-
-function listenOnce(host: string, port: number): Promise<number> {
-  return new Promise((resolve, reject) => {
-    const probe = createServer();
-    probe.once('error', (cause) => {
-      const code = systemErrorCode(cause);
-      if (code === 'EADDRINUSE') {
-        reject(new PortTakenError(host, port, { cause }));
-      } else if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') {
-        reject(new BrokerError(`${host}, where the broker is to listen, is not an address of this machine`, { cause }));
-      } else {
-        reject(new BrokerError(`the broker cannot listen on ${host} port ${port}: ${messageOf(cause)}`, { cause }));
-      }
-    });
-    probe.listen({ host, port, exclusive: true }, () => {
-      const address = probe.address();
-      probe.close(() => resolve(typeof address === 'object' && address ? address.port : port));
-    });
-  });
 }

@@ -12,3 +12,14 @@ export function isCidr(range: string): boolean {
   const version = ipVersion(match?.[1] ?? '');
   return version !== undefined && Number(match?.[2]) <= (version === 4 ? 32 : 128);
 }
+
+/** Whether an address or `localhost` leads to this machine alone. */
+export function isLoopback(host: string): boolean {
+  const version = ipVersion(host);
+  if (version === 6) return new URL(`http://[${host}]/`).hostname === '[::1]';
+  return host === 'localhost' || (version === 4 && host.startsWith('127.'));
+}
+
+/** Whether it stands for every address of this machine. */
+export const isWildcard = (host: string): boolean =>
+  host === '' || host === '0.0.0.0' || (ipVersion(host) === 6 && new URL(`http://[${host}]/`).hostname === '[::]');

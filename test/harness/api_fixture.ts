@@ -178,7 +178,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     registry,
     version: '0.1.0-test',
     joinCommandPrefix: 'node agent/main.ts join',
-    serverUrl: () => 'http://127.0.0.1:7480',
+    trust: () => ({ certificates: [], brokerCertificates: [], serverUrls: ['http://127.0.0.1:7480'] }),
     ...options.api,
   });
   const server = await startServer({ host: '127.0.0.1', port: 0, api, registry, log, ...options.server });

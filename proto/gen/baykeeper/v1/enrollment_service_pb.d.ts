@@ -5,6 +5,7 @@
 import type { GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
+import type { TrustBundle } from "./trust_bundle_pb.js";
 import type { ContainerEngine } from "./container_engine_pb.js";
 
 /**
@@ -131,6 +132,11 @@ export declare type EnrollResponse = Message<"baykeeper.v1.EnrollResponse"> & {
    * @generated from field: baykeeper.v1.Credentials credentials = 1;
    */
   credentials?: Credentials | undefined;
+
+  /**
+   * @generated from field: baykeeper.v1.TrustBundle trust = 2;
+   */
+  trust?: TrustBundle | undefined;
 };
 
 /**
@@ -170,6 +176,11 @@ export declare type RenewCredentialsResponse = Message<"baykeeper.v1.RenewCreden
    * @generated from field: baykeeper.v1.Credentials credentials = 1;
    */
   credentials?: Credentials | undefined;
+
+  /**
+   * @generated from field: baykeeper.v1.TrustBundle trust = 2;
+   */
+  trust?: TrustBundle | undefined;
 };
 
 /**

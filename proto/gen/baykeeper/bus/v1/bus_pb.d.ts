@@ -93,6 +93,13 @@ export declare type HelloReply = Message<"baykeeper.bus.v1.HelloReply"> & {
    * @generated from field: google.protobuf.Timestamp time = 4;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * SHA-256 over the TrustBundle of now (proto/trust_digest.ts). An agent that has another one asks the API for it.
+   *
+   * @generated from field: bytes trust_digest = 8;
+   */
+  trustDigest: Uint8Array;
 };
 
 /**
@@ -694,6 +701,13 @@ export declare type RenewReply = Message<"baykeeper.bus.v1.RenewReply"> & {
    * @generated from field: baykeeper.v1.Credentials credentials = 2;
    */
   credentials?: Credentials | undefined;
+
+  /**
+   * As in HelloReply.
+   *
+   * @generated from field: bytes trust_digest = 8;
+   */
+  trustDigest: Uint8Array;
 };
 
 /**

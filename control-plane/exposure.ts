@@ -1,0 +1,66 @@
+import { readFile } from 'node:fs/promises';
+import process from 'node:process';
+import type { Logger } from 'pino';
+import type { Trust } from './api/trust.ts';
+import type { BrokerOptions } from './broker/broker.ts';
+import type { Config } from './config.ts';
+import { parseCertificates } from './tls/given_source.ts';
+import { openTls } from './tls/open_tls.ts';
+import type { ServerCertificate } from './tls/port.ts';
+import { urlOf } from './tls/tls_options.ts';
+
+/** How this control plane shows itself to others: under which names, with which certificates. */
+export interface Exposure {
+  /** Undefined: no TLS. */
+  readonly certificate: ServerCertificate | undefined;
+  readonly brokerOptions: Pick<BrokerOptions, 'natsServer' | 'external' | 'advertiseUrls' | 'tls'>;
+  /** As of now. */
+  readonly trust: Trust;
+  /** To be called when the API listens: then it is known where. */
+  listening(server: { readonly url: string; readonly port: number }): void;
+  close(): void;
+}
+
+/** Opens the certificates that the configuration asks for. SIGHUP has them looked at anew. Rejects with one sentence. */
+export async function openExposure(
+  { dataDir, broker, exposure }: Config,
+  around: { readonly log: Logger; readonly clock: { now(): number } },
+): Promise<Exposure> {
+  const { tls, advertise, natsAdvertise, natsHost, natsCaFile } = exposure;
+  const brokerCertificates =
+    natsCaFile === undefined ? [] : parseCertificates(await readFile(natsCaFile, 'utf8'), natsCaFile).map(String);
+  const certificate = await openTls(tls, { dataDir, ...around });
+  const reload = (): void => void certificate?.refresh();
+  if (certificate) process.on('SIGHUP', reload);
+  let serverUrls: readonly string[] = [];
+  const trusted = (): readonly string[] => certificate?.current.trusted ?? [];
+  const scheme = certificate || (broker.kind === 'given' && broker.urls[0]?.startsWith('tls:')) ? 'tls' : 'nats';
+  return {
+    certificate,
+    brokerOptions: {
+      ...(broker.kind === 'own'
+        ? {
+            natsServer: { binary: broker.binary, host: natsHost, port: broker.port, certificate },
+            // One that was given is not for the address by which we go there ourselves.
+            tls: () => ({ trusted: trusted(), ...(tls.kind === 'given' ? { name: tls.names[0] } : {}) }),
+          }
+        : { external: broker, tls: () => ({ trusted: brokerCertificates }) }),
+      advertiseUrls: (port) => natsAdvertise.map((one) => urlOf(scheme, one, port)),
+    },
+    get trust() {
+      return {
+        certificates: trusted(),
+        brokerCertificates: broker.kind === 'own' ? trusted() : brokerCertificates,
+        serverUrls,
+      };
+    },
+    listening(server) {
+      const urls = advertise.map((one) => urlOf(certificate ? 'https' : 'http', one, server.port));
+      serverUrls = urls.length > 0 ? urls : [server.url];
+    },
+    close() {
+      process.off('SIGHUP', reload);
+      certificate?.close();
+    },
+  };
+}

@@ -1,0 +1,55 @@
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import type { Logger } from 'pino';
+import {
+  authorityFile,
+  crossCertificates,
+  defaultOverlapMs,
+  isOld,
+  openAuthority,
+  rotateAuthority,
+  trustedBy,
+} from './authority.ts';
+import { fingerprintOf, makeLeaf } from './certificate.ts';
+import { pem } from './pem.ts';
+import type { CertificateMaterial } from './port.ts';
+import type { CertificateSource } from './server_certificate.ts';
+
+export interface OwnSourceOptions {
+  readonly dataDir: string;
+  readonly names: readonly string[];
+  readonly leafTtlMs: number;
+  readonly log: Logger;
+  readonly clock: { now(): number };
+}
+
+/**
+ * Certificates of the CA of our own, which is made when there is none, and replaced when it gets old. What clients are to trust is in
+ * `tls/ca.pem`, for users on this machine.
+ */
+export function ownSource({ dataDir, names, leafTtlMs, log, clock }: OwnSourceOptions): CertificateSource {
+  let renewMs = 0;
+  return {
+    files: [authorityFile(dataDir)],
+    async read(before) {
+      const nowMs = clock.now();
+      let authority = await openAuthority(dataDir, nowMs);
+      if (isOld(authority, nowMs)) authority = await rotateAuthority(dataDir, defaultOverlapMs, nowMs);
+      const trusted = trustedBy(authority, nowMs);
+      const same = before && trusted.join() === before.trusted.join();
+      if (same && nowMs < renewMs) return before;
+      const leaf = await makeLeaf(authority.current, names, nowMs + leafTtlMs);
+      renewMs = nowMs + (leafTtlMs * 2) / 3;
+      if (!same) {
+        await writeFile(join(dataDir, 'tls', 'ca.pem'), pem(trusted), { mode: 0o644 });
+        log.info({ fingerprint: fingerprintOf(authority.current.certificate), trusted: trusted.length }, 'our own CA');
+      }
+      return {
+        chain: pem([leaf.certificate, ...crossCertificates(authority, nowMs)]),
+        key: leaf.key,
+        trusted,
+        endMs: nowMs + leafTtlMs,
+      } satisfies CertificateMaterial;
+    },
+  };
+}
