@@ -23,6 +23,7 @@ export class EngineWatch {
   readonly #backoff: Backoff;
   #info: EngineInfo | undefined;
   #problem: string | undefined = 'the engine was not reached yet';
+  #tried = false;
   #running: Promise<void> | undefined;
 
   constructor(options: EngineWatchOptions) {
@@ -39,6 +40,11 @@ export class EngineWatch {
   /** Why it cannot be used; undefined: it can. */
   get problem(): string | undefined {
     return this.#problem;
+  }
+
+  /** It was there once, or it is known why not. */
+  get isTried(): boolean {
+    return this.#tried;
   }
 
   get isUp(): boolean {
@@ -78,6 +84,7 @@ export class EngineWatch {
     const { log, onUp } = this.#options;
     this.#info = info;
     this.#problem = undefined;
+    this.#tried = true;
     this.#backoff.reset();
     log.info({ engine: info.engine, version: info.version, apiVersion: info.apiVersion }, 'the engine is there');
     onUp();
@@ -87,6 +94,7 @@ export class EngineWatch {
     const { log, onDown } = this.#options;
     const before = this.#problem;
     this.#problem = problem;
+    this.#tried = true;
     if (this.#abort.signal.aborted || before === problem) return;
     log.warn({ problem }, 'the engine is away');
     onDown();

@@ -206,6 +206,7 @@ test('after a restart the word on an object is awaited until it was looked at', 
   b.desired.put('web');
   await until(t, 'running', () => running(b, 'web'));
   t.is(b.workloads.unseen, 0);
+  await b.workloads.stop();
   const inspect = b.engine.inspect.bind(b.engine);
   const asked = Promise.withResolvers<void>();
   b.engine.inspect = async (name) => {

@@ -86,7 +86,7 @@ class Loop implements RunningWorkloads {
   #firstLook: () => void = () => undefined;
 
   constructor(options: WorkloadsOptions) {
-    const { driver, clock, log, random, bayUid, nodeUid } = options;
+    const { driver, desired, clock, log, random, bayUid, nodeUid } = options;
     this.#options = options;
     this.#owner = { bayUid, nodeUid };
     this.#unseen = new Unseen(options.desired);
@@ -109,7 +109,7 @@ class Loop implements RunningWorkloads {
       onDown: () => {
         this.#tellNode();
         // Of what there is a word on already that word is kept.
-        for (const uid of this.#unseen.uids()) this.#queue.add(uid);
+        for (const uid of desired.current.objects.keys()) if (!this.#tracked.get(uid)?.report) this.#queue.add(uid);
         this.#firstLook();
       },
       onEvent: (event) => this.#onEvent(event),
@@ -285,6 +285,8 @@ class Loop implements RunningWorkloads {
 
   async #work(uid: string, aside: Aside): Promise<void> {
     const { desired, policy } = this.#options;
+    // What happened while nobody looked is told before it is known whether the engine can be asked: then all is looked at.
+    if (!this.#watch.isTried) return;
     const one = this.#track(uid);
     for (let round = 0; !this.#stopped; round += 1) {
       const wanted = wantedOf(desired.current, uid);
