@@ -21,7 +21,7 @@ import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-g
 import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
-import { peerKey } from './api/call.ts';
+import { cutKey, peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
 import { mendUnaryAnswers } from './api/unreadable.ts';
@@ -284,7 +284,10 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       mendUnaryAnswers(router);
     },
     interceptors: api.interceptors,
-    contextValues: (request) => createContextValues().set(peerKey, request.socket.remoteAddress ?? ''),
+    contextValues: (request) =>
+      createContextValues()
+        .set(peerKey, request.socket.remoteAddress ?? '')
+        .set(cutKey, () => cut(request)),
     fallback,
     shutdownSignal,
     ...limitsOf(options),
@@ -303,6 +306,12 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       send(response, { status: 400, type: 'text/plain', body: 'bad request: host or path cannot be read\n' });
     }
   };
+}
+
+/** Ends a call at once: over HTTP/2 its stream, over HTTP/1.1, which has no such thing, its connection. */
+function cut(request: Request): void {
+  if (request instanceof Http2ServerRequest) request.stream.close(constants.NGHTTP2_CANCEL);
+  else request.socket.destroy();
 }
 
 /** Timers of Node.js go no further. */

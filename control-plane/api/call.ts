@@ -7,6 +7,9 @@ export const principalKey = createContextKey<Principal | undefined>(undefined, {
 /** The caller's network address; set by the server. Empty: not known. */
 export const peerKey = createContextKey<string>('', { description: 'peer' });
 
+/** Breaks the caller's stream, whether it reads or not; set by the server for calls that may last. */
+export const cutKey = createContextKey<() => void>(() => undefined, { description: 'cut' });
+
 /** How long the caller waits, in milliseconds; set by the server. Undefined: without end. */
 export const timeoutKey = createContextKey<number | undefined>(undefined, { description: 'timeout' });
 

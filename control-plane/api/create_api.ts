@@ -38,6 +38,7 @@ import { permissionOf } from './permissions.ts';
 import { podMethods } from './pods.ts';
 import { serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
+import { SessionGuard, type SessionGuardOptions } from './session_guard.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
 import type { Trust } from './trust.ts';
@@ -73,6 +74,8 @@ export interface ApiOptions {
   readonly callerLimit?: RateLimit;
   /** Of calls without identity, from one address. Default 50 a second, 200 at once: a site's nodes may share one. */
   readonly peerLimit?: RateLimit;
+  /** How callers of open streams are watched over. */
+  readonly guard?: Pick<SessionGuardOptions, 'intervalMs' | 'maxAgeMs' | 'graceMs'>;
   /** Default 30 s. */
   readonly unaryTimeoutMs?: number;
   /** A new UUIDv7. */
@@ -92,6 +95,7 @@ export interface Api {
 export async function createApi(options: ApiOptions): Promise<Api> {
   const { store, access, bus, liveness, placement, clock, log, authenticator } = options;
   const newUid = options.newUid ?? createUidSource();
+  const guard = new SessionGuard({ authenticator, clock, log, ...options.guard });
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
   const around: Surroundings = {
@@ -175,10 +179,12 @@ export async function createApi(options: ApiOptions): Promise<Api> {
         callerLimit: options.callerLimit ?? { perSecond: 20_000, burst: 40_000 },
         peerLimit: options.peerLimit ?? { perSecond: 50, burst: 200 },
         clock,
+        guard,
       }),
       validationInterceptor(checkMessage),
     ],
     close() {
+      guard.close();
       bays.close();
       nodes.close();
     },

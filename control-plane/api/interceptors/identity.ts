@@ -1,11 +1,12 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
-import type { Interceptor } from '@connectrpc/connect';
+import type { Interceptor, StreamRequest } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
-import { peerKey, principalKey } from '../call.ts';
+import { cutKey, peerKey, principalKey } from '../call.ts';
 import { includesRole, type Permission } from '../permissions.ts';
+import { guarded, type SessionGuard } from '../session_guard.ts';
 import { type RateLimit, TokenBuckets } from '../token_bucket.ts';
 
 /** Options of {@link identityInterceptor}. */
@@ -18,6 +19,8 @@ export interface IdentityOptions {
   /** Of calls of open methods, and of failures to say who is calling, from one address. */
   readonly peerLimit: RateLimit;
   readonly clock: { now(): number };
+  /** Watches over the callers of open streams. */
+  readonly guard: SessionGuard;
 }
 
 /** Turns a token into a principal, and lets nobody call what is not theirs, or more than their share. */
@@ -35,7 +38,7 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     // Awaited only where it has to be: most answers are at hand.
     const answer = credentials && options.authenticator.authenticate(credentials);
     const principal = answer instanceof Promise ? await answer : answer;
-    if (!principal) {
+    if (!principal || !credentials) {
       if (!peers.take(peer)) throw tooMany(options.peerLimit);
       throw new UnauthenticatedError(
         credentials
@@ -48,8 +51,31 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     const project = request.header.get(projectHeader);
     const caller = project === null ? principal : inProject(principal, project, reads(request.method, needed));
     request.contextValues.set(principalKey, caller);
-    return next(request);
+    return request.stream ? guardStream(options.guard, credentials, principal, request, next) : next(request);
   };
+}
+
+type Next = Parameters<Interceptor>[0];
+
+/** A call that may last: it ends when its caller is not let in any more. */
+async function guardStream(
+  guard: SessionGuard,
+  credentials: Credentials,
+  principal: Principal,
+  request: StreamRequest,
+  next: Next,
+): ReturnType<Next> {
+  const stream = guard.watch(credentials, principal, request.contextValues.get(cutKey));
+  try {
+    const response = await next({ ...request, signal: AbortSignal.any([request.signal, stream.signal]) });
+    if (response.stream) return { ...response, message: guarded(response.message, stream) };
+    stream.end();
+    return response;
+  } catch (error) {
+    stream.end();
+    stream.signal.throwIfAborted();
+    throw error;
+  }
 }
 
 const tooMany = ({ perSecond }: RateLimit): ExhaustedError =>
