@@ -3,6 +3,7 @@ import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path';
 import { CliError, UsageError } from './errors.ts';
 import type { Io } from './io.ts';
+import { freshToken, readLogin } from './login.ts';
 
 /** The address of a control plane that runs with its defaults. */
 export const defaultServer = 'http://127.0.0.1:7480';
@@ -42,7 +43,7 @@ export interface Settings {
   readonly namespace: string;
   /** The project that is asked for; empty: the caller's own, `-`: every one. */
   readonly project: string;
-  /** Why there is no token, for the error message that follows from it. */
+  /** Why there is no token, or what to do when it is not known: for the error message that follows from it. */
   readonly tokenNote: string;
 }
 
@@ -129,13 +130,18 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
   const sameServer = !context.server || parseServer(context.server) === server;
   let token = flags.token || io.env.BAYKEEPER_TOKEN || '';
   let tokenNote = '';
-  if (!token && sameServer) {
+  const folder = dirname(configPath(io));
+  const login = token || !name ? undefined : await readLogin(folder, name);
+  if (login && login.server === server) {
+    token = await freshToken(io, folder, name, login);
+    tokenNote = 'it came from `bayctl login`: log in again';
+  } else if (!token && sameServer) {
     token = context.token ?? (context.token_file ? await readToken(context.token_file) : '');
   } else if (!token) {
     tokenNote = `the token of context "${name}" is for ${context.server} and was not sent to ${server}: give --token or BAYKEEPER_TOKEN`;
   }
   if (!token && !tokenNote)
-    tokenNote = 'no token was given: use --token, BAYKEEPER_TOKEN or `bayctl config set-context`';
+    tokenNote = 'no token was given: use `bayctl login`, --token, BAYKEEPER_TOKEN or `bayctl config set-context`';
   if (!/^[\x21-\x7e]*$/.test(token)) throw new CliError('the token has characters that a token cannot have');
   const url = new URL(server);
   if (token && url.protocol === 'http:' && !isLoopback(url.hostname) && !flags.allowPlaintext) {
@@ -147,7 +153,7 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
     context: name,
     server,
     token,
-    tokenNote: token ? '' : tokenNote,
+    tokenNote,
     // Of every project at once, no name says which bay.
     bay: flags.allProjects ? '' : flags.bay || io.env.BAYKEEPER_BAY || context.bay || '',
     namespace: flags.namespace || context.namespace || '',

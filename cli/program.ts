@@ -55,6 +55,8 @@ const commands: readonly CommandEntry[] = [
     summary: 'contexts: which control plane, bay and namespace',
     load: () => import('./commands/config.ts'),
   },
+  { name: 'login', summary: 'log in with a user of OpenStack', load: () => import('./commands/login.ts') },
+  { name: 'logout', summary: 'revoke and forget the login', load: () => import('./commands/logout.ts') },
   { name: 'whoami', summary: 'show who the control plane takes you for', load: () => import('./commands/whoami.ts') },
   { name: 'version', summary: 'show versions of client and server', load: () => import('./commands/version.ts') },
   {

@@ -27,6 +27,8 @@ export type Scope =
 export interface Cloud {
   /** Of clouds.yaml; `envvars` when it is made of variables. */
   readonly name: string;
+  /** The clouds.yaml that it is of. Undefined: it is made of variables. */
+  readonly file?: string;
   /** Ends in `/v3`. */
   readonly authUrl: string;
   readonly credential: Credential;
@@ -50,6 +52,7 @@ export interface CloudTls {
 /** What is said of a cloud, before it is understood. `nameOf` gives a field the name that the user knows it by. */
 export interface RawCloud {
   readonly name: string;
+  readonly file?: string;
   readonly fields: Readonly<Record<string, unknown>>;
   readonly auth: Readonly<Record<string, unknown>>;
   nameOf(field: string): string;
@@ -82,6 +85,7 @@ export function parseCloud(raw: RawCloud): Cloud {
   if (!/^3(\.\d+)?$/.test(version)) throw fail('identity_api_version', `version 3 is spoken here, not ${version}`);
   return {
     name: raw.name,
+    ...(raw.file && { file: raw.file }),
     authUrl: authUrl(text('auth_url'), (expected) => fail('auth_url', expected)),
     credential: credential(),
     scope: scope(),

@@ -126,7 +126,7 @@ test('clouds.yaml is found where the openstack client finds it, and the first on
 });
 
 test('secrets may be elsewhere, and a profile says what many clouds share', async (t) => {
-  const { find } = await setUp(t, {
+  const { find, root } = await setUp(t, {
     'here/clouds.yaml': `clouds:
   one: {profile: vendor, auth: {username: alice, project_id: 12345}, regions: [east, {name: west, values: {interface: internal}}]}
   lost: {profile: other, auth: {username: alice}}`,
@@ -136,6 +136,7 @@ test('secrets may be elsewhere, and a profile says what many clouds share', asyn
   });
   t.deepEqual(await find({}, 'one'), {
     name: 'one',
+    file: path.join(root, 'here/clouds.yaml'),
     authUrl: 'https://vendor.test/v3',
     credential: { kind: 'password', user: { name: 'alice', domain: { name: 'People' } }, password: 'kept' },
     scope: { kind: 'project', project: { id: '12345' } },

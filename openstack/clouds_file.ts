@@ -55,6 +55,7 @@ export async function findCloud(source: CloudSource): Promise<Cloud> {
   const inherited = secretsOf(env);
   return parseCloud({
     name,
+    file: path.resolve(clouds.file),
     fields,
     auth: { ...inherited, ...auth },
     nameOf: (field) => `${where}${isSetting(field) ? '' : '.auth'}.${field}`,

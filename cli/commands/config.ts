@@ -1,3 +1,4 @@
+import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import {
   type ConfigFile,
@@ -11,6 +12,7 @@ import {
 } from '../context.ts';
 import { CliError, UsageError } from '../errors.ts';
 import { type Io, write } from '../io.ts';
+import { forgetLogin } from '../login.ts';
 import { escapeLine } from '../output/escape.ts';
 import { allFlags, type Environment, examples, withGlobals } from '../session.ts';
 
@@ -75,6 +77,7 @@ export function register(parent: Command, environment: Environment): void {
       const contexts = new Map(config.contexts);
       if (!contexts.delete(name)) throw new UsageError(`there is no context "${name}" in ${config.path}`);
       await writeConfig({ ...config, contexts, current: config.current === name ? '' : config.current });
+      await forgetLogin(dirname(config.path), name);
       await write(io.stdout, `context ${escapeLine(name)} deleted\n`);
     }),
   );

@@ -1,0 +1,2 @@
+/** `bayctl logout`. */
+export { registerLogout as register } from './login.ts';
