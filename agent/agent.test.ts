@@ -14,6 +14,7 @@ import { chunksOf, deltaOf } from '../test/harness/chain_model.ts';
 import { FakeWorkloads } from '../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../test/harness/nats_server.ts';
 import { ScriptedControlPlane } from '../test/harness/scripted_control_plane.ts';
+import { testSigner } from '../test/harness/signing.ts';
 import { until } from '../test/harness/until.ts';
 import { type Agent, startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
@@ -43,6 +44,7 @@ function credentialsFor(
     issueTime: timestampFromMs(now),
     expireTime: timestampFromMs(now + lifeMs),
     brokerUrls: [url],
+    signingKeys: testSigner.keys(),
   });
 }
 
@@ -234,7 +236,11 @@ test('a duplicate or revoked agent keeps its workloads, and keeps quiet', async 
     b.cp.onHello = () => ({ error: { code: 7, reason, message: 'go away' } });
     b.cp.onReport = () => ({ error: { code: 7, reason, message: 'go away' } });
     b.cp.put('b');
-    await until('it waits', () => b.agent.session.state.name === 'waiting');
+    // What an answer to a report says is not signed: it is asked again with a Hello.
+    await until('it waits', () => {
+      const { state } = b.agent.session;
+      return state.name === 'waiting' && state.why !== 'fenced';
+    });
     const beats = b.cp.heartbeats.length;
     b.cp.chain.forget('a');
     b.cp.sendSnapshot();
@@ -242,7 +248,7 @@ test('a duplicate or revoked agent keeps its workloads, and keeps quiet', async 
     await new Promise((resolve) => setTimeout(resolve, 600));
     t.is(b.cp.heartbeats.length, beats);
     t.deepEqual(running(b), ['a', 'b']);
-    t.is(b.cp.hellos.length, 1);
+    t.is(b.cp.hellos.length, 2);
     await t.throwsAsync(b.cp.open({ objectUid: 'a', what: { case: 'logs', value: {} } }, 500));
   }
 });

@@ -10,6 +10,7 @@ import { Reporter } from './link/report.ts';
 import { Session } from './link/session.ts';
 import { DesiredStore } from './link/state.ts';
 import { Streams } from './link/streams.ts';
+import { Verifier } from './link/verifier.ts';
 import type { Log } from './log.ts';
 import type { PolicySource } from './policy.ts';
 import type { ClusterReports, Desired, Workloads } from './ports.ts';
@@ -82,7 +83,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   if (!node) throw new NotJoinedError('this machine has not joined a bay: bayctl bay join-command prints how');
   const address = { bayUid: node.bayUid, nodeUid: node.nodeUid };
   const log = options.log.child({ bay: node.bay, node: node.node });
-  const store = await DesiredStore.open({ ...address, path: join(dataDir, 'state.bin'), clock, log, random });
+  const verifier = new Verifier({ address, keys: identity.trustedKeys, clock, log });
+  const path = join(dataDir, 'state.bin');
+  const store = await DesiredStore.open({ ...address, path, verifier, clock, log, random });
 
   // The session is made from what reports through it.
   const late: { session?: Session; workloads?: Workloads } = {};
@@ -92,7 +95,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   };
   const reports = new Reporter({
     send: (report) => session().report(report),
-    onRefused: (error) => session().refused(error),
+    onRefused: (error) => session().doubted(error),
     unseen: () => late.workloads?.unseen ?? 0,
     clock,
     log,
@@ -131,6 +134,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     address,
     link,
     store,
+    verifier,
     reports,
     workloads,
     instanceId: randomUUID(),
@@ -139,12 +143,14 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     log,
     random,
   });
-  const streams = new Streams({ address, link, workloads, policy, clock, log });
+  const onWorn = () => session().begin();
+  const streams = new Streams({ address, link, workloads, policy, verifier, onWorn, clock, log });
   const renewal = new Renewal({
     address,
     identity,
     link,
     session: late.session,
+    verifier,
     prove: options.prove,
     moved: options.moved,
     clock,
@@ -153,11 +159,15 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   });
   late.session.onOpen((open) => {
     const { state } = session();
-    if (open && state.name === 'open') streams.serve(state.heartbeatMs);
+    if (open && state.name === 'open') streams.serve(state.heartbeatMs, state.nonce);
     else streams.closeAll('the agent lost its session');
   });
   streams.start();
-  new Checks({ address, link, workloads, log }).start();
+  const nonce = () => {
+    const { state } = session();
+    return state.name === 'open' ? state.nonce : undefined;
+  };
+  new Checks({ address, link, workloads, verifier, session: nonce, log }).start();
   late.session.start();
   renewal.start();
   link.start();

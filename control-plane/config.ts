@@ -2,6 +2,7 @@ import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
 import { type AuthConfig, addAuthOptions, readAuthOptions } from './auth/auth_options.ts';
+import { addSigningOptions, readSigningOptions, type SigningConfig } from './broker/signing_options.ts';
 import { duration, integer } from './option_values.ts';
 import { addExposureOptions, type ExposureConfig, readExposureOptions } from './tls/tls_options.ts';
 
@@ -22,6 +23,7 @@ export interface Config {
   readonly broker: BrokerConfig;
   readonly exposure: ExposureConfig;
   readonly auth: AuthConfig;
+  readonly signing: SigningConfig;
 }
 
 export type BrokerConfig =
@@ -132,6 +134,7 @@ export function readConfig(argv: readonly string[]): Config {
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) });
   addAuthOptions(command);
   addExposureOptions(command);
+  addSigningOptions(command);
   command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
   command.parse(argv, { from: 'user' });
   const options = command.opts();
@@ -147,6 +150,7 @@ export function readConfig(argv: readonly string[]): Config {
     broker: Object.freeze(brokerConfig(command, options)),
     auth: readAuthOptions(command),
     exposure: readExposureOptions(command),
+    signing: readSigningOptions(command),
   });
 }
 

@@ -6,6 +6,7 @@ import { createApi } from './api/create_api.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
 import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
+import { KeyFileSigner } from './broker/message_signer.ts';
 import { type Config, version } from './config.ts';
 import { openExposure } from './exposure.ts';
 import { openLogOutput } from './log_output.ts';
@@ -62,9 +63,19 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     const { bus } = broker;
     const access = revokedKeys.remembering(broker.access);
 
+    const signer = stack.use(
+      await KeyFileSigner.open({
+        dataDir: config.dataDir,
+        keyLifeMs: config.signing.keyLifeMs,
+        credentialTtlMs: config.credentialTtlMs,
+        clock,
+        log: log.child({ part: 'signing' }),
+      }),
+    );
     const reconciler = await startReconciler({
       store,
       bus,
+      signer,
       access,
       clock,
       log: log.child({ part: 'reconcile' }),
@@ -82,6 +93,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       store,
       openWatch,
       access,
+      signer,
       bus,
       ...reconciler,
       authenticator,

@@ -2,12 +2,14 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import { AssignmentOp, CheckReplySchema, CheckRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { testNonce, testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { type Cluster, StreamError, type Verdict } from '../ports.ts';
 import { Checks } from './checks.ts';
 import type { LinkMessage } from './link.ts';
 
 const address = { bayUid: 'b', nodeUid: 'n' };
+const sealed = (request: Uint8Array) => testSigner.seal({ ...address, purpose: 'check', nonce: testNonce }, request);
 const request = toBinary(
   CheckRequestSchema,
   create(CheckRequestSchema, {
@@ -24,10 +26,19 @@ function bed(check: (() => Promise<Verdict>) | undefined, { maxPayloadBytes = 1 
       listener = take;
     },
   };
-  new Checks({ address, link, workloads: { cluster }, log: silentLog, maxChecks }).start();
+  const verifier = testVerifier(address);
+  new Checks({
+    address,
+    link,
+    workloads: { cluster },
+    verifier,
+    session: () => testNonce,
+    log: silentLog,
+    maxChecks,
+  }).start();
   return (data: Uint8Array = request) =>
     new Promise<ReturnType<typeof read>>((resolve) => {
-      listener({ subject: '', data, respond: (reply) => resolve(read(reply)) });
+      listener({ subject: '', data: sealed(data), respond: (reply) => resolve(read(reply)) });
     });
 }
 const read = (reply: Uint8Array) => fromBinary(CheckReplySchema, reply);

@@ -6,11 +6,15 @@ import { type Cluster, StreamError, type Workloads } from '../ports.ts';
 import { isSupported } from './chain.ts';
 import type { Link, LinkMessage } from './link.ts';
 import { codes } from './streams.ts';
+import type { Verifier } from './verifier.ts';
 
 export interface ChecksOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'subscribe' | 'maxPayloadBytes'>;
   readonly workloads: Pick<Workloads, 'cluster'>;
+  readonly verifier: Pick<Verifier, 'open'>;
+  /** What was drawn for the session; undefined: there is none. */
+  readonly session: () => Uint8Array | undefined;
   readonly log: Log;
   /** Most checks at a time. Default 32. */
   readonly maxChecks?: number;
@@ -33,14 +37,18 @@ export class Checks {
   }
 
   async #take({ data, respond }: LinkMessage): Promise<void> {
-    const { workloads, maxChecks } = this.#options;
+    const { workloads, maxChecks, verifier, session } = this.#options;
     const answer = (reply: Reply) => respond(this.#fitting(reply));
     const { cluster } = workloads;
+    const nonce = session();
+    const opened = nonce && verifier.open('check', nonce, data);
+    if (!opened)
+      return answer({ error: { code: 14, message: 'the request is not of this session of the agent: try again' } });
     if (!cluster) return answer({ error: { code: 12, message: 'this node is not of a Kubernetes bay' } });
     if (this.#open >= maxChecks) {
       return answer({ error: { code: 8, message: `${maxChecks} checks are under way: try again later` } });
     }
-    const assignment = read(data);
+    const assignment = read(opened.payload);
     if (!assignment || !isSupported(assignment)) {
       return answer({ error: { code: 3, message: 'the request could not be read' } });
     }

@@ -1,13 +1,12 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import fc from 'fast-check';
 import {
   type Assign,
   AssignmentOp,
-  AssignSchema,
   ErrorReason,
   SyncReplySchema,
   type SyncRequest,
@@ -16,12 +15,23 @@ import {
 import { ChainModel, chunksOf } from '../../test/harness/chain_model.ts';
 import { FakeClock } from '../../test/harness/fake_clock.ts';
 import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
+import { testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { Delivery } from './delivery.ts';
 import { LinkError } from './link.ts';
 import { DesiredStore } from './state.ts';
 
 const address = { bayUid: 'bay-1', nodeUid: 'node-1' };
+const verifier = testVerifier(address);
+/** What is drawn for a session. */
+const nonceOf = (epoch: bigint) => new Uint8Array(16).fill(Number(epoch % 256n));
+const signed = (assign: Assign) => testSigner.assign(address, assign, nonceOf(assign.epoch));
+
+const reply = ({ nonce }: SyncRequest, init: MessageInitShape<typeof SyncReplySchema>) =>
+  testSigner.seal(
+    { ...address, purpose: 'sync-reply', nonce },
+    toBinary(SyncReplySchema, create(SyncReplySchema, init)),
+  );
 
 /** A control plane and an agent's Delivery, with a wire between them that a test holds in its hands. */
 class Bed {
@@ -47,7 +57,7 @@ class Bed {
     const { clock } = this;
     const running = this.workloads?.running ?? new Map<string, bigint>();
     const removals = this.workloads?.removals ?? [];
-    this.store = await DesiredStore.open({ ...address, path: this.#path, clock, log: silentLog });
+    this.store = await DesiredStore.open({ ...address, path: this.#path, verifier, clock, log: silentLog });
     this.workloads = new FakeWorkloads({ desired: this.store, reports: { put() {} } });
     for (const [uid, generation] of running) this.workloads.running.set(uid, generation);
     this.workloads.removals.push(...removals);
@@ -56,6 +66,7 @@ class Bed {
       address,
       link: { request: (_, data) => this.#request(data) },
       store: this.store,
+      verifier,
       onRefused: () => undefined,
       onOtherSession: () => undefined,
       onHeard: () => undefined,
@@ -63,7 +74,7 @@ class Bed {
       log: silentLog,
       random: () => 0.5,
     });
-    this.delivery.open(this.epoch);
+    this.delivery.open(this.epoch, nonceOf(this.epoch));
   }
 
   async restart(): Promise<void> {
@@ -74,7 +85,7 @@ class Bed {
   }
 
   publish(...assigns: Assign[]): void {
-    for (const assign of assigns) this.wire.push(toBinary(AssignSchema, assign));
+    for (const assign of assigns) this.wire.push(signed(assign));
   }
 
   async settle(): Promise<void> {
@@ -109,7 +120,7 @@ class Bed {
       if (delta) this.publish(delta);
       else this.publish(...chunksOf(epoch, chain.snapshot(), this.chunkBytes));
     }
-    return toBinary(SyncReplySchema, create(SyncReplySchema, { revision: chain.revision }));
+    return reply(request, { revision: chain.revision });
   }
 }
 
@@ -192,17 +203,19 @@ test('an unreachable control plane is asked with back-off, and all is well when 
 test('a refused session is passed on', async (t) => {
   const { promise, resolve } = Promise.withResolvers<ErrorReason>();
   const b = await bed(t);
-  const answer = toBinary(SyncReplySchema, create(SyncReplySchema, { error: { reason: ErrorReason.FENCED } }));
   new Delivery({
     address,
-    link: { request: async () => answer },
+    link: {
+      request: async (_, data) => reply(fromBinary(SyncRequestSchema, data), { error: { reason: ErrorReason.FENCED } }),
+    },
     store: b.store,
+    verifier,
     onRefused: (error) => resolve(error.reason),
     onOtherSession: () => undefined,
     onHeard: () => undefined,
     clock: b.clock,
     log: silentLog,
-  }).open(1n);
+  }).open(1n, nonceOf(1n));
   t.is(await promise, ErrorReason.FENCED);
 });
 
@@ -271,7 +284,7 @@ test('whatever the wire does: it converges, removes only what was to be removed,
         };
         const send = (assigns: readonly Assign[], how: Fate) => {
           for (const assign of assigns) {
-            const data = toBinary(AssignSchema, assign);
+            const data = signed(assign);
             past.push(data);
             if (how === 'lose') continue;
             if (how === 'delay') {
@@ -281,9 +294,7 @@ test('whatever the wire does: it converges, removes only what was to be removed,
             if (how === 'corrupt') {
               const damaged = Uint8Array.from(data);
               damaged[damaged.length >> 1] = (damaged[damaged.length >> 1] ?? 0) ^ 0x10;
-              // A damaged snapshot is found by its checksum; of a delta only what cannot be read is.
-              if (assign.body.case === 'snapshot') b.delivery.receive(damaged);
-              else b.delivery.receive(damaged.subarray(0, damaged.length >> 1));
+              b.delivery.receive(damaged);
               continue;
             }
             b.delivery.receive(data);

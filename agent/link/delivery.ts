@@ -16,16 +16,19 @@ import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
 import { takeDelta, takeSnapshot } from './chain.ts';
 import type { Link } from './link.ts';
+import type { KeptMessage } from './message_log.ts';
 import { type AssemblyLimits, assemblyLimits, SnapshotAssembly } from './snapshot_assembly.ts';
 import type { DesiredStore } from './state.ts';
+import { drawNonce, type Verifier } from './verifier.ts';
 
 export interface DeliveryOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'request'>;
   readonly store: Pick<
     DesiredStore,
-    'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'digest' | 'problem'
+    'take' | 'settled' | 'revision' | 'headRevision' | 'headComplete' | 'isWorn' | 'digest' | 'problem'
   >;
+  readonly verifier: Pick<Verifier, 'open'>;
   /** The control plane says that another session is the node's newest. */
   readonly onOtherSession: () => void;
   /** The control plane speaks in this session. */
@@ -36,6 +39,13 @@ export interface DeliveryOptions {
   readonly log: Log;
   readonly random?: () => number;
   readonly limits?: AssemblyLimits;
+}
+
+/** What is sent in a session says both. */
+interface DeliverySession {
+  readonly epoch: bigint;
+  /** What the agent drew for it. */
+  readonly nonce: Uint8Array;
 }
 
 /** Where the agent is with bringing itself up to date. There is never more than one SyncRequest under way. */
@@ -62,13 +72,13 @@ export class Delivery {
   readonly #options: DeliveryOptions;
   readonly #backoff: Backoff;
   readonly #assembly: SnapshotAssembly;
-  #session: { readonly epoch: bigint } | undefined;
+  #session: DeliverySession | undefined;
   #sync: SyncState = { name: 'idle' };
   #lastAskMs = Number.NEGATIVE_INFINITY;
   /** The newest revision that was heard of. */
   #heardOf = 0n;
   /** A verified Snapshot that is older than what we have: taken if the control plane says that it is meant. */
-  #older: Snapshot | undefined;
+  #older: { readonly snapshot: Snapshot; readonly messages: readonly KeptMessage[] } | undefined;
   #cancelRound: (() => void) | undefined;
 
   constructor(options: DeliveryOptions) {
@@ -82,9 +92,9 @@ export class Delivery {
   }
 
   /** A session begins: asks for what is missing. */
-  open(epoch: bigint): void {
+  open(epoch: bigint, nonce: Uint8Array): void {
     this.close();
-    this.#session = { epoch };
+    this.#session = { epoch, nonce };
     this.#backoff.reset();
     this.#lastAskMs = Number.NEGATIVE_INFINITY;
     this.#ask();
@@ -101,13 +111,15 @@ export class Delivery {
     this.#become({ name: 'idle' });
   }
 
-  /** Takes a message from the `assign` subject, whatever it holds. */
+  /** Takes a message from the `assign` subject, whatever it holds, and whoever it is from. */
   receive(data: Uint8Array): void {
-    const { log } = this.#options;
+    const { log, verifier } = this.#options;
     if (!this.#session) return;
+    const opened = verifier.open('assign', this.#session.nonce, data);
+    if (!opened) return;
     let assign: Assign;
     try {
-      assign = fromBinary(AssignSchema, data);
+      assign = fromBinary(AssignSchema, opened.payload);
     } catch {
       log.warn({ bytes: data.byteLength }, 'an assignment that cannot be read');
       return;
@@ -118,13 +130,13 @@ export class Delivery {
       return;
     }
     this.#options.onHeard();
-    if (assign.body.case === 'delta') this.#takeDelta(assign.body.value);
-    else if (assign.body.case === 'snapshot') this.#takeChunk(assign.body.value);
+    if (assign.body.case === 'delta') this.#takeDelta(assign.body.value, opened);
+    else if (assign.body.case === 'snapshot') this.#takeChunk(assign.body.value, opened);
   }
 
-  #takeDelta(delta: Delta): void {
+  #takeDelta(delta: Delta, kept: KeptMessage): void {
     const { store, clock, log } = this.#options;
-    const taken = store.take((head) => takeDelta(head, delta, clock.now()));
+    const taken = store.take({ delta: kept }, (head) => takeDelta(head, delta, clock.now()));
     switch (taken.outcome) {
       case 'applied':
         this.#moved();
@@ -142,9 +154,9 @@ export class Delivery {
     }
   }
 
-  #takeChunk(chunk: SnapshotChunk): void {
+  #takeChunk(chunk: SnapshotChunk, kept: KeptMessage): void {
     const { clock, log } = this.#options;
-    const collected = this.#assembly.add(chunk, clock.now());
+    const collected = this.#assembly.add(chunk, clock.now(), kept);
     switch (collected.outcome) {
       case 'more':
         // It is coming: patience begins anew.
@@ -155,12 +167,12 @@ export class Delivery {
         if (this.#sync.name !== 'waiting' && this.#sync.name !== 'asking') this.#fail('invalid snapshot');
         return;
       case 'whole':
-        this.#consider(collected.snapshot);
+        this.#consider(collected.snapshot, collected.messages);
         return;
     }
   }
 
-  #consider(snapshot: Snapshot): void {
+  #consider(snapshot: Snapshot, messages: readonly KeptMessage[]): void {
     const { store, log } = this.#options;
     const meant = this.#sync.name === 'receiving' && this.#sync.back && this.#sync.revision === snapshot.revision;
     if (snapshot.revision >= store.headRevision || meant) {
@@ -169,18 +181,18 @@ export class Delivery {
           { from: Number(store.headRevision), to: Number(snapshot.revision) },
           'going back to an older revision',
         );
-      this.#adopt(snapshot);
+      this.#adopt(snapshot, messages);
       return;
     }
-    this.#older = snapshot;
+    this.#older = { snapshot, messages };
     // Sent unasked it means that the control plane has gone back, to a copy of its store: whether that is so is asked at once.
     this.#ask();
   }
 
-  #adopt(snapshot: Snapshot): void {
+  #adopt(snapshot: Snapshot, messages: readonly KeptMessage[]): void {
     const { store, clock, log } = this.#options;
     this.#older = undefined;
-    const taken = store.take((head) => takeSnapshot(head, snapshot, clock.now()));
+    const taken = store.take({ snapshot: messages }, (head) => takeSnapshot(head, snapshot, clock.now()));
     const changed = taken.outcome === 'applied' ? taken.changed.length : 0;
     log.info({ revision: Number(snapshot.revision), count: snapshot.count, changed }, 'took a snapshot');
     if (this.#sync.name === 'receiving' && this.#sync.revision === snapshot.revision) {
@@ -218,8 +230,8 @@ export class Delivery {
     void this.#request(this.#session);
   }
 
-  async #request(session: { readonly epoch: bigint }): Promise<void> {
-    const { store, link, address, clock } = this.#options;
+  async #request(session: DeliverySession): Promise<void> {
+    const { store, link, address, clock, verifier } = this.#options;
     const asking: SyncState = { name: 'asking' };
     this.#become(asking);
     this.#lastAskMs = clock.now();
@@ -228,16 +240,26 @@ export class Delivery {
       await store.settled();
       if (store.revision !== store.headRevision)
         throw new Error(store.problem || 'the newest state is not on disk yet');
-      // Whoever does not know all asks for all.
-      const asked = store.headComplete ? store.revision : 0n;
-      const request = create(SyncRequestSchema, { epoch: session.epoch, appliedRevision: asked, digest: store.digest });
+      // Whoever does not know all asks for all; so does whoever keeps too many messages, or such with old signatures.
+      const asked = store.headComplete && !store.isWorn ? store.revision : 0n;
+      const nonce = drawNonce();
+      const request = create(SyncRequestSchema, {
+        epoch: session.epoch,
+        session: session.nonce,
+        nonce,
+        appliedRevision: asked,
+        digest: store.digest,
+      });
       const answer = await link.request(
         upSubject(address, 'sync'),
         toBinary(SyncRequestSchema, request),
         requestTimeoutMs,
       );
       if (this.#sync !== asking) return;
-      const { error, revision } = fromBinary(SyncReplySchema, answer);
+      // It may lead back to an older revision, so it must be neither made up nor an answer to an earlier request.
+      const opened = verifier.open('sync-reply', nonce, answer);
+      if (!opened) throw new Error('the answer is not signed by the control plane');
+      const { error, revision } = fromBinary(SyncReplySchema, opened.payload);
       if (error) {
         this.#refused(error);
         return;
@@ -248,7 +270,8 @@ export class Delivery {
         return;
       }
       this.#receive(revision, back);
-      if (back && this.#older?.revision === revision) this.#consider(this.#older);
+      const older = this.#older;
+      if (back && older?.snapshot.revision === revision) this.#consider(older.snapshot, older.messages);
     } catch (error) {
       if (this.#sync === asking) this.#fail((error as Error).message);
     }

@@ -3,7 +3,8 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import test from 'ava';
-import { ChainModel } from '../../test/harness/chain_model.ts';
+import { ChainModel, chunksOf } from '../../test/harness/chain_model.ts';
+import { testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { until } from '../../test/harness/until.ts';
 import { systemClock } from '../clock.ts';
 import { LockedError, lockFolder } from '../lock.ts';
@@ -20,22 +21,33 @@ async function folder(t: { teardown(fn: () => Promise<void>): void }): Promise<s
   return path;
 }
 
+const snapshotOf = (model: ChainModel) => ({
+  snapshot: chunksOf(1n, model.snapshot(), 100_000).map((chunk) => testSigner.kept(owner, chunk)),
+});
+
 /** A process that changes the state without end, and prints the revision of each change once it is said to be on disk. */
 const writer = (path: string, from: number) => `
   import { DesiredStore } from ${JSON.stringify(new URL('./state.ts', import.meta.url).href)};
-  import { takeDelta } from ${JSON.stringify(new URL('./chain.ts', import.meta.url).href)};
+  import { takeDelta, takeSnapshot } from ${JSON.stringify(new URL('./chain.ts', import.meta.url).href)};
   import { systemClock } from ${JSON.stringify(new URL('../clock.ts', import.meta.url).href)};
   import { silentLog } from ${JSON.stringify(new URL('../log.ts', import.meta.url).href)};
-  import { ChainModel } from ${JSON.stringify(new URL('../../test/harness/chain_model.ts', import.meta.url).href)};
+  import { ChainModel, chunksOf } from ${JSON.stringify(new URL('../../test/harness/chain_model.ts', import.meta.url).href)};
+  import { testSigner, testVerifier } from ${JSON.stringify(new URL('../../test/harness/signing.ts', import.meta.url).href)};
   import { writeSync } from 'node:fs';
-  const store = await DesiredStore.open({ ...${JSON.stringify(owner)}, path: ${JSON.stringify(path)}, clock: systemClock, log: silentLog });
+  const owner = ${JSON.stringify(owner)};
+  const store = await DesiredStore.open({ ...owner, path: ${JSON.stringify(path)}, verifier: testVerifier(owner), clock: systemClock, log: silentLog });
   if (store.revision < ${from}n) { writeSync(1, 'LOST ' + store.revision + '\\n'); process.exit(1); }
   const model = new ChainModel();
   model.revision = store.revision;
   store.subscribe(() => writeSync(1, store.revision + '\\n'));
   for (let i = 0; ; i += 1) {
     model.put('c-' + (i % 500), 'busybox'.repeat(20));
-    store.take((head) => takeDelta(head, model.newest(1n).body.value, 1));
+    const assign = model.newest(1n);
+    store.take({ delta: testSigner.kept(owner, assign) }, (head) => takeDelta(head, assign.body.value, 1));
+    if (store.isWorn) {
+      const snapshot = chunksOf(1n, model.snapshot(), 100_000).map((chunk) => testSigner.kept(owner, chunk));
+      store.take({ snapshot }, (head) => takeSnapshot(head, model.snapshot(), 1));
+    }
     await new Promise((resolve) => setImmediate(resolve));
   }
 `;
@@ -55,7 +67,7 @@ test('a process killed in the middle of writing loses nothing that was said to b
     await gone;
     t.false(output.includes('LOST'), output.slice(0, 200));
     const told = output.split('\n').slice(0, -1).map(BigInt).at(-1) ?? 0n;
-    const state = decodeState(owner, await readFile(path));
+    const { state } = decodeState(owner, await readFile(path), testVerifier(owner));
     t.true(state.revision >= told, `${state.revision} on disk, ${told} was told`);
     kept = state.revision;
   }
@@ -72,18 +84,19 @@ test('with the disk full the agent goes on with the old state, and takes the new
     const store = await DesiredStore.open({
       ...owner,
       path: join(path, 'state.bin'),
+      verifier: testVerifier(owner),
       clock: systemClock,
       log: silentLog,
       random: () => 0,
     });
     const model = new ChainModel();
     model.put('a');
-    store.take((head) => takeSnapshot(head, model.snapshot(), 1));
+    store.take(snapshotOf(model), (head) => takeSnapshot(head, model.snapshot(), 1));
     await store.settled();
     const { revision } = store;
     await writeFile(join(path, 'filler'), Buffer.alloc(200 * 1024));
     for (let i = 0; i < 40; i += 1) model.put(`c-${i}`, 'x'.repeat(5_000));
-    store.take((head) => takeSnapshot(head, model.snapshot(), 1));
+    store.take(snapshotOf(model), (head) => takeSnapshot(head, model.snapshot(), 1));
     await store.settled();
     t.regex(store.problem, /ENOSPC/);
     t.is(store.revision, revision);

@@ -17,6 +17,7 @@ import {
   type KeyProof,
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { ownProgram, run } from '../../test/harness/program.ts';
+import { testSigner } from '../../test/harness/signing.ts';
 import { EnrollError, enroll, renewByProof } from './enroll.ts';
 import { expireTimeMs, IdentityError, openIdentity, readNode, renewTimeMs } from './identity.ts';
 
@@ -31,6 +32,7 @@ const credentials = (nodeUid = 'node-1') =>
     issueTime: timestampFromMs(1_000_000),
     expireTime: timestampFromMs(4_000_000),
     brokerUrls: ['nats://127.0.0.1:4222'],
+    signingKeys: testSigner.keys(),
   });
 const challenge = new TextEncoder().encode('sign this');
 

@@ -7,6 +7,7 @@ import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_p
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { agentPermissions } from '../../proto/subjects.ts';
 import { writeDurably } from '../durable_file.ts';
+import { problemOfKeys, TrustedKeys } from './trusted_keys.ts';
 
 /** Something on disk that should be ours is not usable. The message says what to do. */
 export class IdentityError extends Error {
@@ -26,6 +27,8 @@ export interface Identity {
   readonly credentials: Credentials | undefined;
   /** Which node this is. Undefined until the agent has enrolled. */
   readonly node: NodeIdentity | undefined;
+  /** The control plane's keys, which came with the credentials. */
+  readonly trustedKeys: TrustedKeys;
   /** Where the agent enrolled; empty when it has not. */
   readonly server: string;
   /** Ed25519 signature, 64 bytes. */
@@ -51,6 +54,7 @@ export type NodeEngine = ContainerEngine.DOCKER | ContainerEngine.KUBERNETES;
 
 const seedFile = 'identity.seed';
 const credentialsFile = 'credentials.bin';
+const trustedKeysFile = 'trusted_keys.json';
 const serverFile = 'server';
 const nodeFile = 'node.json';
 const ownerOnly = 0o600;
@@ -61,6 +65,9 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
   const key = await openKey(join(dataDir, seedFile));
   const seed = key.getSeed();
   let credentials = await readCredentials(join(dataDir, credentialsFile));
+  const trustedKeys = await TrustedKeys.open(join(dataDir, trustedKeysFile));
+  // Of the two files that have them, one may be damaged.
+  if (!trustedKeys.any && credentials) await trustedKeys.replace(credentials.signingKeys);
   let server = ((await readIfThere(join(dataDir, serverFile)))?.toString('utf8') ?? '').trim();
   if (server && !URL.canParse(server)) server = '';
   let node = credentials ? nodeOf(credentials) : parseNode(await readIfThere(join(dataDir, nodeFile)));
@@ -68,6 +75,7 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
   return {
     publicKey: key.getPublicKey(),
     seed,
+    trustedKeys,
     get credentials() {
       return credentials;
     },
@@ -87,6 +95,7 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
         );
       }
       node = nodeOf(next);
+      await trustedKeys.replace(next.signingKeys);
       await writeDurably(join(dataDir, nodeFile), [Buffer.from(`${formatNode(node)}\n`)], ownerOnly);
       await writeDurably(join(dataDir, credentialsFile), [toBinary(CredentialsSchema, next)], ownerOnly);
       credentials = next;
@@ -191,7 +200,7 @@ function problemOf(credentials: Credentials): string | undefined {
   if (!/^[\w-]+\.[\w-]+\.[\w-]+$/.test(credentials.userJwt)) return 'no JWT';
   if (credentials.brokerUrls.length === 0) return 'no address of a broker';
   if (!credentials.expireTime) return 'no time of expiry';
-  return undefined;
+  return problemOfKeys(credentials.signingKeys);
 }
 
 async function readIfThere(path: string): Promise<Buffer | undefined> {

@@ -2,6 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { EnrollError } from './enroll.ts';
 import { Renewal, type RenewalOptions } from './renewal.ts';
@@ -54,6 +55,7 @@ function bed(answer: () => Credentials, moved = false) {
       },
     },
     session: { state: { name: 'offline' } },
+    verifier: testVerifier({ bayUid: 'b', nodeUid: 'n' }),
     prove: async () => {
       counts.asked += 1;
       return answer();

@@ -8,12 +8,14 @@ import type { Log } from '../log.ts';
 import { expireTimeMs, type Identity, issueTimeMs, renewTimeMs } from './identity.ts';
 import type { Link } from './link.ts';
 import type { SessionState } from './session.ts';
+import { drawNonce, type Verifier } from './verifier.ts';
 
 export interface RenewalOptions {
   readonly address: NodeAddress;
   readonly identity: Pick<Identity, 'credentials' | 'take'>;
   readonly link: Pick<Link, 'connected' | 'request' | 'onConnected' | 'onFailed' | 'onRefused' | 'wake' | 'rest'>;
   readonly session: { readonly state: SessionState };
+  readonly verifier: Pick<Verifier, 'open' | 'onUnknownKey'>;
   /** Credentials for nothing but a proof of the key, from the control plane itself. Rejects with EnrollError. */
   readonly prove: () => Promise<Credentials>;
   /** The control plane has another URL than last time: ask it at once. Default false. */
@@ -29,6 +31,8 @@ const minuteMs = 60_000;
 const tolerableSkewMs = 5_000;
 /** After so many attempts in a row that reached no broker, or after so long, it may have moved. */
 const lost = { attempts: 5, afterMs: 15_000 };
+/** What the control plane is asked for, besides good credentials. */
+const whereBroker = 'where the broker is';
 /** Within this, agents that lost the same broker ask one after another. */
 const lostSpreadMs = 10_000;
 
@@ -36,7 +40,8 @@ const lostSpreadMs = 10_000;
  * Keeps the credentials good: renews them over the bus at two thirds of their life, and by proving the key when they have run out or
  * the broker does not take them. A node that was revoked is told so, and asks again only now and then.
  *
- * Credentials also say where the broker is. When it is not to be reached there, new ones are asked for, at most once a minute.
+ * Credentials also say where the broker is, and with which keys the control plane signs. When the broker is not to be reached there, or a
+ * message is signed with another key, new ones are asked for, at most once a minute.
  */
 export class Renewal {
   readonly #options: RenewalOptions;
@@ -62,19 +67,24 @@ export class Renewal {
   }
 
   start(): void {
-    const { link, moved } = this.#options;
+    const { link, moved, verifier } = this.#options;
     this.#unlisten = [
       link.onRefused((userJwt) => this.#refused(userJwt)),
       link.onFailed(() => this.#unreached()),
       link.onConnected((connected) => connected && this.#reached()),
     ];
+    // The broker cannot tell which keys are to be believed: it is not believed itself.
+    verifier.onUnknownKey = () => {
+      if (!this.#cancelAsked) void this.#askApi('which keys it signs with');
+    };
     this.#schedule();
-    if (moved) void this.#askWhere();
+    if (moved) void this.#askApi(whereBroker);
   }
 
   stop(): void {
     this.#stopped = true;
     for (const unlisten of this.#unlisten) unlisten();
+    this.#options.verifier.onUnknownKey = undefined;
     this.#cancel?.();
     this.#cancelLost?.();
     this.#cancelAsked?.();
@@ -142,12 +152,12 @@ export class Renewal {
     if (attempts < lost.attempts && now - sinceMs < lost.afterMs) return;
     this.#cancelLost = clock.after(random() * lostSpreadMs, () => {
       this.#cancelLost = undefined;
-      void this.#askWhere();
+      void this.#askApi(whereBroker);
     });
   }
 
-  /** Asks the control plane for credentials because of the addresses in them. The ones at hand are still good, so nothing rests. */
-  async #askWhere(): Promise<void> {
+  /** Asks the control plane for credentials because of what else is in them. The ones at hand are still good, so nothing rests. */
+  async #askApi(what: string): Promise<void> {
     const { prove, link, clock, log, random = Math.random } = this.#options;
     // A proof that is under way, or failed and will be repeated, brings the addresses as well.
     if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
@@ -158,10 +168,10 @@ export class Renewal {
     try {
       const credentials = await prove();
       await this.#take(credentials);
-      log.info({ brokers: credentials.brokerUrls }, 'asked the control plane where the broker is');
+      log.info({ what, brokers: credentials.brokerUrls }, 'asked the control plane');
       link.wake();
     } catch (error) {
-      log.warn({ error: (error as Error).message }, 'the control plane does not tell where the broker is');
+      log.warn({ what, error: (error as Error).message }, 'the control plane could not be asked');
     } finally {
       this.#renewing = false;
     }
@@ -183,7 +193,7 @@ export class Renewal {
     const expired = !credentials || this.#now(credentials) >= expireTimeMs(credentials);
     let waitMs: number | undefined;
     try {
-      if (session.state.name === 'open') waitMs = await this.#overBus(session.state.epoch);
+      if (session.state.name === 'open') waitMs = await this.#overBus(session.state);
       else if (proof || expired || this.#proofBackoff.failures > 0) waitMs = await this.#byProof();
       // Offline, and the credentials are still good: the connection may be back in time.
       else waitMs = Math.min(minuteMs, expireTimeMs(credentials) - this.#now(credentials));
@@ -197,12 +207,17 @@ export class Renewal {
   }
 
   /** Undefined: done. Else how long to wait. */
-  async #overBus(epoch: bigint): Promise<number | undefined> {
-    const { link, address, log } = this.#options;
+  async #overBus(session: { readonly epoch: bigint; readonly nonce: Uint8Array }): Promise<number | undefined> {
+    const { link, address, log, verifier } = this.#options;
+    const nonce = drawNonce();
     try {
-      const request = toBinary(RenewRequestSchema, create(RenewRequestSchema, { epoch }));
+      const { epoch } = session;
+      const message = create(RenewRequestSchema, { epoch, session: session.nonce, nonce });
+      const request = toBinary(RenewRequestSchema, message);
       const answer = await link.request(upSubject(address, 'renew'), request, requestTimeoutMs);
-      const { error, credentials } = fromBinary(RenewReplySchema, answer);
+      const opened = verifier.open('renew-reply', nonce, answer);
+      if (!opened) throw new Error('the answer is not signed by the control plane');
+      const { error, credentials } = fromBinary(RenewReplySchema, opened.payload);
       if (error?.reason === ErrorReason.REVOKED) {
         log.error({ message: error.message }, 'this node was revoked: its credentials are not renewed');
         return 15 * minuteMs;

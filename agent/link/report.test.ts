@@ -10,6 +10,7 @@ import {
   ReportReplySchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { FakeClock, turn } from '../../test/harness/fake_clock.ts';
+import { testNonce } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { Reporter } from './report.ts';
 
@@ -39,7 +40,7 @@ const uidsOf = (report: Report | undefined) => report?.objects.map(({ uid }) => 
 
 test('the first word goes out at once, and what comes meanwhile goes together', async (t) => {
   const { clock, sent, reporter } = bed();
-  reporter.open(7n, []);
+  reporter.open({ epoch: 7n, nonce: testNonce }, []);
   reporter.put(word('a'));
   t.deepEqual(uidsOf(sent[0]), ['a']);
   for (let i = 0; i < 100; i += 1) reporter.put(word('b', `${i}`));
@@ -61,7 +62,7 @@ test('the first word goes out at once, and what comes meanwhile goes together', 
 test('what is not acknowledged is sent again, in its latest form, with a newer sequence', async (t) => {
   let away = true;
   const { clock, sent, reporter } = bed(() => (away ? Promise.reject(new Error('away')) : ok));
-  reporter.open(1n, []);
+  reporter.open({ epoch: 1n, nonce: testNonce }, []);
   reporter.put(word('a', 'old'));
   await clock.advance(0);
   reporter.put(word('a', 'new'));
@@ -87,7 +88,7 @@ test('a word that changes while its report is under way is not taken for acknowl
     first = false;
     return promise;
   });
-  reporter.open(1n, []);
+  reporter.open({ epoch: 1n, nonce: testNonce }, []);
   reporter.put(word('a', 'old'));
   reporter.put(word('a', 'new'));
   resolve(ok);
@@ -101,14 +102,14 @@ test('nothing is sent outside of a session, and a new session reports everything
   reporter.put(word('a'));
   await clock.advance(60_000);
   t.is(sent.length, 0);
-  reporter.open(1n, [word('b')]);
+  reporter.open({ epoch: 1n, nonce: testNonce }, [word('b')]);
   await clock.advance(10);
   t.deepEqual(sent.flatMap((r) => uidsOf(r) ?? []).sort(), ['a', 'b']);
   reporter.close();
   reporter.put(word('c'));
   await clock.advance(60_000);
   t.is(sent.length, 1);
-  reporter.open(2n, [word('a'), word('b')]);
+  reporter.open({ epoch: 2n, nonce: testNonce }, [word('a'), word('b')]);
   await clock.advance(10);
   t.deepEqual(
     sent
@@ -129,10 +130,10 @@ test('an answer to the report of an older session acknowledges nothing', async (
     first = false;
     return promise;
   });
-  reporter.open(1n, []);
+  reporter.open({ epoch: 1n, nonce: testNonce }, []);
   reporter.put(word('a'));
   reporter.close();
-  reporter.open(2n, []);
+  reporter.open({ epoch: 2n, nonce: testNonce }, []);
   resolve(ok);
   await clock.advance(10);
   t.deepEqual(
@@ -144,7 +145,7 @@ test('an answer to the report of an older session acknowledges nothing', async (
 test('objects that are unknown by now are dropped; batches are bounded in number and size', async (t) => {
   const { clock, sent, reporter } = bed((report) => create(ReportReplySchema, { unknownUids: uidsOf(report) }));
   reporter.open(
-    1n,
+    { epoch: 1n, nonce: testNonce },
     Array.from({ length: 1000 }, (_, i) => word(`c-${i}`)),
   );
   await clock.advance(100);
@@ -157,7 +158,7 @@ test('objects that are unknown by now are dropped; batches are bounded in number
     [744, 488, 232, 0],
   );
   reporter.open(
-    2n,
+    { epoch: 2n, nonce: testNonce },
     Array.from({ length: 10 }, (_, i) => word(`d-${i}`, 'x'.repeat(100_000))),
   );
   reporter.put(word('huge', 'x'.repeat(600_000)));
@@ -175,7 +176,7 @@ test('what was not looked at yet counts as pending', async (t) => {
     () => ok,
     () => unseen,
   );
-  reporter.open(1n, [word('a')]);
+  reporter.open({ epoch: 1n, nonce: testNonce }, [word('a')]);
   await clock.advance(10);
   t.is(sent[0]?.pending, 2);
   t.is(reporter.pending, 2);
@@ -191,7 +192,7 @@ test('one report that is not understood does not hold up the others', async (t) 
     uidsOf(report)?.includes('bad') ? refusal(ErrorReason.INVALID) : ok,
   );
   reporter.open(
-    1n,
+    { epoch: 1n, nonce: testNonce },
     ['a', 'b', 'bad', 'c', 'd'].map((uid) => word(uid)),
   );
   await clock.advance(60_000);
@@ -202,7 +203,7 @@ test('one report that is not understood does not hold up the others', async (t) 
 
 test('a refusal of the session is passed on once, and nothing is lost', async (t) => {
   const { clock, refused, reporter } = bed(() => refusal(ErrorReason.FENCED));
-  reporter.open(1n, [word('a')]);
+  reporter.open({ epoch: 1n, nonce: testNonce }, [word('a')]);
   await turn();
   reporter.close();
   await clock.advance(60_000);

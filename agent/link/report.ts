@@ -22,7 +22,7 @@ import { isUid } from './chain.ts';
 export interface ReporterOptions {
   /** Sends a Report and resolves to its reply; rejects when there was none. */
   readonly send: (report: Report) => Promise<ReportReply>;
-  /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
+  /** Told when the session is said to be refused: FENCED, REVOKED, DUPLICATE. Answers to reports are not signed. */
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
   readonly log: Log;
@@ -33,6 +33,13 @@ export interface ReporterOptions {
   readonly maxObjects?: number;
   /** Most bytes in a Report. Default 512 KiB. */
   readonly maxBytes?: number;
+}
+
+/** What the reports of a session say. */
+export interface ReportSession {
+  readonly epoch: bigint;
+  /** What was drawn for it. */
+  readonly nonce: Uint8Array;
 }
 
 const isNode = (word: Word): word is NodeReport => word.$typeName === 'baykeeper.bus.v1.NodeReport';
@@ -54,7 +61,7 @@ export class Reporter implements ClusterReports {
   readonly #pending = new Map<string, Word>();
   /** Names of all that the cluster has, until it is acknowledged. */
   #allNodes: readonly string[] | undefined;
-  #session: { readonly epoch: bigint } | undefined;
+  #session: ReportSession | undefined;
   #sequence = 0n;
   #sending = false;
   #cancelWait: (() => void) | undefined;
@@ -95,8 +102,8 @@ export class Reporter implements ClusterReports {
    * A session begins: sequences begin anew, and all that is given is reported, besides what is still pending. `nodes`: every node of the
    * cluster, where this agent leads one and knows them.
    */
-  open(epoch: bigint, everything: readonly ObjectReport[], nodes?: readonly NodeReport[]): void {
-    this.#session = { epoch };
+  open(session: ReportSession, everything: readonly ObjectReport[], nodes?: readonly NodeReport[]): void {
+    this.#session = session;
     this.#allNodes = undefined;
     for (const [key, word] of this.#pending) if (isNode(word)) this.#pending.delete(key);
     this.#sequence = 0n;
@@ -134,7 +141,7 @@ export class Reporter implements ClusterReports {
     void this.#sendNext(this.#session);
   }
 
-  async #sendNext(session: { readonly epoch: bigint }): Promise<void> {
+  async #sendNext(session: ReportSession): Promise<void> {
     const { send, log } = this.#options;
     const words = this.#batch();
     const names = this.#allNodes;
@@ -144,6 +151,7 @@ export class Reporter implements ClusterReports {
     try {
       const report: MessageInitShape<typeof ReportSchema> = {
         epoch: session.epoch,
+        session: session.nonce,
         sequence: this.#sequence,
         objects: words.filter((word) => !isNode(word)),
         nodes: words.filter(isNode),

@@ -11,7 +11,13 @@ import {
   ReportReplySchema,
   ReportSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { ConditionStatus, type NodeStatus, NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import {
+  ConditionStatus,
+  type NodeCondition,
+  type NodeStatus,
+  NodeStatusSchema,
+} from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { messagesRefused } from '../../proto/signing.ts';
 import { downSubject, type NodeAddress, upSubject } from '../../proto/subjects.ts';
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
@@ -22,11 +28,13 @@ import type { Link } from './link.ts';
 import type { Reporter } from './report.ts';
 import type { AssemblyLimits } from './snapshot_assembly.ts';
 import type { DesiredStore } from './state.ts';
+import { drawNonce, type Verifier } from './verifier.ts';
 
 export interface SessionOptions {
   readonly address: NodeAddress;
   readonly link: Pick<Link, 'connected' | 'onConnected' | 'publish' | 'request' | 'subscribe'>;
   readonly store: DesiredStore;
+  readonly verifier: Pick<Verifier, 'open' | 'refused' | 'problem'>;
   readonly reports: Pick<Reporter, 'open' | 'close' | 'hurry' | 'pending'>;
   readonly workloads: Pick<Workloads, 'snapshot' | 'nodeStatus' | 'onNodeChange' | 'cluster'>;
   /** Drawn at random when the process starts. */
@@ -51,6 +59,8 @@ export type SessionState =
 export interface OpenSession {
   readonly name: 'open';
   readonly epoch: bigint;
+  /** What was drawn for it: everything that the control plane signs for the session says it. */
+  readonly nonce: Uint8Array;
   readonly heartbeatMs: number;
   /** Of the last heartbeat. */
   sequence: bigint;
@@ -140,6 +150,18 @@ export class Session {
     return fromBinary(ReportReplySchema, answer);
   }
 
+  /** The session is over: another begins, which closes what is open in this one. */
+  begin(): void {
+    this.#startAnew();
+  }
+
+  /** Somebody says that this session is over. It is not signed, so it is no more than a reason to ask: the next Hello tells. */
+  doubted({ message }: BusError): void {
+    if (this.#state.name !== 'open') return;
+    this.#options.log.info({ message }, 'the session is said to be over, beginning another');
+    this.#wait('fenced');
+  }
+
   /** The control plane does not go on with this session. */
   refused(error: BusError): void {
     const { log } = this.#options;
@@ -182,35 +204,39 @@ export class Session {
   }
 
   async #greet(): Promise<void> {
-    const { link, address, instanceId, agentVersion, clock, log, workloads } = this.#options;
+    const { link, address, instanceId, agentVersion, clock, log, workloads, verifier } = this.#options;
     const greeting: SessionState = { name: 'greeting' };
     this.#become(greeting);
     try {
       const { info } = await this.#status();
       const leader = workloads.cluster?.leads ?? false;
       const time = timestampFromMs(clock.now());
-      const hello = create(HelloSchema, { instanceId, agentVersion, time, info, leader });
+      const session = drawNonce();
+      const hello = create(HelloSchema, { instanceId, agentVersion, time, info, leader, session });
       const answer = await link.request(upSubject(address, 'hello'), toBinary(HelloSchema, hello), helloTimeoutMs);
       if (this.#state !== greeting) return;
-      const reply = fromBinary(HelloReplySchema, answer);
+      const opened = verifier.open('hello-reply', session, answer);
+      if (!opened) throw new Error('the answer is not signed by the control plane');
+      const reply = fromBinary(HelloReplySchema, opened.payload);
       if (reply.error) {
         this.refused(reply.error);
         return;
       }
       const heartbeatMs = bounded(reply.heartbeatInterval ? durationMs(reply.heartbeatInterval) : Number.NaN);
-      this.#open(reply.epoch, heartbeatMs);
+      this.#open(reply.epoch, session, heartbeatMs);
     } catch (error) {
       if (this.#state !== greeting) return;
-      log.warn({ error: (error as Error).message }, 'no session: the control plane does not answer');
+      log.warn({ error: (error as Error).message }, 'no session: no answer that can be used');
       this.#wait('retry');
     }
   }
 
-  #open(epoch: bigint, heartbeatMs: number): void {
+  #open(epoch: bigint, nonce: Uint8Array, heartbeatMs: number): void {
     const { log, clock, reports, workloads, store } = this.#options;
     const session: OpenSession = {
       name: 'open',
       epoch,
+      nonce,
       heartbeatMs,
       sequence: 0n,
       sinceMs: clock.now(),
@@ -219,15 +245,15 @@ export class Session {
     };
     this.#become(session);
     log.info({ epoch: Number(epoch), heartbeatMs }, 'session begun');
-    this.#delivery.open(epoch);
+    this.#delivery.open(epoch, nonce);
     const nodes = workloads.cluster?.leads ? workloads.cluster.nodes() : undefined;
-    reports.open(epoch, [...workloads.snapshot(), ...store.unsupported()], nodes);
+    reports.open({ epoch, nonce }, [...workloads.snapshot(), ...store.unsupported()], nodes);
     for (const listener of this.#openListeners) listener(true);
     void this.#heartbeat(session);
   }
 
   async #heartbeat(session: OpenSession): Promise<void> {
-    const { link, address, clock, store, reports, log } = this.#options;
+    const { link, address, clock, store, reports, log, verifier } = this.#options;
     const begun = clock.now();
     session.beat = 'making';
     const status = await this.#status();
@@ -241,6 +267,8 @@ export class Session {
       reportsPending: reports.pending,
       status,
       time: timestampFromMs(clock.now()),
+      session: session.nonce,
+      refusedMessages: verifier.refused,
     });
     try {
       link.publish(upSubject(address, 'heartbeat'), toBinary(HeartbeatSchema, heartbeat));
@@ -273,7 +301,7 @@ export class Session {
 
   /** The node's status now, or the last one when the engine takes its time. */
   async #status(): Promise<NodeStatus> {
-    const { workloads, clock, store, log } = this.#options;
+    const { workloads, clock, log } = this.#options;
     const late = Promise.withResolvers<undefined>();
     const cancel = clock.after(statusPatienceMs, () => late.resolve(undefined));
     try {
@@ -283,15 +311,24 @@ export class Session {
     } finally {
       cancel();
     }
-    if (!store.problem) return this.#lastStatus;
-    const condition = {
-      $typeName: 'baykeeper.v1.NodeCondition' as const,
-      type: 'StateNotKept',
-      status: ConditionStatus.TRUE,
-      reason: 'WriteFailed',
-      message: store.problem,
+    const conditions = this.#conditions();
+    if (conditions.length === 0) return this.#lastStatus;
+    return { ...this.#lastStatus, conditions: [...this.#lastStatus.conditions, ...conditions] };
+  }
+
+  /** What is wrong with this half of the agent. */
+  #conditions(): NodeCondition[] {
+    const { store, verifier } = this.#options;
+    const conditions: NodeCondition[] = [];
+    const add = (type: string, reason: string, message: string) => {
+      const status = ConditionStatus.TRUE;
+      conditions.push({ $typeName: 'baykeeper.v1.NodeCondition', type, status, reason, message });
     };
-    return { ...this.#lastStatus, conditions: [...this.#lastStatus.conditions, condition] };
+    if (store.problem) add('StateNotKept', 'WriteFailed', store.problem);
+    if (store.refusal) add('StateRefused', 'NotVerified', store.refusal);
+    const { problem } = verifier;
+    if (problem) add(messagesRefused, problem.reason, problem.message);
+    return conditions;
   }
 
   #wait(why: Refusal): void {

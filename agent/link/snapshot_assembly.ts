@@ -1,5 +1,6 @@
 import type { Snapshot, SnapshotChunk } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { parseSnapshot } from './chain.ts';
+import type { KeptMessage } from './message_log.ts';
 
 /** Bounds on a snapshot that is being collected. */
 export interface AssemblyLimits {
@@ -14,7 +15,8 @@ export const assemblyLimits: AssemblyLimits = { maxBytes: 256 * 1024 * 1024, max
 /** What a chunk came to. */
 export type Collected =
   | { readonly outcome: 'more' }
-  | { readonly outcome: 'whole'; readonly snapshot: Snapshot }
+  /** `messages`: that its chunks came in, in order. */
+  | { readonly outcome: 'whole'; readonly snapshot: Snapshot; readonly messages: readonly KeptMessage[] }
   | { readonly outcome: 'invalid'; readonly reason: string };
 
 interface Assembly {
@@ -22,7 +24,7 @@ interface Assembly {
   readonly count: number;
   readonly sizeBytes: number;
   readonly sha256: Uint8Array;
-  readonly chunks: Map<number, Uint8Array>;
+  readonly chunks: Map<number, { readonly data: Uint8Array; readonly kept: KeptMessage }>;
   bytes: number;
   lastTimeMs: number;
 }
@@ -43,7 +45,8 @@ export class SnapshotAssembly {
     return this.#assembly !== undefined;
   }
 
-  add(chunk: SnapshotChunk, nowMs: number): Collected {
+  /** `kept`: the message that the chunk came in. The chunk's data lies in it, or is a copy. */
+  add(chunk: SnapshotChunk, nowMs: number, kept: KeptMessage): Collected {
     const { maxBytes, maxChunks, patienceMs } = this.#limits;
     const { snapshotId, index, count, data, sizeBytes, sha256 } = chunk;
     if (this.#assembly && nowMs - this.#assembly.lastTimeMs > patienceMs) this.clear();
@@ -69,8 +72,7 @@ export class SnapshotAssembly {
       return this.#refuse(assembly, 'chunks that do not belong together');
     }
     if (assembly.chunks.has(index)) return { outcome: 'more' };
-    // A copy: the data is a view of a much larger buffer of the connection.
-    assembly.chunks.set(index, Uint8Array.from(data));
+    assembly.chunks.set(index, { data, kept });
     assembly.bytes += data.byteLength;
     assembly.lastTimeMs = nowMs;
     if (assembly.bytes > sizeBytes) return this.#refuse(assembly, 'more bytes than were announced');
@@ -79,9 +81,10 @@ export class SnapshotAssembly {
 
     this.#finish(assembly.id);
     this.#assembly = undefined;
-    const whole = Buffer.concat(Array.from({ length: count }, (_, i) => assembly.chunks.get(i) ?? new Uint8Array()));
-    const snapshot = parseSnapshot(whole, assembly.sha256);
-    return 'reason' in snapshot ? { outcome: 'invalid', reason: snapshot.reason } : { outcome: 'whole', snapshot };
+    const chunks = [...assembly.chunks].sort(([a], [b]) => a - b).map(([, one]) => one);
+    const snapshot = parseSnapshot(Buffer.concat(chunks.map((one) => one.data)), assembly.sha256);
+    if ('reason' in snapshot) return { outcome: 'invalid', reason: snapshot.reason };
+    return { outcome: 'whole', snapshot, messages: chunks.map((one) => one.kept) };
   }
 
   /** Gives up what is collected so far. */

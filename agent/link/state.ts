@@ -11,14 +11,21 @@ import { syncFolder, writeDurably } from '../durable_file.ts';
 import type { Log } from '../log.ts';
 import type { Desired, DesiredObject, DesiredState } from '../ports.ts';
 import { type ChainState, digestMember, type Entry, emptyChain, isSupported, type Taken } from './chain.ts';
-import { decodeState, type EncodedAssignments, encodeState, type StateOwner } from './state_file.ts';
+import { type KeptMessage, MessageLog } from './message_log.ts';
+import { decodeState, encodeState, type LoggedState, type StateOwner } from './state_file.ts';
+import type { Verifier } from './verifier.ts';
 
 export interface StateOptions extends StateOwner {
   readonly path: string;
+  /** Verifies what is on disk. */
+  readonly verifier: Pick<Verifier, 'openStored' | 'isAgeing' | 'keep'>;
   readonly clock: Clock;
   readonly log: Log;
   readonly random?: () => number;
 }
+
+/** The messages of a change: a Delta, or all the chunks of a Snapshot. */
+export type Messages = { readonly delta: KeptMessage } | { readonly snapshot: readonly KeptMessage[] };
 
 /** How many damaged files are kept for whoever wants to look into it. */
 const brokenKept = 3;
@@ -32,13 +39,15 @@ export class DesiredStore implements Desired {
   readonly #backoff: Backoff;
   readonly #listeners = new Set<(changedUids: readonly string[]) => void>();
   #head: ChainState;
+  /** The messages that the head follows from. */
+  #log: MessageLog;
   #durable: ChainState;
   #current: DesiredState;
   #digest: SetDigest;
   #changed = new Set<string>();
-  readonly #encoded: EncodedAssignments = new WeakMap();
   #writing: Promise<void> | undefined;
   #problem = '';
+  #refusal: string;
   #closed = false;
   #endWait: (() => void) | undefined;
   /** Counts the changes that were taken, and those of them that are on disk. */
@@ -48,13 +57,18 @@ export class DesiredStore implements Desired {
   /** Called after the next write, whether it worked or not. */
   #tries: (() => void)[] = [];
 
-  /** Opens the file, or begins anew: a file that is damaged or another node's is set aside, and nothing is known then. */
+  /**
+   * Opens the file, or begins anew: a file that is damaged, another node's, or not what the control plane has signed, is set aside, and
+   * nothing is known then.
+   */
   static async open(options: StateOptions): Promise<DesiredStore> {
     return new DesiredStore(options, await load(options));
   }
 
-  private constructor(options: StateOptions, state: ChainState) {
+  private constructor(options: StateOptions, { state, log, refusal }: Loaded) {
     this.#options = options;
+    this.#log = log;
+    this.#refusal = refusal;
     this.#backoff = new Backoff({ baseMs: 500, minMs: 100, maxMs: 15_000, random: options.random });
     this.#head = state;
     this.#durable = state;
@@ -91,15 +105,27 @@ export class DesiredStore implements Desired {
     return this.#problem;
   }
 
+  /** Why the file was not believed when it was opened, for people; empty when it was, and once there is a complete state again. */
+  get refusal(): string {
+    return this.#durable.complete ? '' : this.#refusal;
+  }
+
+  /** Whether a Snapshot is due: the messages have become many, or a signature among them is by a key that will be gone. */
+  get isWorn(): boolean {
+    return this.#log.isWorn(this.#head.entries.size, this.#options.verifier);
+  }
+
   subscribe(listener: (changedUids: readonly string[]) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
   }
 
-  /** Changes the newest state by one of chain.ts's rules. `current` follows when it is on disk. */
-  take(rule: (head: ChainState) => Taken): Taken {
+  /** Changes the newest state by one of chain.ts's rules, because of these messages. `current` follows when it is on disk. */
+  take(messages: Messages, rule: (head: ChainState) => Taken): Taken {
     const taken = rule(this.#head);
-    if (taken.outcome === 'applied') this.#advance(taken.state, taken.changed);
+    if (taken.outcome !== 'applied' || this.#closed) return taken;
+    this.#log = 'delta' in messages ? this.#log.with(messages.delta) : MessageLog.ofSnapshot(messages.snapshot);
+    this.#advance(taken.state, taken.changed);
     return taken;
   }
 
@@ -151,11 +177,12 @@ export class DesiredStore implements Desired {
     await Promise.resolve();
     while (this.#head !== this.#durable) {
       const state = this.#head;
+      const messages = this.#log;
       const taken = this.#taken;
       const changed = [...this.#changed];
       this.#changed.clear();
       try {
-        await writeDurably(path, encodeState(this.#options, state, this.#encoded), 0o600);
+        await writeDurably(path, encodeState(this.#options, { state, log: messages }), 0o600);
       } catch (error) {
         for (const uid of changed) this.#changed.add(uid);
         this.#problem = `cannot write ${path}: ${(error as Error).message}`;
@@ -172,6 +199,7 @@ export class DesiredStore implements Desired {
       if (this.#problem) log.info({ path }, 'the desired state can be kept again');
       this.#problem = '';
       this.#backoff.reset();
+      this.#options.verifier.keep(messages.keyIds());
       this.#publish(state, changed, taken);
       this.#tried();
     }
@@ -247,27 +275,31 @@ function unsupportedReport({ assignment }: Entry): ObjectReport {
   });
 }
 
-async function load(options: StateOptions): Promise<ChainState> {
-  const { path, log, clock } = options;
+interface Loaded extends LoggedState {
+  /** Why the file is not believed; empty: it is. */
+  readonly refusal: string;
+}
+const nothing: Loaded = { state: emptyChain, log: MessageLog.empty, refusal: '' };
+
+async function load(options: StateOptions): Promise<Loaded> {
+  const { path, log, clock, verifier } = options;
   let file: Buffer;
   try {
     file = await readFile(path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return emptyChain;
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return nothing;
     throw error;
   }
   try {
-    return decodeState(options, file);
+    return { ...decodeState(options, file, verifier), refusal: '' };
   } catch (error) {
     const aside = `${path}.broken-${clock.now()}`;
-    log.error(
-      { reason: (error as Error).message, path, aside },
-      'the desired state on disk is not usable, and is set aside',
-    );
+    const { message } = error as Error;
+    log.error({ reason: message, path, aside }, 'the desired state on disk is not usable, and is set aside');
     await rename(path, aside);
     await syncFolder(dirname(path));
     await dropOldBroken(path);
-    return emptyChain;
+    return { ...nothing, refusal: `the desired state on disk is not used, and lies in ${aside}: ${message}` };
   }
 }
 

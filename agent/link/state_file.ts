@@ -1,20 +1,25 @@
 import { createHash } from 'node:crypto';
-import { fromBinary, toBinary } from '@bufbuild/protobuf';
-import { type Assignment, AssignmentSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import type { ChainState, Entry } from './chain.ts';
-import { isUid } from './chain.ts';
+import { fromBinary } from '@bufbuild/protobuf';
+import { AssignSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { type ChainState, type Entry, emptyChain, isUid, takeDelta, takeSnapshot } from './chain.ts';
+import { type KeptMessage, MessageLog } from './message_log.ts';
+import { assemblyLimits, SnapshotAssembly } from './snapshot_assembly.ts';
+import { UnverifiedError, type Verifier } from './verifier.ts';
 
 /**
  * The file that holds the desired state:
  *
  *     magic "BKAGENT\n" (8) · version (u32) · length of the body (u32) · SHA-256 of all that comes before and of the body (32) · body
  *
- * The body is a JSON header (u32 length, UTF-8) and then, for each object: publish time (f64), receive time (f64), length (u32),
- * Assignment. Numbers are little-endian. A file that is not exactly so, or is another node's, is not taken.
+ * The body is a JSON header (u32 length, UTF-8), then for each object its uid (u8 length, ASCII) with its publish and receive time (f64
+ * each), then for each message of the log its length (u32) and itself, a Signed. Numbers are little-endian.
+ *
+ * What should run follows from the signed messages alone: reading the file verifies each, and takes it as if it came just now. What is
+ * beside them cannot add to it or take from it. A file that is not exactly so, or is another node's, is not taken.
  */
 
 const magic = Buffer.from('BKAGENT\n');
-const version = 1;
+const version = 2;
 const headerBytes = 8 + 4 + 4 + 32;
 const prefixBytes = 8 + 4 + 4;
 
@@ -24,56 +29,50 @@ export interface StateOwner {
   readonly nodeUid: string;
 }
 
+/** A state, and the messages that it follows from. */
+export interface LoggedState {
+  readonly state: ChainState;
+  readonly log: MessageLog;
+}
+
 /** The file is not usable. The message says why. */
 export class StateFileError extends Error {
   override readonly name = 'StateFileError';
 }
 
 interface Meta extends StateOwner {
-  readonly revision: string;
-  readonly complete: boolean;
-  readonly count: number;
+  readonly objects: number;
+  readonly messages: number;
   readonly graves: readonly string[];
 }
 
-/** Assignments as they lie in the file, kept from one write to the next: few of them change in between. */
-export type EncodedAssignments = WeakMap<Assignment, Uint8Array>;
-
 /** The file's content, in pieces to be written one after the other. */
-export function encodeState(
-  owner: StateOwner,
-  state: ChainState,
-  encoded: EncodedAssignments = new WeakMap(),
-): Uint8Array[] {
+export function encodeState(owner: StateOwner, { state, log }: LoggedState): Uint8Array[] {
+  const messages = log.messages();
   const meta: Meta = {
     bayUid: owner.bayUid,
     nodeUid: owner.nodeUid,
-    revision: String(state.revision),
-    complete: state.complete,
-    count: state.entries.size,
+    objects: state.entries.size,
+    messages: messages.length,
     graves: [...state.graves],
   };
   const json = Buffer.from(JSON.stringify(meta));
-  const assignments: Uint8Array[] = [];
   let size = 4 + json.byteLength;
-  for (const { assignment } of state.entries.values()) {
-    const bytes = encoded.get(assignment) ?? toBinary(AssignmentSchema, assignment);
-    encoded.set(assignment, bytes);
-    assignments.push(bytes);
-    size += 8 + 8 + 4 + bytes.byteLength;
-  }
+  for (const uid of state.entries.keys()) size += 1 + uid.length + 8 + 8;
+  for (const { message } of messages) size += 4 + message.byteLength;
   const body = Buffer.allocUnsafe(size);
   let at = body.writeUInt32LE(json.byteLength, 0);
   at += json.copy(body, at);
-  let index = 0;
-  for (const { publishTimeMs, receiveTimeMs } of state.entries.values()) {
-    const bytes = assignments[index] ?? new Uint8Array();
-    index += 1;
+  for (const [uid, { publishTimeMs, receiveTimeMs }] of state.entries) {
+    at = body.writeUInt8(uid.length, at);
+    at += body.write(uid, at, 'latin1');
     at = body.writeDoubleLE(publishTimeMs, at);
     at = body.writeDoubleLE(receiveTimeMs, at);
-    at = body.writeUInt32LE(bytes.byteLength, at);
-    body.set(bytes, at);
-    at += bytes.byteLength;
+  }
+  for (const { message } of messages) {
+    at = body.writeUInt32LE(message.byteLength, at);
+    body.set(message, at);
+    at += message.byteLength;
   }
   const header = Buffer.alloc(headerBytes);
   magic.copy(header);
@@ -83,42 +82,88 @@ export function encodeState(
   return [header, body];
 }
 
-/** Throws StateFileError when the file is damaged, of another version, or of another node. */
-export function decodeState(owner: StateOwner, file: Buffer): ChainState {
+/** Throws StateFileError when the file is damaged, of another version or another node, or not what the control plane has signed. */
+export function decodeState(owner: StateOwner, file: Buffer, verifier: Pick<Verifier, 'openStored'>): LoggedState {
   if (file.byteLength < headerBytes || !file.subarray(0, 8).equals(magic)) throw new StateFileError('not a state file');
   if (file.readUInt32LE(8) !== version) throw new StateFileError(`of version ${file.readUInt32LE(8)}, not ${version}`);
   const body = file.subarray(headerBytes);
   if (file.readUInt32LE(12) !== body.byteLength) throw new StateFileError('cut off, or too long');
   if (!checksum(file, body).equals(file.subarray(prefixBytes, headerBytes))) throw new StateFileError('wrong checksum');
   try {
-    return parseBody(owner, body);
+    return parseBody(owner, body, verifier);
   } catch (error) {
     if (error instanceof StateFileError) throw error;
+    if (error instanceof UnverifiedError)
+      throw new StateFileError(`a message in it: ${error.message}`, { cause: error });
     throw new StateFileError('malformed', { cause: error });
   }
 }
 
-function parseBody(owner: StateOwner, body: Buffer): ChainState {
+function parseBody(owner: StateOwner, body: Buffer, verifier: Pick<Verifier, 'openStored'>): LoggedState {
   const jsonBytes = body.readUInt32LE(0);
   let at = 4 + jsonBytes;
   const meta = parseMeta(JSON.parse(body.toString('utf8', 4, at)));
   if (meta.bayUid !== owner.bayUid || meta.nodeUid !== owner.nodeUid) {
     throw new StateFileError(`of node ${meta.nodeUid} in bay ${meta.bayUid}`);
   }
-  const entries = new Map<string, Entry>();
-  for (let i = 0; i < meta.count; i += 1) {
-    const publishTimeMs = body.readDoubleLE(at);
-    const receiveTimeMs = body.readDoubleLE(at + 8);
-    const length = body.readUInt32LE(at + 16);
-    at += 20;
-    if (at + length > body.byteLength) throw new StateFileError('malformed');
-    const assignment: Assignment = fromBinary(AssignmentSchema, body.subarray(at, at + length));
-    at += length;
-    if (!isUid(assignment.uid)) throw new StateFileError('malformed');
-    entries.set(assignment.uid, { assignment, publishTimeMs, receiveTimeMs });
+  const times = new Map<string, { readonly publishTimeMs: number; readonly receiveTimeMs: number }>();
+  for (let i = 0; i < meta.objects; i += 1) {
+    const length = body.readUInt8(at);
+    const uid = body.toString('latin1', at + 1, at + 1 + length);
+    at += 1 + length;
+    times.set(uid, { publishTimeMs: body.readDoubleLE(at), receiveTimeMs: body.readDoubleLE(at + 8) });
+    at += 16;
   }
-  if (at !== body.byteLength || entries.size !== meta.count) throw new StateFileError('malformed');
-  return { revision: BigInt(meta.revision), complete: meta.complete, entries, graves: new Set(meta.graves) };
+  const replay = new Replay(verifier);
+  for (let i = 0; i < meta.messages; i += 1) {
+    const length = body.readUInt32LE(at);
+    at += 4;
+    if (at + length > body.byteLength) throw new StateFileError('malformed');
+    replay.take(body.subarray(at, at + length));
+    at += length;
+  }
+  if (at !== body.byteLength) throw new StateFileError('malformed');
+  const { state, log } = replay.end();
+  const entries = new Map<string, Entry>();
+  for (const [uid, entry] of state.entries) entries.set(uid, { ...entry, ...times.get(uid) });
+  // Graves outlive the messages that made them. Of what is not all, only a message can say that something is to go.
+  const graves = meta.graves.filter((uid) => !entries.has(uid) && (state.complete || state.graves.has(uid)));
+  return { state: { ...state, entries, graves: new Set(graves) }, log };
+}
+
+/** Takes messages as they once came. */
+class Replay {
+  readonly #verifier: Pick<Verifier, 'openStored'>;
+  #assembly = new SnapshotAssembly({ ...assemblyLimits, patienceMs: Number.POSITIVE_INFINITY });
+  #state = emptyChain;
+  #log = MessageLog.empty;
+
+  constructor(verifier: Pick<Verifier, 'openStored'>) {
+    this.#verifier = verifier;
+  }
+
+  take(message: Uint8Array): void {
+    const { payload, keyId } = this.#verifier.openStored('assign', message);
+    const { body } = fromBinary(AssignSchema, payload);
+    const kept: KeptMessage = { message, keyId };
+    if (body.case === 'delta' && !this.#assembly.collecting) {
+      const taken = takeDelta(this.#state, body.value, 0);
+      if (taken.outcome !== 'applied') throw new StateFileError('messages that do not follow one another');
+      this.#state = taken.state;
+      this.#log = this.#log.with(kept);
+    } else if (body.case === 'snapshot' && this.#log.length === 0) {
+      const collected = this.#assembly.add(body.value, 0, kept);
+      if (collected.outcome === 'invalid') throw new StateFileError(`a snapshot that cannot be: ${collected.reason}`);
+      if (collected.outcome !== 'whole') return;
+      this.#state = takeSnapshot(emptyChain, collected.snapshot, 0).state;
+      this.#log = MessageLog.ofSnapshot(collected.messages);
+    } else throw new StateFileError('messages that do not belong together');
+  }
+
+  end(): LoggedState {
+    if (this.#assembly.collecting) throw new StateFileError('a part of a snapshot is missing');
+    return { state: this.#state, log: this.#log };
+  }
 }
 
 function parseMeta(value: unknown): Meta {
@@ -128,10 +173,8 @@ function parseMeta(value: unknown): Meta {
     meta === null ||
     typeof meta.bayUid !== 'string' ||
     typeof meta.nodeUid !== 'string' ||
-    typeof meta.revision !== 'string' ||
-    !/^\d{1,19}$/.test(meta.revision) ||
-    typeof meta.complete !== 'boolean' ||
-    typeof meta.count !== 'number' ||
+    typeof meta.objects !== 'number' ||
+    typeof meta.messages !== 'number' ||
     !Array.isArray(meta.graves) ||
     !meta.graves.every(isUid)
   ) {

@@ -5,6 +5,7 @@ import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../../test/harness/nats_server.ts';
 import { ScriptedControlPlane } from '../../test/harness/scripted_control_plane.ts';
 import { SettablePolicy } from '../../test/harness/settable_policy.ts';
+import { testNonce, testVerifier } from '../../test/harness/signing.ts';
 import { until } from '../../test/harness/until.ts';
 import { systemClock } from '../clock.ts';
 import { silentLog } from '../log.ts';
@@ -20,7 +21,7 @@ test.after.always(() => nats[Symbol.asyncDispose]());
 
 async function bed(
   t: ExecutionContext,
-  timing: { keepaliveMs?: number; silenceMs?: number; maxStreams?: number } = {},
+  timing: { keepaliveMs?: number; silenceMs?: number; maxStreams?: number; maxIds?: number } = {},
 ) {
   const address = { bayUid: randomUUID(), nodeUid: randomUUID() };
   const cp = await ScriptedControlPlane.start(nats.url, address);
@@ -41,9 +42,22 @@ async function bed(
     log: silentLog,
   });
   const policy = new SettablePolicy();
-  const streams = new Streams({ address, link, workloads, policy, clock: systemClock, log: silentLog, ...timing });
+  let worn = 0;
+  const streams = new Streams({
+    address,
+    link,
+    workloads,
+    policy,
+    verifier: testVerifier(address),
+    onWorn: () => {
+      worn += 1;
+    },
+    clock: systemClock,
+    log: silentLog,
+    ...timing,
+  });
   streams.start();
-  streams.serve(10_000);
+  streams.serve(10_000, testNonce);
   link.start();
   await until('connected', () => link.connected);
   // The broker knows of the subscriptions once it has answered something.
@@ -54,7 +68,7 @@ async function bed(
     await cp[Symbol.asyncDispose]();
   });
   const freed = () => until('everything is freed', () => streams.size === 0 && workloads.openStreams === 0);
-  return { cp, workloads, policy, streams, link, freed };
+  return { cp, workloads, policy, streams, link, freed, worn: () => worn };
 }
 const logs = (follow = false) => ({ objectUid: 'c', what: { case: 'logs' as const, value: { follow } } });
 const execute = { objectUid: 'c', what: { case: 'execute' as const, value: { command: ['a', 'b', 'c'] } } };

@@ -20,6 +20,7 @@ import { type OpenStream, StreamError, type StreamSink, type Workloads } from '.
 import { isUid } from './chain.ts';
 import type { Link, LinkMessage } from './link.ts';
 import { AgentStream, inputWindowBytes } from './stream.ts';
+import type { Verifier } from './verifier.ts';
 
 export interface StreamsOptions {
   readonly address: NodeAddress;
@@ -27,6 +28,9 @@ export interface StreamsOptions {
   readonly workloads: Pick<Workloads, 'openLogs' | 'openExecute' | 'cluster'>;
   /** Whether commands may be executed. */
   readonly policy: PolicySource;
+  readonly verifier: Pick<Verifier, 'open'>;
+  /** Asked for when so many streams were opened in a session that no more can be told apart: begins another. */
+  readonly onWorn: () => void;
   readonly clock: Clock;
   readonly log: Log;
   /** Most streams at a time. Default 64. */
@@ -35,6 +39,8 @@ export interface StreamsOptions {
   readonly keepaliveMs?: number;
   /** A stream whose other side is silent for so long is dropped. Default: three times that. */
   readonly silenceMs?: number;
+  /** After so many streams there is to be another session, once none is open; after twice as many no more are opened. Default 10,000. */
+  readonly maxIds?: number;
 }
 
 type Refusal = NonNullable<MessageInitShape<typeof StreamOpenReplySchema>['error']>;
@@ -55,17 +61,20 @@ export const codes: Record<StreamError['kind'], number> = {
 
 /** The streams of bytes that the control plane opens into objects of this node: logs, and commands. */
 export class Streams {
-  readonly #options: StreamsOptions & { readonly maxStreams: number };
+  readonly #options: StreamsOptions & { readonly maxStreams: number; readonly maxIds: number };
   #keepaliveMs = maxKeepaliveMs;
   readonly #streams = new Map<string, AgentStream>();
   /** Those in which a command runs. */
   readonly #commands = new Set<AgentStream>();
-  #serving = false;
+  /** What was drawn for the session; undefined: there is none. */
+  #session: Uint8Array | undefined;
+  /** Of all streams of the session: a request to open one is good for one, whoever sends it again. */
+  readonly #used = new Set<string>();
   #cancelTick: (() => void) | undefined;
   #unsubscribe: () => void = () => undefined;
 
   constructor(options: StreamsOptions) {
-    this.#options = { maxStreams: 64, ...options };
+    this.#options = { maxStreams: 64, maxIds: 10_000, ...options };
   }
 
   /** How many there are. */
@@ -81,14 +90,15 @@ export class Streams {
   }
 
   /** There is a session, with heartbeats of this interval: streams may be opened. */
-  serve(heartbeatMs: number): void {
-    this.#serving = true;
+  serve(heartbeatMs: number, session: Uint8Array): void {
+    this.#session = session;
+    this.#used.clear();
     this.#keepaliveMs = this.#options.keepaliveMs ?? keepaliveOf(heartbeatMs);
   }
 
   /** There is no session, or no agent, any more: everything is freed. `reason` is for the other side, should it still listen. */
   closeAll(reason: string): void {
-    this.#serving = false;
+    this.#session = undefined;
     for (const stream of [...this.#streams.values()]) stream.fail(14, reason);
   }
 
@@ -108,10 +118,15 @@ export class Streams {
     const answer = (reply: MessageInitShape<typeof StreamOpenReplySchema>) =>
       respond(toBinary(StreamOpenReplySchema, create(StreamOpenReplySchema, reply)));
     // Another agent with this identity is the one to answer.
-    if (!this.#serving) return;
+    if (!this.#session) return;
+    const opened = this.#options.verifier.open('stream-open', this.#session, data);
+    if (!opened) {
+      answer({ error: { code: 14, message: 'the request is not of this session of the agent: try again' } });
+      return;
+    }
     let open: StreamOpen;
     try {
-      open = fromBinary(StreamOpenSchema, data);
+      open = fromBinary(StreamOpenSchema, opened.payload);
     } catch {
       answer({ error: { code: 3, message: 'the request could not be read' } });
       return;
@@ -133,14 +148,20 @@ export class Streams {
   }
 
   #refusal(open: StreamOpen): Refusal | undefined {
-    const { maxStreams, policy } = this.#options;
+    const { maxStreams, maxIds, policy } = this.#options;
     if (isCommand(open) && policy.current.rules.exec !== 'allow') {
       return { code: permissionDenied, message: execRefusal(policy.current) };
     }
     if (!isUid(open.streamId)) return { code: 3, message: 'a malformed stream id' };
     if (!isUid(open.objectUid)) return { code: 3, message: 'a malformed uid' };
     if (open.what.case === undefined) return { code: 12, message: 'this agent does not know that kind of stream' };
-    if (this.#streams.has(open.streamId)) return { code: 6, message: 'there is a stream with that id' };
+    if (this.#used.has(open.streamId)) return { code: 6, message: 'there is, or was, a stream with that id' };
+    if (this.#used.size >= 2 * maxIds) {
+      return {
+        code: 8,
+        message: 'too many streams were opened in this session: close those that are open, and try again',
+      };
+    }
     if (this.#streams.size >= maxStreams) {
       return { code: 8, message: `there are ${maxStreams} open streams on this node: close one, and try again` };
     }
@@ -149,20 +170,23 @@ export class Streams {
 
   #add(open: StreamOpen): AgentStream {
     const { streamId, creditBytes } = open;
-    const { link, address, clock } = this.#options;
+    const { link, address, clock, maxIds, onWorn } = this.#options;
     const subject = upStreamSubject(address, streamId);
     const stream: AgentStream = new AgentStream({
       send: (frame) => link.publish(subject, frame),
       onClosed: () => {
         this.#streams.delete(streamId);
         this.#commands.delete(stream);
-        if (this.#streams.size === 0) this.#endTick();
+        if (this.#streams.size > 0) return;
+        this.#endTick();
+        if (this.#session && this.#used.size >= maxIds) onWorn();
       },
       now: () => clock.now(),
       creditBytes,
     });
     this.#streams.set(streamId, stream);
     if (isCommand(open)) this.#commands.add(stream);
+    this.#used.add(streamId);
     if (!this.#cancelTick) this.#tick();
     return stream;
   }
@@ -184,11 +208,15 @@ export class Streams {
   }
 
   #receive(subject: string, data: Uint8Array): void {
-    const stream = this.#streams.get(parseDownStreamSubject(subject) ?? '');
-    if (!stream) return;
+    const streamId = parseDownStreamSubject(subject) ?? '';
+    const stream = this.#streams.get(streamId);
+    if (!stream || !this.#session) return;
+    // What the control plane has not sent is no gap either.
+    const opened = this.#options.verifier.open('stream-frame', this.#session, data, streamId);
+    if (!opened) return;
     let frame: Frame;
     try {
-      frame = fromBinary(FrameSchema, data);
+      frame = fromBinary(FrameSchema, opened.payload);
     } catch {
       stream.fail(3, 'a frame could not be read');
       return;

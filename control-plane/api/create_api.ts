@@ -11,7 +11,7 @@ import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_p
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { Health } from '../../proto/gen/health/v1/health_pb.js';
 import type { Authenticator, NodeProofs } from '../auth/port.ts';
-import type { Access, Bus } from '../broker/port.ts';
+import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import type { Surroundings } from '../domain/present.ts';
 import { createUidSource } from '../domain/uid.ts';
 import type { Checks, Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
@@ -50,6 +50,8 @@ export interface ApiOptions {
   /** Of store/watch.ts. */
   readonly openWatch: OpenWatch;
   readonly access: Access;
+  /** What agents are told to believe. */
+  readonly signer: Pick<MessageSigner, 'keys'>;
   readonly bus: Pick<Bus, 'connected'>;
   readonly liveness: Liveness;
   readonly placement: Placement;
@@ -161,7 +163,16 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
       router.service(
         EnrollmentService,
-        enrollmentMethods({ store, nodes, access, proofs: options.proofs, trust: options.trust, clock, newUid }),
+        enrollmentMethods({
+          store,
+          nodes,
+          access,
+          signer: options.signer,
+          proofs: options.proofs,
+          trust: options.trust,
+          clock,
+          newUid,
+        }),
       );
       router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
       const { version, storeName = 'sqlite' } = options;

@@ -9,7 +9,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { NodeProofs } from '../auth/port.ts';
-import type { Access } from '../broker/port.ts';
+import type { Access, MessageSigner } from '../broker/port.ts';
 import { checkClock } from '../domain/clock_skew.ts';
 import { AlreadyExistsError, DeniedError, InvalidError } from '../domain/errors.ts';
 import {
@@ -34,6 +34,7 @@ export interface EnrollmentOptions {
   readonly store: Store;
   readonly nodes: NodeDirectory;
   readonly access: Access;
+  readonly signer: Pick<MessageSigner, 'keys'>;
   readonly proofs: NodeProofs;
   readonly trust: () => Trust;
   readonly clock: { now(): number };
@@ -170,7 +171,7 @@ function checkNode(stored: StoredObject | undefined): StoredObject {
 
 /** Credentials for the node, and in its status until when they hold. */
 async function issue(
-  { access, store }: EnrollmentOptions,
+  { access, signer, store }: EnrollmentOptions,
   stored: StoredObject,
   publicKey: string,
   agentVersion: string,
@@ -204,5 +205,6 @@ async function issue(
     issueTime: timestampFromMs(issued.issueTimeMs),
     expireTime: timestampFromMs(issued.expireTimeMs),
     brokerUrls: [...access.urls],
+    signingKeys: signer.keys(),
   });
 }

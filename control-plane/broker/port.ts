@@ -1,3 +1,5 @@
+import type { SigningKey } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import type { SignedContext } from '../../proto/signing.ts';
 import type { NodeAddress } from '../../proto/subjects.ts';
 
 /** The bus, as the control plane uses it. One connection, which comes back by itself. */
@@ -51,4 +53,12 @@ export interface ConnectionEvent {
   /** The broker's id of the connection: a late "gone" of an old one says nothing about a new one. */
   readonly connectionId: string;
   readonly timeMs: number;
+}
+
+/** Signs what the control plane sends to agents, which believe nothing else. */
+export interface MessageSigner {
+  /** What agents are told to believe, besides their credentials: the key that signs now, the next one, and those before for a while. */
+  keys(): SigningKey[];
+  /** A Signed, serialized. Throws TypeError when the context cannot be signed. */
+  seal(context: SignedContext, payload: Uint8Array): Uint8Array;
 }

@@ -11,7 +11,8 @@ import {
   WhyStepSchema,
 } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import type { Metadata } from '../../proto/gen/baykeeper/v1/metadata_pb.js';
-import { type Node, NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { ConditionStatus, type Node, NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { messagesRefused } from '../../proto/signing.ts';
 import type { Freshness } from './freshness.ts';
 import type { AssignedKind } from './kinds.ts';
 import { type AssignedStatus, describe, metadataOf, type ObjectMessage } from './object.ts';
@@ -81,7 +82,7 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
   const receivedStep: StepInit = received
     ? { outcome: WhyOutcome.DONE, time: deleting ? undefined : delivery?.receiveTime, actor: agent }
     : facts.live?.fresh
-      ? { ...waiting(agent), message: 'Under way to the agent.' }
+      ? { ...waiting(agent), ...underWay(facts.live) }
       : { ...waiting(agent), reason: nodeSilent, message: silence(status.node, facts.live) };
   const appliedStep: StepInit = applied
     ? { outcome: WhyOutcome.DONE, time: delivery?.applyTime, actor: engine }
@@ -89,6 +90,16 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
       ? { ...notApplied(facts, status, observed), actor: isForbidden(status) ? `policy/${status.node}` : engine }
       : waiting(engine);
   return [accepted, published, receivedStep, appliedStep, observedStep(facts, status, observed, engine)];
+}
+
+/** What holds up a message to an agent that is there. */
+function underWay({ status }: Freshness): { reason: string; message: string } {
+  const refused = status.conditions.find(({ type }) => type === messagesRefused);
+  if (refused?.status !== ConditionStatus.TRUE) return { reason: '', message: 'Under way to the agent.' };
+  return {
+    reason: messagesRefused,
+    message: `The agent refuses what is not signed by the control plane: ${sentence(refused.message)}`,
+  };
 }
 
 function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: boolean, actor: string): StepInit {

@@ -1,7 +1,7 @@
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { CheckReplySchema, CheckRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { downSubject, type NodeAddress } from '../../proto/subjects.ts';
-import type { Bus } from '../broker/port.ts';
+import type { Bus, MessageSigner } from '../broker/port.ts';
 import { UnavailableError } from '../domain/errors.ts';
 import type { AssignedKind } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
@@ -12,6 +12,9 @@ import { Semaphore } from './semaphore.ts';
 /** Options of {@link CheckRelay}. */
 export interface CheckRelayOptions {
   readonly bus: Bus;
+  readonly signer: Pick<MessageSigner, 'seal'>;
+  /** What an agent drew for its session; undefined: none is known. */
+  readonly sessionOf: (nodeUid: string) => Uint8Array | undefined;
   /** How long the agent and its cluster may take. Default 20 s. */
   readonly timeoutMs?: number;
   /** How many checks an agent is given at a time; the others wait for their turn. Default 16. */
@@ -20,14 +23,14 @@ export interface CheckRelayOptions {
 
 /** Asks agents what their clusters would say to an object. */
 export class CheckRelay implements Checks {
-  readonly #bus: Bus;
+  readonly #options: Pick<CheckRelayOptions, 'bus' | 'signer' | 'sessionOf'>;
   readonly #timeoutMs: number;
   readonly #concurrency: number;
   /** By node. */
   readonly #turns = new Map<string, Semaphore>();
 
-  constructor({ bus, timeoutMs = 20_000, concurrency = 16 }: CheckRelayOptions) {
-    this.#bus = bus;
+  constructor({ timeoutMs = 20_000, concurrency = 16, ...options }: CheckRelayOptions) {
+    this.#options = options;
     this.#timeoutMs = timeoutMs;
     this.#concurrency = concurrency;
   }
@@ -54,13 +57,22 @@ export class CheckRelay implements Checks {
     const turns = this.#turns.get(target.nodeUid) ?? new Semaphore(this.#concurrency);
     this.#turns.set(target.nodeUid, turns);
     try {
-      return await turns.run(() => this.#bus.request(downSubject(target, 'check'), request, this.#timeoutMs));
+      return await turns.run(() => this.#request(target, request));
     } catch (cause) {
       // It has just gone, and nobody has noticed yet; or its cluster takes too long.
       throw new UnavailableError('the agent that leads the bay does not answer: try again', { cause });
     } finally {
       if (turns.idle) this.#turns.delete(target.nodeUid);
     }
+  }
+
+  /** Signed when it is its turn: the session may be another by then. */
+  async #request({ bayUid, nodeUid }: NodeAddress, request: Uint8Array): Promise<Uint8Array> {
+    const { bus, signer, sessionOf } = this.#options;
+    const nonce = sessionOf(nodeUid);
+    if (!nonce) throw new UnavailableError('the agent has no session');
+    const sealed = signer.seal({ bayUid, nodeUid, purpose: 'check', nonce }, request);
+    return bus.request(downSubject({ bayUid, nodeUid }, 'check'), sealed, this.#timeoutMs);
   }
 }
 

@@ -12,7 +12,7 @@ import {
   SnapshotSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { downSubject, type NodeAddress } from '../../proto/subjects.ts';
-import type { Bus } from '../broker/port.ts';
+import type { Bus, MessageSigner } from '../broker/port.ts';
 import type { Change, Store } from '../store/port.ts';
 import { assignmentOf, assignmentOfChange } from './assignment.ts';
 import type { ReconcileMetrics } from './metrics.ts';
@@ -22,6 +22,7 @@ import type { Publications } from './port.ts';
 export interface DispatcherOptions {
   readonly store: Store;
   readonly bus: Bus;
+  readonly signer: Pick<MessageSigner, 'seal'>;
   readonly clock: { now(): number };
   readonly log: Logger;
   readonly metrics?: Pick<ReconcileMetrics, 'sent'>;
@@ -37,12 +38,19 @@ export interface AgentPosition {
   readonly digest: Uint8Array;
 }
 
+/** A session of an agent, as what is sent in it says. */
+export interface SessionId {
+  readonly epoch: number;
+  /** What the agent drew for it. */
+  readonly nonce: Uint8Array;
+}
+
 /** What is sent to one node in its present session. */
 interface Chain {
   readonly address: NodeAddress;
   /** Uid of what is followed: the node, or its bay. */
   readonly id: string;
-  epoch: number;
+  session: SessionId;
   /** The newest link, and the digest of the set that it results in. Undefined until they are needed first. */
   known: { head: number; readonly digest: SetDigest; readonly members: Map<string, Member> } | undefined;
   /** Work on this chain, one after the other. */
@@ -86,17 +94,17 @@ export class Dispatcher implements Publications {
   }
 
   /** A session has begun: from now on the node is sent what changes. */
-  open(address: NodeAddress, epoch: number): void {
+  open(address: NodeAddress, session: SessionId): void {
     const chain = this.#chains.get(address.nodeUid);
     if (chain) {
-      chain.epoch = epoch;
+      chain.session = session;
       return;
     }
     const id = this.#options.chainOf(address);
     const opened: Chain = {
       address,
       id,
-      epoch,
+      session,
       known: undefined,
       tail: Promise.resolve(),
       syncing: false,
@@ -107,11 +115,12 @@ export class Dispatcher implements Publications {
     this.#followers.set(id, (this.#followers.get(id) ?? new Set()).add(opened));
   }
 
-  /** Tells the agent which session is its newest. */
-  announce(address: NodeAddress, epoch: number): void {
-    const message = create(AssignSchema, { epoch: BigInt(epoch) });
+  /** Tells the agent which session is its newest. `nonce`: of the session that it says it is in. */
+  announce(address: NodeAddress, epoch: number, nonce: Uint8Array): void {
     try {
-      this.#options.bus.publish(downSubject(address, 'assign'), toBinary(AssignSchema, message));
+      const message = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(epoch) }));
+      const sealed = this.#options.signer.seal({ ...address, purpose: 'assign', nonce }, message);
+      this.#options.bus.publish(downSubject(address, 'assign'), sealed);
     } catch (error) {
       // Its next message brings us here again.
       this.#options.log.debug({ node: address.nodeUid, error }, 'session not announced');
@@ -349,8 +358,10 @@ export class Dispatcher implements Publications {
           value: NonNullable<Extract<MessageInitShape<typeof AssignSchema>['body'], { case: 'snapshot' }>>['value'];
         },
   ): void {
-    const bytes = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(chain.epoch), body }));
-    this.#options.bus.publish(downSubject(chain.address, 'assign'), bytes);
+    const { address, session } = chain;
+    const message = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(session.epoch), body }));
+    const bytes = this.#options.signer.seal({ ...address, purpose: 'assign', nonce: session.nonce }, message);
+    this.#options.bus.publish(downSubject(address, 'assign'), bytes);
     this.#options.metrics?.sent(body.case, bytes.byteLength);
   }
 

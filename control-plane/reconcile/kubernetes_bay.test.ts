@@ -9,12 +9,14 @@ import {
   CheckRequestSchema,
   ErrorReason,
   type NodeReportSchema,
+  SignedSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { BaySchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { ConditionStatus, NodePhase, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { PodPhase, PodSchema } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import { downSubject } from '../../proto/subjects.ts';
+import { testSigner } from '../../test/harness/signing.ts';
 import type { Access } from '../broker/port.ts';
 import { deleteObject, newObject } from '../domain/lifecycle.ts';
 import { decode, encode } from '../domain/record.ts';
@@ -69,7 +71,7 @@ async function fixture(t: ExecutionContext, containerEngine = ContainerEngine.KU
       }
     },
   });
-  const reconciler = await startReconciler({ store, bus, access, clock, log, heartbeatMs: 200 });
+  const reconciler = await startReconciler({ store, bus, signer: testSigner, access, clock, log, heartbeatMs: 200 });
   t.teardown(async () => {
     await reconciler.close();
     await store.close();
@@ -291,7 +293,7 @@ test('a cluster is asked by way of the leader, and its words come back', async (
     { error: { message: 'the API server does not answer' } },
   ];
   f.bus.subscribe(downSubject({ bayUid, nodeUid: masterA }, 'check'), ({ data, respond }) => {
-    const { assignment } = fromBinary(CheckRequestSchema, data);
+    const { assignment } = fromBinary(CheckRequestSchema, fromBinary(SignedSchema, data).payload);
     t.is(assignment?.spec.case, 'pod');
     t.deepEqual(assignment?.labels, { a: 'b' });
     respond(toBinary(CheckReplySchema, create(CheckReplySchema, replies.shift())));

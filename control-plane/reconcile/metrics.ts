@@ -6,6 +6,8 @@ export interface ReconcileMetrics {
   sent(what: 'delta' | 'snapshot', bytes: number): void;
   /** A report was taken into the store, or refused. */
   reported(outcome: 'taken' | 'refused', objects: number): void;
+  /** Agents have refused so many more messages, as their signature was not good. */
+  messagesRefused(count: number): void;
 }
 
 /** What is asked when somebody reads the metrics. */
@@ -58,7 +60,13 @@ export function createReconcileMetrics(registry: Registry, state: () => Reconcil
     help: 'Objects in the reports that were taken.',
     registers,
   });
+  const messagesRefused = new Counter({
+    name: 'baykeeper_agent_refused_messages_total',
+    help: 'Messages that agents say they have refused, as their signature was not good: somebody else sends on the bus.',
+    registers,
+  });
   return {
+    messagesRefused: (count) => messagesRefused.inc(count),
     sent(what, size) {
       messages.inc({ what });
       bytes.inc({ what }, size);

@@ -7,6 +7,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { type Node, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { testSigner } from '../../test/harness/signing.ts';
 import { until } from '../../test/harness/until.ts';
 import type { Access } from '../broker/port.ts';
 import { UnavailableError } from '../domain/errors.ts';
@@ -40,7 +41,15 @@ async function fixture(t: ExecutionContext) {
   };
   const registry = new Registry();
   const start = async () => {
-    const reconciler = await startReconciler({ store, bus: new LocalBus(), access, clock, log, registry });
+    const reconciler = await startReconciler({
+      store,
+      bus: new LocalBus(),
+      signer: testSigner,
+      access,
+      clock,
+      log,
+      registry,
+    });
     t.teardown(() => reconciler.close());
     return reconciler;
   };

@@ -5,7 +5,7 @@ import { Registry } from 'prom-client';
 import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
-import type { Access, Bus } from '../broker/port.ts';
+import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import { decode } from '../domain/record.ts';
 import { createUidSource } from '../domain/uid.ts';
 import type { Store, StoredObject } from '../store/port.ts';
@@ -29,6 +29,7 @@ import { startUplink } from './uplink.ts';
 export interface ReconcilerOptions {
   readonly store: Store;
   readonly bus: Bus;
+  readonly signer: MessageSigner;
   readonly access: Access;
   readonly clock: { now(): number };
   readonly log: Logger;
@@ -61,13 +62,14 @@ const leftoversMs = 5_000;
 
 /** Starts everything that keeps bays and store in step: sessions, delivery, reports, liveness, placing, ends of bays, compaction. */
 export async function startReconciler(options: ReconcilerOptions): Promise<Reconciler> {
-  const { store, bus, access, clock, log } = options;
+  const { store, bus, signer, access, clock, log } = options;
   const heartbeatMs = options.heartbeatMs ?? 10_000;
   const liveness = new LivenessTracker({ trustMs: 3 * heartbeatMs, reconnectGraceMs, clock });
   const inventory = new Inventory(liveness);
   const endInventory = await inventory.start(store);
-  const streams = new StreamRelay({ bus, heartbeatMs });
-  const checks = new CheckRelay({ bus });
+  const sessionOf = (nodeUid: string) => sessions.nonceOf(nodeUid);
+  const streams = new StreamRelay({ bus, signer, sessionOf, heartbeatMs });
+  const checks = new CheckRelay({ bus, signer, sessionOf });
   const metrics = createReconcileMetrics(options.registry ?? new Registry(), () => ({
     nodes: inventory.nodeCount,
     freshNodes: liveness.freshCount,
@@ -79,6 +81,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     metrics,
     store,
     bus,
+    signer,
     clock,
     log,
     chainOf: (address) => inventory.chainOf(address),
@@ -90,6 +93,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     liveness,
     dispatcher,
     heartbeatMs,
+    metrics,
     isShared: (bayUid) => inventory.isShared(bayUid),
     clock,
     log,
@@ -115,6 +119,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
       issueTime: timestampFromMs(issued.issueTimeMs),
       expireTime: timestampFromMs(issued.expireTimeMs),
       brokerUrls: [...access.urls],
+      signingKeys: signer.keys(),
       containerEngine: decode('Bay', bay).spec?.containerEngine,
     });
   };
@@ -141,7 +146,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     endInventory,
     dispatcher.start(),
     connections.start(),
-    startUplink({ bus, sessions, dispatcher, reporting, renew, log, metrics }),
+    startUplink({ bus, signer, sessions, dispatcher, reporting, renew, log, metrics }),
     liveness.subscribe((nodeUid) => {
       const node = inventory.node(nodeUid);
       if (!node) return;

@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from 'node:crypto';
+import { createHash, randomBytes, randomUUID } from 'node:crypto';
 import {
   create,
   type DescMessage,
@@ -20,6 +20,8 @@ import {
   type ReportReply,
   ReportReplySchema,
   ReportSchema,
+  type Signed,
+  SignedSchema,
   SnapshotSchema,
   SyncReplySchema,
   SyncRequestSchema,
@@ -71,6 +73,8 @@ export class ScriptedAgent {
   readonly objects = new Map<string, Assignment>();
   revision = 0;
   epoch = 0n;
+  /** What it drew for its session. */
+  session: Uint8Array = randomBytes(16);
   /** A delta came that does not fit. */
   lost = false;
   snapshots = 0;
@@ -85,7 +89,7 @@ export class ScriptedAgent {
     this.#bus = bus;
     this.address = address;
     this.#subscription = bus.subscribe(downSubject(address, 'assign'), ({ data }) =>
-      this.#take(fromBinary(AssignSchema, data)),
+      this.#take(fromBinary(SignedSchema, data)),
     );
   }
 
@@ -94,13 +98,17 @@ export class ScriptedAgent {
   }
 
   async hello({ leader = false } = {}) {
+    const session = randomBytes(16);
     const reply = await this.#request(
       'hello',
       HelloSchema,
-      { instanceId: this.instanceId, agentVersion: 'test', leader },
+      { instanceId: this.instanceId, agentVersion: 'test', leader, session },
       HelloReplySchema,
     );
-    if (!reply.error) this.epoch = reply.epoch;
+    if (!reply.error) {
+      this.epoch = reply.epoch;
+      this.session = session;
+    }
     return reply;
   }
 
@@ -109,7 +117,13 @@ export class ScriptedAgent {
     return this.#request(
       'sync',
       SyncRequestSchema,
-      { epoch: this.epoch, appliedRevision: BigInt(this.revision), digest: this.#digest() },
+      {
+        epoch: this.epoch,
+        session: this.session,
+        nonce: randomBytes(16),
+        appliedRevision: BigInt(this.revision),
+        digest: this.#digest(),
+      },
       SyncReplySchema,
     );
   }
@@ -118,6 +132,7 @@ export class ScriptedAgent {
     this.#heartbeat += 1n;
     const message = create(HeartbeatSchema, {
       epoch: this.epoch,
+      session: this.session,
       sequence: this.#heartbeat,
       appliedRevision: BigInt(this.revision),
       digest: this.#digest(),
@@ -134,7 +149,7 @@ export class ScriptedAgent {
     return this.#request(
       'report',
       ReportSchema,
-      { epoch: this.epoch, sequence: this.#sequence, objects, ...more },
+      { epoch: this.epoch, session: this.session, sequence: this.#sequence, objects, ...more },
       ReportReplySchema,
     );
   }
@@ -173,8 +188,9 @@ export class ScriptedAgent {
     ).bytes();
   }
 
-  #take({ epoch, body }: Assign): void {
-    if (epoch !== this.epoch) return;
+  #take({ nonce, payload }: Signed): void {
+    const { epoch, body }: Assign = fromBinary(AssignSchema, payload);
+    if (epoch !== this.epoch || !Buffer.from(nonce).equals(this.session)) return;
     if (body.case === 'delta') this.#takeDelta(body.value);
     if (body.case === 'snapshot') {
       if (body.value.index === 0) this.#chunks = [];
@@ -211,6 +227,7 @@ export class ScriptedAgent {
     reply: Reply,
   ): Promise<MessageShape<Reply>> {
     const data = toBinary(request, create(request, init));
-    return fromBinary(reply, await this.#bus.request(upSubject(this.address, verb), data));
+    const answer = await this.#bus.request(upSubject(this.address, verb), data);
+    return fromBinary(reply, verb === 'report' ? answer : fromBinary(SignedSchema, answer).payload);
   }
 }

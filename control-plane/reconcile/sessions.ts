@@ -16,11 +16,13 @@ import {
   type NodeStatus,
   NodeStatusSchema,
 } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { isNonce } from '../../proto/signing.ts';
 import type { NodeAddress } from '../../proto/subjects.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Store } from '../store/port.ts';
-import type { Dispatcher } from './dispatcher.ts';
+import type { Dispatcher, SessionId } from './dispatcher.ts';
 import type { LivenessTracker } from './liveness.ts';
+import type { ReconcileMetrics } from './metrics.ts';
 import { RefusedError, refuseUnreadable } from './refused.ts';
 import { writeNode } from './status_write.ts';
 
@@ -28,7 +30,12 @@ import { writeNode } from './status_write.ts';
 class FencedError extends RefusedError {
   readonly newest: number;
   constructor(epoch: number, newest: number) {
-    super(ErrorReason.FENCED, `epoch ${epoch} is not the newest session's, which is ${newest}`);
+    super(
+      ErrorReason.FENCED,
+      epoch === newest
+        ? `of epoch ${epoch} another session is known`
+        : `epoch ${epoch} is not the newest session's, which is ${newest}`,
+    );
     this.newest = newest;
   }
 }
@@ -39,6 +46,7 @@ export interface SessionsOptions {
   readonly liveness: LivenessTracker;
   readonly dispatcher: Dispatcher;
   readonly heartbeatMs: number;
+  readonly metrics?: Pick<ReconcileMetrics, 'messagesRefused'>;
   /** Whether the agents of a bay share its work: elsewhere none of them leads, whatever it says. */
   readonly isShared: (bayUid: string) => boolean;
   readonly clock: { now(): number };
@@ -47,10 +55,11 @@ export interface SessionsOptions {
   readonly connections: (nodeUid: string) => number | undefined;
 }
 
-interface Session {
-  readonly epoch: number;
+interface Session extends SessionId {
   readonly instanceId: string;
   heartbeat: number;
+  /** How many messages the agent says that it has refused; undefined: it has not said yet. */
+  refused: bigint | undefined;
   lastHeardMs: number;
   /** What was last written of its status, without what changes all the time. */
   signature: string;
@@ -80,6 +89,11 @@ export class Sessions {
     return this.#sessions.size;
   }
 
+  /** What the agent drew for its session; undefined: none is known. */
+  nonceOf(nodeUid: string): Uint8Array | undefined {
+    return this.#sessions.get(nodeUid)?.nonce;
+  }
+
   /** Begins a session. */
   async hello(address: NodeAddress, hello: Hello): Promise<HelloReply> {
     const { nodeUid } = address;
@@ -103,9 +117,10 @@ export class Sessions {
         return view.put((revision) => encode('Node', node, { ...stored, epoch: revision })(revision), '').revision;
       },
     });
-    this.#sessions.set(nodeUid, { epoch, instanceId: hello.instanceId, heartbeat: 0, lastHeardMs: now, signature: '' });
+    const session = newSession({ epoch, nonce: Uint8Array.from(hello.session) }, hello.instanceId, now);
+    this.#sessions.set(nodeUid, session);
     this.#suspicions.delete(nodeUid);
-    this.#options.dispatcher.open(address, epoch);
+    this.#options.dispatcher.open(address, session);
     this.#leads(address, epoch, leader);
     this.#options.log.info({ node: nodeUid, epoch, version: hello.agentVersion }, 'session began');
     return create(HelloReplySchema, {
@@ -115,11 +130,12 @@ export class Sessions {
     });
   }
 
-  /** Throws RefusedError unless `epoch` is that of the node's newest session. */
-  async check(address: NodeAddress, epoch: number): Promise<void> {
-    const session = this.#sessions.get(address.nodeUid) ?? (await this.#adopt(address, epoch));
-    if (session.epoch !== epoch) {
-      throw new FencedError(epoch, session.epoch);
+  /** Throws RefusedError unless it is of the node's newest session. */
+  async check(address: NodeAddress, said: { readonly epoch: bigint; readonly session: Uint8Array }): Promise<void> {
+    const id = { epoch: Number(said.epoch), nonce: said.session };
+    const session = this.#sessions.get(address.nodeUid) ?? (await this.#adopt(address, id));
+    if (session.epoch !== id.epoch || !Buffer.from(session.nonce).equals(id.nonce)) {
+      throw new FencedError(id.epoch, session.epoch);
     }
     session.lastHeardMs = this.#options.clock.now();
   }
@@ -128,15 +144,16 @@ export class Sessions {
   async heartbeat(address: NodeAddress, heartbeat: Heartbeat): Promise<void> {
     const { nodeUid } = address;
     try {
-      await this.check(address, Number(heartbeat.epoch));
+      await this.check(address, heartbeat);
     } catch (error) {
       // Nobody waits for an answer to a heartbeat: without this an agent whose epoch is not ours any more would never learn of it.
-      if (error instanceof FencedError) this.#options.dispatcher.announce(address, error.newest);
+      if (error instanceof FencedError) this.#options.dispatcher.announce(address, error.newest, heartbeat.session);
       throw error;
     }
     const session = this.#sessions.get(nodeUid);
     if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
     session.heartbeat = Number(heartbeat.sequence);
+    this.#countRefused(session, heartbeat.refusedMessages);
     const status = heartbeat.status ?? create(NodeStatusSchema);
     refuseUnreadable(NodeStatusSchema, status);
     this.#options.liveness.describe(nodeUid, { appliedRevision: Number(heartbeat.appliedRevision), status });
@@ -179,23 +196,26 @@ export class Sessions {
     this.#options.liveness.forget(nodeUid);
   }
 
+  /** What was refused before the first word of a session was counted in the one before, or while nobody listened. */
+  #countRefused(session: Session, refused: bigint): void {
+    const more = Number(refused - (session.refused ?? refused));
+    session.refused = refused;
+    if (more > 0) this.#options.metrics?.messagesRefused(more);
+  }
+
   /** After a restart of the control plane, agents go on in the sessions that they have. */
-  async #adopt(address: NodeAddress, epoch: number): Promise<Session> {
+  async #adopt(address: NodeAddress, { epoch, nonce }: SessionId): Promise<Session> {
+    if (!isNonce(nonce)) throw new RefusedError(ErrorReason.INVALID, 'session: must be 16 bytes');
     const stored = nodeOrRefuse(await this.#options.store.get({ uid: address.nodeUid }), address);
     if (epoch !== stored.epoch) {
       throw new FencedError(epoch, stored.epoch);
     }
     // Two messages may have come at once.
-    const session = this.#sessions.get(address.nodeUid) ?? {
-      epoch,
-      instanceId: '',
-      heartbeat: 0,
-      lastHeardMs: this.#options.clock.now(),
-      signature: '',
-    };
+    const id = { epoch, nonce: Uint8Array.from(nonce) };
+    const session = this.#sessions.get(address.nodeUid) ?? newSession(id, '', this.#options.clock.now());
     this.#sessions.set(address.nodeUid, session);
-    this.#options.dispatcher.open(address, session.epoch);
-    this.#options.dispatcher.announce(address, session.epoch);
+    this.#options.dispatcher.open(address, session);
+    this.#options.dispatcher.announce(address, session.epoch, session.nonce);
     this.#leads(address, session.epoch, decode('Node', stored).status?.leader ?? false);
     return session;
   }
@@ -293,6 +313,15 @@ export class Sessions {
     session.signature = signature;
   }
 }
+
+const newSession = (id: SessionId, instanceId: string, lastHeardMs: number): Session => ({
+  ...id,
+  instanceId,
+  heartbeat: 0,
+  refused: undefined,
+  lastHeardMs,
+  signature: '',
+});
 
 /** What of a node's status is worth a write when it changes. */
 const signatureOf = (status: NodeStatus): string =>

@@ -4,12 +4,14 @@ import test from 'ava';
 import {
   type Frame,
   FrameSchema,
+  SignedSchema,
   type StreamOpen,
   StreamOpenReplySchema,
   StreamOpenSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { ExecuteStartSchema, LogsRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { upStreamSubject } from '../../proto/subjects.ts';
+import { testNonce, testSigner } from '../../test/harness/signing.ts';
 import type { Bus, BusMessage } from '../broker/port.ts';
 import { NotFoundError, UnavailableError } from '../domain/errors.ts';
 import type { ExecuteInput } from './port.ts';
@@ -17,6 +19,8 @@ import { StreamRelay, type StreamRelayOptions } from './stream_relay.ts';
 
 const target = { bayUid: 'bay', nodeUid: 'node', nodeName: 'n1', objectUid: 'object' };
 type Body = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
+
+const payloadOf = (sealed: Uint8Array) => fromBinary(SignedSchema, sealed).payload;
 
 /** The agent's side, scripted: faults that no real agent makes on request. */
 function agent(options: { error?: { code: Code; message: string }; relay?: Partial<StreamRelayOptions> } = {}) {
@@ -27,9 +31,9 @@ function agent(options: { error?: { code: Code; message: string }; relay?: Parti
   const bus: Bus = {
     connected: true,
     maxPayloadBytes: 1 << 20,
-    publish: (_subject, data) => received.push(fromBinary(FrameSchema, data)),
+    publish: (_subject, data) => received.push(fromBinary(FrameSchema, payloadOf(data))),
     request: async (_subject, data) => {
-      opened = fromBinary(StreamOpenSchema, data);
+      opened = fromBinary(StreamOpenSchema, payloadOf(data));
       const { error } = options;
       return toBinary(StreamOpenReplySchema, create(StreamOpenReplySchema, { error, creditBytes: 100_000 }));
     },
@@ -44,7 +48,7 @@ function agent(options: { error?: { code: Code; message: string }; relay?: Parti
     listeners.get(subject)?.({ subject, data, respond: () => undefined });
   };
   return {
-    relay: new StreamRelay({ bus, ...options.relay }),
+    relay: new StreamRelay({ bus, signer: testSigner, sessionOf: () => testNonce, ...options.relay }),
     received,
     listeners,
     deliver,

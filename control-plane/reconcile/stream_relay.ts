@@ -24,8 +24,8 @@ import {
   type PodLogsResponse,
   PodLogsResponseSchema,
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
-import { downStreamSubject, downSubject, upStreamSubject } from '../../proto/subjects.ts';
-import type { Bus } from '../broker/port.ts';
+import { downStreamSubject, downSubject, type NodeAddress, upStreamSubject } from '../../proto/subjects.ts';
+import type { Bus, MessageSigner } from '../broker/port.ts';
 import {
   type DomainError,
   InvalidError,
@@ -38,6 +38,9 @@ import type { ExecuteInput, Streams, StreamTarget } from './port.ts';
 /** Options of {@link StreamRelay}. */
 export interface StreamRelayOptions {
   readonly bus: Bus;
+  readonly signer: Pick<MessageSigner, 'seal'>;
+  /** What an agent drew for its session; undefined: none is known. */
+  readonly sessionOf: (nodeUid: string) => Uint8Array | undefined;
   /** How many bytes may be on their way from an agent. Default 256 KiB. */
   readonly windowBytes?: number;
   /** How often agents are to say how they are. A frame goes out at least as often, and every 10 s. Default 10 s. */
@@ -135,8 +138,10 @@ export class StreamRelay implements Streams {
     input: AsyncIterable<ExecuteInput> | undefined,
     signal: AbortSignal,
   ): AsyncIterable<Frame> {
-    const { bus } = this.#options;
-    const stream = new RelayedStream(target, this.#options);
+    const { bus, signer, sessionOf } = this.#options;
+    const nonce = sessionOf(target.nodeUid);
+    if (!nonce) throw new UnavailableError(`the agent of node "${target.nodeName}" has no session: try again`);
+    const stream = new RelayedStream(target, nonce, this.#options);
     this.#open += 1;
     const abort = () => stream.fail(new UnavailableError('the call was cancelled'));
     try {
@@ -148,8 +153,12 @@ export class StreamRelay implements Streams {
         creditBytes: this.#options.windowBytes,
         what,
       });
+      const sealed = signer.seal(
+        { ...addressOf(target), purpose: 'stream-open', nonce },
+        toBinary(StreamOpenSchema, request),
+      );
       const answer = await bus
-        .request(downSubject(target, 'open'), toBinary(StreamOpenSchema, request), this.#options.openTimeoutMs)
+        .request(downSubject(target, 'open'), sealed, this.#options.openTimeoutMs)
         .catch((cause: unknown) => {
           // It has just gone, and nobody has noticed yet; or its engine takes too long.
           throw new UnavailableError(`the agent of node "${target.nodeName}" does not answer: try again`, { cause });
@@ -171,6 +180,8 @@ export class StreamRelay implements Streams {
 class RelayedStream {
   readonly id = randomUUID();
   readonly #target: StreamTarget;
+  /** Of the session that it is opened in. */
+  readonly #nonce: Uint8Array;
   readonly #options: Required<StreamRelayOptions>;
   readonly #subscription: { unsubscribe(): void };
   readonly #queue: Frame[] = [];
@@ -188,8 +199,9 @@ class RelayedStream {
   #lastHeardMs = Date.now();
   #opened = false;
 
-  constructor(target: StreamTarget, options: Required<StreamRelayOptions>) {
+  constructor(target: StreamTarget, nonce: Uint8Array, options: Required<StreamRelayOptions>) {
     this.#target = target;
+    this.#nonce = nonce;
     this.#options = options;
     this.#subscription = options.bus.subscribe(upStreamSubject(target, this.id), ({ data }) => this.#take(data));
     this.#keepalive = setInterval(() => {
@@ -323,16 +335,23 @@ class RelayedStream {
 
   #send(body: FrameBody): void {
     try {
-      this.#options.bus.publish(
-        downStreamSubject(this.#target, this.id),
-        toBinary(FrameSchema, create(FrameSchema, { sequence: this.#sequenceOut, body })),
-      );
+      const { bus, signer } = this.#options;
+      const frame = toBinary(FrameSchema, create(FrameSchema, { sequence: this.#sequenceOut, body }));
+      const context = {
+        ...addressOf(this.#target),
+        purpose: 'stream-frame',
+        nonce: this.#nonce,
+        streamId: this.id,
+      } as const;
+      bus.publish(downStreamSubject(this.#target, this.id), signer.seal(context, frame));
       this.#sequenceOut += 1;
     } catch (error) {
       this.fail(new UnavailableError('the connection to the broker is down', { cause: error }));
     }
   }
 }
+
+const addressOf = ({ bayUid, nodeUid }: StreamTarget): NodeAddress => ({ bayUid, nodeUid });
 
 function exitCodeOf({ exitCode }: StreamEnd): number {
   if (exitCode === undefined) throw new UnavailableError('the command ended without an exit code');

@@ -16,8 +16,9 @@ import {
   SyncRequestSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Credentials } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { isNonce, type SignedPurpose } from '../../proto/signing.ts';
 import { everyUpSubject, type NodeAddress, parseUpSubject, type UpVerb } from '../../proto/subjects.ts';
-import type { Bus, BusMessage } from '../broker/port.ts';
+import type { Bus, BusMessage, MessageSigner } from '../broker/port.ts';
 import { DomainError } from '../domain/errors.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { ReconcileMetrics } from './metrics.ts';
@@ -29,6 +30,7 @@ import type { Sessions } from './sessions.ts';
 /** Options of {@link startUplink}. */
 export interface UplinkOptions {
   readonly bus: Bus;
+  readonly signer: Pick<MessageSigner, 'seal'>;
   readonly sessions: Sessions;
   readonly dispatcher: Dispatcher;
   readonly reporting: Reporting;
@@ -40,87 +42,108 @@ export interface UplinkOptions {
   readonly concurrency?: number;
 }
 
-type Handler<Request extends DescMessage> = (
-  address: NodeAddress,
-  request: MessageShape<Request>,
-) => Promise<Uint8Array | undefined>;
+/** What is done with one kind of message. */
+interface Handler<Request extends DescMessage> {
+  readonly verb: UpVerb;
+  readonly schema: Request;
+  /** Resolves with the answer; undefined: there is none. */
+  readonly take: (address: NodeAddress, request: MessageShape<Request>) => Promise<Uint8Array | undefined>;
+  /** The answer of a refusal. Default: none. */
+  readonly refusal?: (error: BusError) => Uint8Array;
+  /** How the answer is signed, and what it is an answer to. Default: it is not. */
+  readonly sealed?: { readonly purpose: SignedPurpose; readonly nonce: (request: MessageShape<Request>) => Uint8Array };
+}
 
 /** Takes what agents send, and answers. Whatever comes, it is answered or logged, and ends nothing. Returns what ends it. */
 export function startUplink(options: UplinkOptions): () => void {
-  const { bus, sessions, dispatcher, reporting, log } = options;
+  const { bus, signer, sessions, dispatcher, reporting, log } = options;
   const turns = new Semaphore(options.concurrency ?? 256);
 
-  const listen = <Request extends DescMessage>(
-    verb: UpVerb,
-    schema: Request,
-    handler: Handler<Request>,
-    refusal?: (error: BusError) => Uint8Array,
-  ) => {
+  const listen = <Request extends DescMessage>({ verb, schema, take, refusal, sealed }: Handler<Request>) => {
     const handle = async (message: BusMessage, address: NodeAddress) => {
+      let answer = (reply: Uint8Array) => message.respond(reply);
       try {
-        const reply = await handler(address, decode(schema, message.data));
-        if (reply) message.respond(reply);
+        // What cannot be read says nothing that the answer could be bound to, so it gets none.
+        if (sealed) answer = () => undefined;
+        const request = decode(schema, message.data);
+        if (sealed) {
+          const nonce = sealed.nonce(request);
+          if (!isNonce(nonce)) throw new RefusedError(ErrorReason.INVALID, `a nonce of ${nonce.byteLength} bytes`);
+          const context = { ...address, purpose: sealed.purpose, nonce };
+          answer = (reply) => message.respond(signer.seal(context, reply));
+        }
+        const reply = await take(address, request);
+        if (reply) answer(reply);
       } catch (error) {
         const refused = refusalOf(error);
         if (refused.reason === ErrorReason.RETRY) log.warn({ node: address.nodeUid, verb, error }, 'message not taken');
         else log.debug({ node: address.nodeUid, verb, reason: refused.message }, 'message refused');
-        if (refusal) message.respond(refusal(refused));
+        if (refusal) answer(refusal(refused));
       }
     };
     return bus.subscribe(everyUpSubject(verb), (message) => {
-      const address = parseUpSubject(message.subject);
+      const parsed = parseUpSubject(message.subject);
+      if (parsed?.verb !== verb) return;
+      const { bayUid, nodeUid } = parsed;
       // Not awaited: a slow one must not hold up those of other nodes behind it.
-      if (address?.verb === verb) void turns.run(() => handle(message, address));
+      void turns.run(() => handle(message, { bayUid, nodeUid }));
     });
   };
 
   const subscriptions = [
-    listen(
-      'hello',
-      HelloSchema,
-      async (address, hello) => toBinary(HelloReplySchema, await sessions.hello(address, hello)),
-      (error) => toBinary(HelloReplySchema, create(HelloReplySchema, { error })),
-    ),
-    listen(
-      'sync',
-      SyncRequestSchema,
-      async (address, request) => {
-        await sessions.check(address, Number(request.epoch));
+    listen({
+      verb: 'hello',
+      schema: HelloSchema,
+      take: async (address, hello) => toBinary(HelloReplySchema, await sessions.hello(address, hello)),
+      refusal: (error) => toBinary(HelloReplySchema, create(HelloReplySchema, { error })),
+      sealed: { purpose: 'hello-reply', nonce: ({ session }) => session },
+    }),
+    listen({
+      verb: 'sync',
+      schema: SyncRequestSchema,
+      take: async (address, request) => {
+        await sessions.check(address, request);
         const revision = await dispatcher.sync(address.nodeUid, {
           appliedRevision: Number(request.appliedRevision),
           digest: request.digest,
         });
         return toBinary(SyncReplySchema, create(SyncReplySchema, { revision: BigInt(revision) }));
       },
-      (error) => toBinary(SyncReplySchema, create(SyncReplySchema, { error })),
-    ),
-    listen('heartbeat', HeartbeatSchema, async (address, heartbeat) => {
-      await sessions.heartbeat(address, heartbeat);
-      return undefined;
+      refusal: (error) => toBinary(SyncReplySchema, create(SyncReplySchema, { error })),
+      sealed: { purpose: 'sync-reply', nonce: ({ nonce }) => nonce },
     }),
-    listen(
-      'report',
-      ReportSchema,
-      async (address, report) => {
-        await sessions.check(address, Number(report.epoch));
+    listen({
+      verb: 'heartbeat',
+      schema: HeartbeatSchema,
+      take: async (address, heartbeat) => {
+        await sessions.heartbeat(address, heartbeat);
+        return undefined;
+      },
+    }),
+    listen({
+      verb: 'report',
+      schema: ReportSchema,
+      take: async (address, report) => {
+        await sessions.check(address, report);
         const reply = await reporting.take(address, report);
         options.metrics?.reported('taken', report.objects.length);
         return toBinary(ReportReplySchema, reply);
       },
-      (error) => {
+      refusal: (error) => {
         options.metrics?.reported('refused', 0);
         return toBinary(ReportReplySchema, create(ReportReplySchema, { error }));
       },
-    ),
-    listen(
-      'renew',
-      RenewRequestSchema,
-      async (address, request) => {
-        await sessions.check(address, Number(request.epoch));
+    }),
+    listen({
+      verb: 'renew',
+      schema: RenewRequestSchema,
+      take: async (address, request) => {
+        await sessions.check(address, request);
         return toBinary(RenewReplySchema, create(RenewReplySchema, { credentials: await options.renew(address) }));
       },
-      (error) => toBinary(RenewReplySchema, create(RenewReplySchema, { error })),
-    ),
+      refusal: (error) => toBinary(RenewReplySchema, create(RenewReplySchema, { error })),
+      sealed: { purpose: 'renew-reply', nonce: ({ nonce }) => nonce },
+    }),
   ];
   return () => {
     for (const subscription of subscriptions) subscription.unsubscribe();

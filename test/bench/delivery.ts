@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
@@ -7,6 +7,7 @@ import {
   AssignSchema,
   HelloReplySchema,
   HelloSchema,
+  SignedSchema,
   SyncRequestSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
@@ -55,14 +56,15 @@ export async function delivery(): Promise<Row[]> {
   bus.subscribe(downSubject(address, 'assign'), {
     callback: (_error, message) => {
       const now = performance.timeOrigin + performance.now();
-      const { body } = fromBinary(AssignSchema, message.data);
+      const { body } = fromBinary(AssignSchema, fromBinary(SignedSchema, message.data).payload);
       if (body.case === 'delta') for (const { uid } of body.value.assignments) receipts.set(uid, now);
     },
   });
-  const hello = create(HelloSchema, { instanceId: randomUUID(), agentVersion: 'bench' });
+  const session = randomBytes(16);
+  const hello = create(HelloSchema, { instanceId: randomUUID(), agentVersion: 'bench', session });
   const reply = await bus.request(upSubject(address, 'hello'), toBinary(HelloSchema, hello), { timeout: 10_000 });
-  const { epoch } = fromBinary(HelloReplySchema, reply.data);
-  const sync = create(SyncRequestSchema, { epoch, digest: new SetDigest().bytes() });
+  const { epoch } = fromBinary(HelloReplySchema, fromBinary(SignedSchema, reply.data).payload);
+  const sync = create(SyncRequestSchema, { epoch, session, nonce: randomBytes(16), digest: new SetDigest().bytes() });
   await bus.request(upSubject(address, 'sync'), toBinary(SyncRequestSchema, sync), { timeout: 10_000 });
 
   const api = controlPlane.client(ContainerService);

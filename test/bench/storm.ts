@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto';
+import { randomBytes, randomUUID } from 'node:crypto';
 import process from 'node:process';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import { fromSeed } from 'nkeys.js';
@@ -11,6 +11,7 @@ import {
   HeartbeatSchema,
   HelloReplySchema,
   HelloSchema,
+  SignedSchema,
   SyncReplySchema,
   SyncRequestSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
@@ -119,6 +120,7 @@ class StormAgent {
   readonly #link: Link;
   readonly #address: NodeAddress;
   readonly #instanceId = randomUUID();
+  #session = randomBytes(16);
   #sequence = 0n;
   #applied = 0n;
   #timer: NodeJS.Timeout | undefined;
@@ -147,18 +149,21 @@ class StormAgent {
   async #greet(): Promise<void> {
     try {
       this.hellos += 1;
-      const hello = create(HelloSchema, { instanceId: this.#instanceId, agentVersion: 'storm' });
+      const session = randomBytes(16);
+      const hello = create(HelloSchema, { instanceId: this.#instanceId, agentVersion: 'storm', session });
       const said = await this.#link.request(upSubject(this.#address, 'hello'), toBinary(HelloSchema, hello), 10_000);
-      const { error, epoch } = fromBinary(HelloReplySchema, said);
+      const { error, epoch } = fromBinary(HelloReplySchema, payloadOf(said));
       if (error) throw new Error(error.message);
       this.#sequence = 0n;
-      const sync = create(SyncRequestSchema, { epoch, appliedRevision: this.#applied, digest: emptyDigest });
+      this.#session = session;
+      const asked = { appliedRevision: this.#applied, digest: emptyDigest };
+      const sync = create(SyncRequestSchema, { epoch, session, nonce: randomBytes(16), ...asked });
       const answer = await this.#link.request(
         upSubject(this.#address, 'sync'),
         toBinary(SyncRequestSchema, sync),
         10_000,
       );
-      const reply = fromBinary(SyncReplySchema, answer);
+      const reply = fromBinary(SyncReplySchema, payloadOf(answer));
       if (reply.error) throw new Error(reply.error.message);
       this.#applied = reply.revision;
       this.epoch = epoch;
@@ -176,6 +181,7 @@ class StormAgent {
     const ready = { type: 'Ready', status: ConditionStatus.TRUE, reason: 'EngineAnswers' };
     const heartbeat = create(HeartbeatSchema, {
       epoch: this.epoch,
+      session: this.#session,
       sequence: this.#sequence,
       appliedRevision: this.#applied,
       digest: emptyDigest,
@@ -186,4 +192,5 @@ class StormAgent {
   }
 }
 
+const payloadOf = (sealed: Uint8Array) => fromBinary(SignedSchema, sealed).payload;
 const emptyDigest = new SetDigest().bytes();

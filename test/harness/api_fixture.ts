@@ -29,6 +29,7 @@ import {
   NodeSchema,
   NodeStatusSchema,
 } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { testSigner } from './signing.ts';
 
 /** Tokens that the fixture's server knows, and who has them. */
 export const principals: Readonly<Record<string, Principal>> = {
@@ -161,6 +162,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     store,
     openWatch,
     access,
+    signer: testSigner,
     bus,
     liveness,
     placement,

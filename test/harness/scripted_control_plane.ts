@@ -4,7 +4,6 @@ import { durationFromMs } from '@bufbuild/protobuf/wkt';
 import { connect, type NatsConnection } from 'nats';
 import {
   type Assign,
-  AssignSchema,
   type Frame,
   FrameSchema,
   type Heartbeat,
@@ -15,6 +14,7 @@ import {
   HelloSchema,
   type ObjectReport,
   RenewReplySchema,
+  RenewRequestSchema,
   type Report,
   ReportReplySchema,
   type ReportReplySchema as ReportReplySchemaType,
@@ -37,6 +37,7 @@ import {
   upSubject,
 } from '../../proto/subjects.ts';
 import { ChainModel, chunksOf } from './chain_model.ts';
+import { testNonce, testSigner } from './signing.ts';
 
 type HelloAnswer = MessageInitShape<typeof HelloReplySchemaType>;
 type SyncAnswer = MessageInitShape<typeof SyncReplySchemaType>;
@@ -53,6 +54,10 @@ export class ScriptedControlPlane implements AsyncDisposable {
   readonly address: NodeAddress;
   readonly chain = new ChainModel();
   epoch = 0n;
+  /** What the agent drew for its session. */
+  nonce: Uint8Array = testNonce;
+  /** Whose signature is under everything that is sent. */
+  signer = testSigner;
   heartbeatMs = 250;
   /** How large the pieces of a snapshot are. */
   chunkBytes = 200;
@@ -83,19 +88,26 @@ export class ScriptedControlPlane implements AsyncDisposable {
   constructor(connection: NatsConnection, address: NodeAddress) {
     this.#connection = connection;
     this.address = address;
-    this.#answer('hello', (data) =>
-      toBinary(HelloReplySchema, create(HelloReplySchema, this.#hello(fromBinary(HelloSchema, data)))),
-    );
-    this.#answer('sync', (data) =>
-      toBinary(SyncReplySchema, create(SyncReplySchema, this.#sync(fromBinary(SyncRequestSchema, data)))),
-    );
+    this.#answer('hello', (data) => {
+      const hello = fromBinary(HelloSchema, data);
+      const reply = toBinary(HelloReplySchema, create(HelloReplySchema, this.#hello(hello)));
+      return this.signer.seal({ ...this.address, purpose: 'hello-reply', nonce: hello.session }, reply);
+    });
+    this.#answer('sync', (data) => {
+      const request = fromBinary(SyncRequestSchema, data);
+      const reply = toBinary(SyncReplySchema, create(SyncReplySchema, this.#sync(request)));
+      return this.signer.seal({ ...this.address, purpose: 'sync-reply', nonce: request.nonce }, reply);
+    });
     this.#answer('report', (data) =>
       toBinary(ReportReplySchema, create(ReportReplySchema, this.#report(fromBinary(ReportSchema, data)))),
     );
-    this.#answer('renew', () => {
+    this.#answer('renew', (data) => {
+      const { nonce } = fromBinary(RenewRequestSchema, data);
       const credentials = this.onRenew?.();
       const refusal = { code: 14, message: 'not now' };
-      return toBinary(RenewReplySchema, create(RenewReplySchema, credentials ? { credentials } : { error: refusal }));
+      const reply = create(RenewReplySchema, credentials ? { credentials } : { error: refusal });
+      const context = { ...this.address, purpose: 'renew-reply', nonce } as const;
+      return this.signer.seal(context, toBinary(RenewReplySchema, reply));
     });
     connection.subscribe(upSubject(address, 'heartbeat'), {
       callback: (_, { data }) => void this.heartbeats.push(fromBinary(HeartbeatSchema, data)),
@@ -104,7 +116,7 @@ export class ScriptedControlPlane implements AsyncDisposable {
 
   /** Publishes to the agent as it is, past the weather. */
   send(assign: Assign): void {
-    this.sendRaw(downSubject(this.address, 'assign'), toBinary(AssignSchema, assign));
+    this.sendRaw(downSubject(this.address, 'assign'), this.signer.assign(this.address, assign, this.nonce));
   }
 
   sendRaw(subject: string, data: Uint8Array): void {
@@ -132,8 +144,10 @@ export class ScriptedControlPlane implements AsyncDisposable {
   /** Opens a stream. */
   async open(open: MessageInitShape<typeof StreamOpenSchema>, timeoutMs = 5_000): Promise<ScriptedStream> {
     const streamId = open.streamId ?? randomUUID();
-    const stream = new ScriptedStream(this.#connection, this.address, streamId);
-    const request = toBinary(StreamOpenSchema, create(StreamOpenSchema, { creditBytes: 64 * 1024, ...open, streamId }));
+    const stream = new ScriptedStream(this, this.#connection, streamId);
+    const message = create(StreamOpenSchema, { creditBytes: 64 * 1024, ...open, streamId });
+    const context = { ...this.address, purpose: 'stream-open', nonce: this.nonce } as const;
+    const request = this.signer.seal(context, toBinary(StreamOpenSchema, message));
     const answer = await this.#connection.request(downSubject(this.address, 'open'), request, { timeout: timeoutMs });
     stream.reply = fromBinary(StreamOpenReplySchema, answer.data);
     return stream;
@@ -162,6 +176,7 @@ export class ScriptedControlPlane implements AsyncDisposable {
 
   #hello(hello: Hello): HelloAnswer {
     this.hellos.push(hello);
+    this.nonce = hello.session;
     const answer = this.onHello?.(hello);
     if (answer) return answer;
     this.epoch += 1n;
@@ -203,17 +218,17 @@ export class ScriptedStream {
   /** How many bytes of output have come. */
   bytes = 0;
   #sequence = 0;
-  readonly #connection: NatsConnection;
-  readonly #subject: string;
+  readonly #from: ScriptedControlPlane;
+  readonly #streamId: string;
   /** Told of each frame. */
   onFrame: ((frame: Frame) => void) | undefined;
   /** Whether data is kept in `frames`. */
   keep = true;
 
-  constructor(connection: NatsConnection, address: NodeAddress, streamId: string) {
-    this.#connection = connection;
-    this.#subject = downStreamSubject(address, streamId);
-    connection.subscribe(upStreamSubject(address, streamId), {
+  constructor(from: ScriptedControlPlane, connection: NatsConnection, streamId: string) {
+    this.#from = from;
+    this.#streamId = streamId;
+    connection.subscribe(upStreamSubject(from.address, streamId), {
       callback: (_, { data }) => {
         const frame = fromBinary(FrameSchema, data);
         if (frame.body.case === 'stdout' || frame.body.case === 'stderr') this.bytes += frame.body.value.byteLength;
@@ -234,6 +249,9 @@ export class ScriptedStream {
 
   send(body: NonNullable<MessageInitShape<typeof FrameSchema>['body']>, sequence = this.#sequence): void {
     this.#sequence = sequence + 1;
-    this.#connection.publish(this.#subject, toBinary(FrameSchema, create(FrameSchema, { sequence, body })));
+    const { address, nonce, signer } = this.#from;
+    const context = { ...address, purpose: 'stream-frame', nonce, streamId: this.#streamId } as const;
+    const frame = signer.seal(context, toBinary(FrameSchema, create(FrameSchema, { sequence, body })));
+    this.#from.sendRaw(downStreamSubject(address, this.#streamId), frame);
   }
 }

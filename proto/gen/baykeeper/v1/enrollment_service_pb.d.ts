@@ -250,6 +250,13 @@ export declare type Credentials = Message<"baykeeper.v1.Credentials"> & {
    * @generated from field: baykeeper.v1.ContainerEngine container_engine = 10;
    */
   containerEngine: ContainerEngine;
+
+  /**
+   * The keys that the control plane signs its messages with: the agent believes these and no others. At least one.
+   *
+   * @generated from field: repeated baykeeper.v1.SigningKey signing_keys = 11;
+   */
+  signingKeys: SigningKey[];
 };
 
 /**
@@ -257,6 +264,38 @@ export declare type Credentials = Message<"baykeeper.v1.Credentials"> & {
  * Use `create(CredentialsSchema)` to create a new message.
  */
 export declare const CredentialsSchema: GenMessage<Credentials>;
+
+/**
+ * A key of the control plane. A new one is listed well before it is used, and stays listed for a while after the next one is.
+ *
+ * @generated from message baykeeper.v1.SigningKey
+ */
+export declare type SigningKey = Message<"baykeeper.v1.SigningKey"> & {
+  /**
+   * @generated from field: string id = 1;
+   */
+  id: string;
+
+  /**
+   * Ed25519, 32 bytes.
+   *
+   * @generated from field: bytes public_key = 2;
+   */
+  publicKey: Uint8Array;
+
+  /**
+   * Another one is used by now, and this one will be gone soon.
+   *
+   * @generated from field: bool retiring = 3;
+   */
+  retiring: boolean;
+};
+
+/**
+ * Describes the message baykeeper.v1.SigningKey.
+ * Use `create(SigningKeySchema)` to create a new message.
+ */
+export declare const SigningKeySchema: GenMessage<SigningKey>;
 
 /**
  * How an agent gets its credentials. Called with no other identity than what the messages prove.

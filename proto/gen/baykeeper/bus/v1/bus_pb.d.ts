@@ -1,5 +1,8 @@
 // What goes over the bus between the control plane and an agent. Subjects are in proto/subjects.ts.
 //
+// Whatever makes an agent act comes from the control plane in a Signed, so that it need not trust the broker: HelloReply, SyncReply,
+// RenewReply, Assign, StreamOpen, CheckRequest, and the control plane's Frames. What is signed is in proto/signing.ts.
+//
 // A session begins with Hello and has an epoch. The control plane then keeps the agent's desired state by a chain of Deltas, each
 // saying which revision it applies to and which it results in. An agent that cannot place a Delta asks with SyncRequest, and gets
 // what it lacks as a Delta, or everything as a Snapshot.
@@ -27,7 +30,48 @@ import type { ExecutePodStart, PodLogsRequest } from "../../v1/pod_service_pb.js
 export declare const file_baykeeper_bus_v1_bus: GenFile;
 
 /**
- * agent → control plane, request: a session begins.
+ * control plane → agent: a message with the control plane's signature.
+ *
+ * @generated from message baykeeper.bus.v1.Signed
+ */
+export declare type Signed = Message<"baykeeper.bus.v1.Signed"> & {
+  /**
+   * Which of the control plane's keys (Credentials.signing_keys).
+   *
+   * @generated from field: string key_id = 1;
+   */
+  keyId: string;
+
+  /**
+   * What the agent drew, and this answers: `session` of its Hello, or `nonce` of the request. 16 bytes.
+   *
+   * @generated from field: bytes nonce = 2;
+   */
+  nonce: Uint8Array;
+
+  /**
+   * The message, serialized.
+   *
+   * @generated from field: bytes payload = 3;
+   */
+  payload: Uint8Array;
+
+  /**
+   * Ed25519, over what proto/signing.ts makes of the purpose, the bay, the node, the nonce and the payload.
+   *
+   * @generated from field: bytes signature = 4;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message baykeeper.bus.v1.Signed.
+ * Use `create(SignedSchema)` to create a new message.
+ */
+export declare const SignedSchema: GenMessage<Signed>;
+
+/**
+ * agent → control plane, request: a session begins. Answered by a Signed HelloReply.
  *
  * @generated from message baykeeper.bus.v1.Hello
  */
@@ -60,6 +104,13 @@ export declare type Hello = Message<"baykeeper.bus.v1.Hello"> & {
    * @generated from field: bool leader = 5;
    */
   leader: boolean;
+
+  /**
+   * Drawn at random for this session. Everything that is signed for the session says it, so that nothing of another one is taken. 16 bytes.
+   *
+   * @generated from field: bytes session = 6;
+   */
+  session: Uint8Array;
 };
 
 /**
@@ -139,7 +190,7 @@ export declare type Error = Message<"baykeeper.bus.v1.Error"> & {
 export declare const ErrorSchema: GenMessage<Error>;
 
 /**
- * agent → control plane, request: bring me up to date.
+ * agent → control plane, request: bring me up to date. Answered by a Signed SyncReply.
  *
  * @generated from message baykeeper.bus.v1.SyncRequest
  */
@@ -162,6 +213,18 @@ export declare type SyncRequest = Message<"baykeeper.bus.v1.SyncRequest"> & {
    * @generated from field: bytes digest = 3;
    */
   digest: Uint8Array;
+
+  /**
+   * @generated from field: bytes session = 4;
+   */
+  session: Uint8Array;
+
+  /**
+   * Drawn at random for this request. 16 bytes.
+   *
+   * @generated from field: bytes nonce = 5;
+   */
+  nonce: Uint8Array;
 };
 
 /**
@@ -196,7 +259,7 @@ export declare type SyncReply = Message<"baykeeper.bus.v1.SyncReply"> & {
 export declare const SyncReplySchema: GenMessage<SyncReply>;
 
 /**
- * control plane → agent: on the `assign` subject. Without a body it says which session is the node's newest, after the control plane was
+ * control plane → agent: on the `assign` subject, in a Signed. Without a body it says which session is the node's newest, after the control plane was
  * away or when a heartbeat came from another one: an agent in another session says Hello.
  *
  * @generated from message baykeeper.bus.v1.Assign
@@ -487,6 +550,18 @@ export declare type Heartbeat = Message<"baykeeper.bus.v1.Heartbeat"> & {
    * @generated from field: google.protobuf.Timestamp time = 7;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * @generated from field: bytes session = 8;
+   */
+  session: Uint8Array;
+
+  /**
+   * How many messages the agent has refused since it started, because their signature was not good.
+   *
+   * @generated from field: uint64 refused_messages = 9;
+   */
+  refusedMessages: bigint;
 };
 
 /**
@@ -496,7 +571,8 @@ export declare type Heartbeat = Message<"baykeeper.bus.v1.Heartbeat"> & {
 export declare const HeartbeatSchema: GenMessage<Heartbeat>;
 
 /**
- * agent → control plane, request: what has become of objects. Sent again until it is answered.
+ * agent → control plane, request: what has become of objects. Sent again until it is answered, by a ReportReply that is not signed: it
+ * makes the agent do nothing but say Hello, or say no more of an object.
  *
  * @generated from message baykeeper.bus.v1.Report
  */
@@ -541,6 +617,11 @@ export declare type Report = Message<"baykeeper.bus.v1.Report"> & {
    * @generated from field: uint32 pending = 6;
    */
   pending: number;
+
+  /**
+   * @generated from field: bytes session = 7;
+   */
+  session: Uint8Array;
 };
 
 /**
@@ -671,7 +752,7 @@ export declare type ReportReply = Message<"baykeeper.bus.v1.ReportReply"> & {
 export declare const ReportReplySchema: GenMessage<ReportReply>;
 
 /**
- * agent → control plane, request: new credentials, before the old ones run out.
+ * agent → control plane, request: new credentials, before the old ones run out. Answered by a Signed RenewReply.
  *
  * @generated from message baykeeper.bus.v1.RenewRequest
  */
@@ -680,6 +761,18 @@ export declare type RenewRequest = Message<"baykeeper.bus.v1.RenewRequest"> & {
    * @generated from field: int64 epoch = 1;
    */
   epoch: bigint;
+
+  /**
+   * @generated from field: bytes session = 2;
+   */
+  session: Uint8Array;
+
+  /**
+   * Drawn at random for this request. 16 bytes.
+   *
+   * @generated from field: bytes nonce = 3;
+   */
+  nonce: Uint8Array;
 };
 
 /**
@@ -717,7 +810,7 @@ export declare type RenewReply = Message<"baykeeper.bus.v1.RenewReply"> & {
 export declare const RenewReplySchema: GenMessage<RenewReply>;
 
 /**
- * control plane → agent, request: what would the cluster say to this object? Nothing is changed.
+ * control plane → agent, request, in a Signed: what would the cluster say to this object? Nothing is changed.
  *
  * @generated from message baykeeper.bus.v1.CheckRequest
  */
@@ -811,12 +904,14 @@ export declare type CheckRefusal = Message<"baykeeper.bus.v1.CheckRefusal"> & {
 export declare const CheckRefusalSchema: GenMessage<CheckRefusal>;
 
 /**
- * control plane → agent, request: open a stream of bytes out of (and into) an object.
+ * control plane → agent, request, in a Signed: open a stream of bytes out of (and into) an object.
  *
  * @generated from message baykeeper.bus.v1.StreamOpen
  */
 export declare type StreamOpen = Message<"baykeeper.bus.v1.StreamOpen"> & {
   /**
+   * Used once: an agent opens no second stream with it in the same session.
+   *
    * @generated from field: string stream_id = 1;
    */
   streamId: string;
@@ -893,7 +988,7 @@ export declare type StreamOpenReply = Message<"baykeeper.bus.v1.StreamOpenReply"
 export declare const StreamOpenReplySchema: GenMessage<StreamOpenReply>;
 
 /**
- * Either way, on the stream's own subjects, once it is open. Each side sends a Frame in each heartbeat interval (but not more
+ * Either way, on the stream's own subjects, once it is open; from the control plane in a Signed. Each side sends a Frame in each heartbeat interval (but not more
  * often than each second, and at least every 10 s), and drops the stream when it has heard nothing for three of them.
  *
  * @generated from message baykeeper.bus.v1.Frame

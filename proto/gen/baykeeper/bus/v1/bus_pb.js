@@ -1,5 +1,8 @@
 // What goes over the bus between the control plane and an agent. Subjects are in proto/subjects.ts.
 //
+// Whatever makes an agent act comes from the control plane in a Signed, so that it need not trust the broker: HelloReply, SyncReply,
+// RenewReply, Assign, StreamOpen, CheckRequest, and the control plane's Frames. What is signed is in proto/signing.ts.
+//
 // A session begins with Hello and has an epoch. The control plane then keeps the agent's desired state by a chain of Deltas, each
 // saying which revision it applies to and which it results in. An agent that cannot place a Delta asks with SyncRequest, and gets
 // what it lacks as a Delta, or everything as a Snapshot.
@@ -24,182 +27,189 @@ import { file_google_protobuf_duration, file_google_protobuf_struct, file_google
  * Describes the file baykeeper/bus/v1/bus.proto.
  */
 export const file_baykeeper_bus_v1_bus = /*@__PURE__*/
-  fileDesc("ChpiYXlrZWVwZXIvYnVzL3YxL2J1cy5wcm90bxIQYmF5a2VlcGVyLmJ1cy52MSKTAQoFSGVsbG8SEwoLaW5zdGFuY2VfaWQYASABKAkSFQoNYWdlbnRfdmVyc2lvbhgCIAEoCRIoCgR0aW1lGAMgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIkCgRpbmZvGAQgASgLMhYuYmF5a2VlcGVyLnYxLk5vZGVJbmZvEg4KBmxlYWRlchgFIAEoCCK6AQoKSGVsbG9SZXBseRImCgVlcnJvchgBIAEoCzIXLmJheWtlZXBlci5idXMudjEuRXJyb3ISDQoFZXBvY2gYAiABKAMSNQoSaGVhcnRiZWF0X2ludGVydmFsGAMgASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEigKBHRpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEhQKDHRydXN0X2RpZ2VzdBgIIAEoDCJVCgVFcnJvchIMCgRjb2RlGAEgASgFEi0KBnJlYXNvbhgCIAEoDjIdLmJheWtlZXBlci5idXMudjEuRXJyb3JSZWFzb24SDwoHbWVzc2FnZRgDIAEoCSJGCgtTeW5jUmVxdWVzdBINCgVlcG9jaBgBIAEoAxIYChBhcHBsaWVkX3JldmlzaW9uGAIgASgDEg4KBmRpZ2VzdBgDIAEoDCJFCglTeW5jUmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEhAKCHJldmlzaW9uGAIgASgDIn4KBkFzc2lnbhINCgVlcG9jaBgBIAEoAxIoCgVkZWx0YRgCIAEoCzIXLmJheWtlZXBlci5idXMudjEuRGVsdGFIABIzCghzbmFwc2hvdBgDIAEoCzIfLmJheWtlZXBlci5idXMudjEuU25hcHNob3RDaHVua0gAQgYKBGJvZHkilAEKBURlbHRhEhIKCmFwcGxpZXNfdG8YASABKAMSEgoKcmVzdWx0c19pbhgCIAEoAxIxCgthc3NpZ25tZW50cxgDIAMoCzIcLmJheWtlZXBlci5idXMudjEuQXNzaWdubWVudBIwCgxwdWJsaXNoX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInQKDVNuYXBzaG90Q2h1bmsSEwoLc25hcHNob3RfaWQYASABKAkSDQoFaW5kZXgYAiABKA0SDQoFY291bnQYAyABKA0SDAoEZGF0YRgEIAEoDBIOCgZzaGEyNTYYBSABKAwSEgoKc2l6ZV9ieXRlcxgGIAEoDSKgAQoIU25hcHNob3QSEAoIcmV2aXNpb24YASABKAMSDQoFY291bnQYAiABKA0SDgoGZGlnZXN0GAMgASgMEjEKC2Fzc2lnbm1lbnRzGAQgAygLMhwuYmF5a2VlcGVyLmJ1cy52MS5Bc3NpZ25tZW50EjAKDHB1Ymxpc2hfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi6AQKCkFzc2lnbm1lbnQSCwoDdWlkGAEgASgJEiAKBGtpbmQYAiABKA4yEi5iYXlrZWVwZXIudjEuS2luZBIRCgluYW1lc3BhY2UYAyABKAkSDAoEbmFtZRgEIAEoCRISCgpnZW5lcmF0aW9uGAUgASgDEhAKCHJldmlzaW9uGAYgASgDEioKAm9wGAcgASgOMh4uYmF5a2VlcGVyLmJ1cy52MS5Bc3NpZ25tZW50T3ASMAoJY29udGFpbmVyGAggASgLMhsuYmF5a2VlcGVyLnYxLkNvbnRhaW5lclNwZWNIABIkCgNwb2QYCSABKAsyFS5iYXlrZWVwZXIudjEuUG9kU3BlY0gAEiwKB3NlcnZpY2UYCiABKAsyGS5iYXlrZWVwZXIudjEuU2VydmljZVNwZWNIABJJChZyZXBsaWNhdGlvbl9jb250cm9sbGVyGAsgASgLMicuYmF5a2VlcGVyLnYxLlJlcGxpY2F0aW9uQ29udHJvbGxlclNwZWNIABI4CgZsYWJlbHMYDCADKAsyKC5iYXlrZWVwZXIuYnVzLnYxLkFzc2lnbm1lbnQuTGFiZWxzRW50cnkSQgoLYW5ub3RhdGlvbnMYDSADKAsyLS5iYXlrZWVwZXIuYnVzLnYxLkFzc2lnbm1lbnQuQW5ub3RhdGlvbnNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIGCgRzcGVjIsMBCglIZWFydGJlYXQSDQoFZXBvY2gYASABKAMSEAoIc2VxdWVuY2UYAiABKAMSGAoQYXBwbGllZF9yZXZpc2lvbhgDIAEoAxIOCgZkaWdlc3QYBCABKAwSFwoPcmVwb3J0c19wZW5kaW5nGAUgASgNEigKBnN0YXR1cxgGIAEoCzIYLmJheWtlZXBlci52MS5Ob2RlU3RhdHVzEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wIsgBCgZSZXBvcnQSDQoFZXBvY2gYASABKAMSEAoIc2VxdWVuY2UYAiABKAMSLwoHb2JqZWN0cxgDIAMoCzIeLmJheWtlZXBlci5idXMudjEuT2JqZWN0UmVwb3J0EisKBW5vZGVzGAQgAygLMhwuYmF5a2VlcGVyLmJ1cy52MS5Ob2RlUmVwb3J0Ei4KCWFsbF9ub2RlcxgFIAEoCzIbLmJheWtlZXBlci5idXMudjEuTm9kZU5hbWVzEg8KB3BlbmRpbmcYBiABKA0iVQoKTm9kZVJlcG9ydBIMCgRuYW1lGAEgASgJEg8KB3JlbW92ZWQYAiABKAgSKAoGc3RhdHVzGAMgASgLMhguYmF5a2VlcGVyLnYxLk5vZGVTdGF0dXMiGgoJTm9kZU5hbWVzEg0KBW5hbWVzGAEgAygJIo8CCgxPYmplY3RSZXBvcnQSCwoDdWlkGAEgASgJEg8KB3JlbW92ZWQYAiABKAgSMgoJY29udGFpbmVyGAMgASgLMh0uYmF5a2VlcGVyLnYxLkNvbnRhaW5lclN0YXR1c0gAEiYKA3BvZBgEIAEoCzIXLmJheWtlZXBlci52MS5Qb2RTdGF0dXNIABIuCgdzZXJ2aWNlGAUgASgLMhsuYmF5a2VlcGVyLnYxLlNlcnZpY2VTdGF0dXNIABJLChZyZXBsaWNhdGlvbl9jb250cm9sbGVyGAYgASgLMikuYmF5a2VlcGVyLnYxLlJlcGxpY2F0aW9uQ29udHJvbGxlclN0YXR1c0gAQggKBnN0YXR1cyJLCgtSZXBvcnRSZXBseRImCgVlcnJvchgBIAEoCzIXLmJheWtlZXBlci5idXMudjEuRXJyb3ISFAoMdW5rbm93bl91aWRzGAIgAygJIh0KDFJlbmV3UmVxdWVzdBINCgVlcG9jaBgBIAEoAyJ6CgpSZW5ld1JlcGx5EiYKBWVycm9yGAEgASgLMhcuYmF5a2VlcGVyLmJ1cy52MS5FcnJvchIuCgtjcmVkZW50aWFscxgCIAEoCzIZLmJheWtlZXBlci52MS5DcmVkZW50aWFscxIUCgx0cnVzdF9kaWdlc3QYCCABKAwiQAoMQ2hlY2tSZXF1ZXN0EjAKCmFzc2lnbm1lbnQYASABKAsyHC5iYXlrZWVwZXIuYnVzLnYxLkFzc2lnbm1lbnQitQEKCkNoZWNrUmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEi8KB3JlZnVzYWwYAiABKAsyHi5iYXlrZWVwZXIuYnVzLnYxLkNoZWNrUmVmdXNhbBIlCgRsaXZlGAMgASgLMhcuZ29vZ2xlLnByb3RvYnVmLlN0cnVjdBInCgZtZXJnZWQYBCABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0IkwKDENoZWNrUmVmdXNhbBIMCgRjb2RlGAEgASgFEg4KBnJlYXNvbhgCIAEoCRIPCgdtZXNzYWdlGAMgASgJEg0KBWZpZWxkGAQgASgJIpMCCgpTdHJlYW1PcGVuEhEKCXN0cmVhbV9pZBgBIAEoCRISCgpvYmplY3RfdWlkGAIgASgJEhQKDGNyZWRpdF9ieXRlcxgDIAEoDRIpCgRsb2dzGAQgASgLMhkuYmF5a2VlcGVyLnYxLkxvZ3NSZXF1ZXN0SAASLQoHZXhlY3V0ZRgFIAEoCzIaLmJheWtlZXBlci52MS5FeGVjdXRlU3RhcnRIABIwCghwb2RfbG9ncxgGIAEoCzIcLmJheWtlZXBlci52MS5Qb2RMb2dzUmVxdWVzdEgAEjQKC2V4ZWN1dGVfcG9kGAcgASgLMh0uYmF5a2VlcGVyLnYxLkV4ZWN1dGVQb2RTdGFydEgAQgYKBHdoYXQiTwoPU3RyZWFtT3BlblJlcGx5EiYKBWVycm9yGAEgASgLMhcuYmF5a2VlcGVyLmJ1cy52MS5FcnJvchIUCgxjcmVkaXRfYnl0ZXMYAiABKA0i8gEKBUZyYW1lEhAKCHNlcXVlbmNlGAEgASgNEhAKBnN0ZG91dBgCIAEoDEgAEhAKBnN0ZGVychgDIAEoDEgAEg8KBXN0ZGluGAQgASgMSAASEwoJc3RkaW5fZW5kGAUgASgISAASLAoGcmVzaXplGAYgASgLMhouYmF5a2VlcGVyLnYxLlRlcm1pbmFsU2l6ZUgAEhYKDGNyZWRpdF9ieXRlcxgHIAEoDUgAEioKA2VuZBgIIAEoCzIbLmJheWtlZXBlci5idXMudjEuU3RyZWFtRW5kSAASEwoJa2VlcGFsaXZlGAkgASgISABCBgoEYm9keSJZCglTdHJlYW1FbmQSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEhYKCWV4aXRfY29kZRgCIAEoBUgAiAEBQgwKCl9leGl0X2NvZGUqrAEKC0Vycm9yUmVhc29uEhwKGEVSUk9SX1JFQVNPTl9VTlNQRUNJRklFRBAAEhYKEkVSUk9SX1JFQVNPTl9SRVRSWRABEhcKE0VSUk9SX1JFQVNPTl9GRU5DRUQQAhIYChRFUlJPUl9SRUFTT05fSU5WQUxJRBADEhgKFEVSUk9SX1JFQVNPTl9SRVZPS0VEEAQSGgoWRVJST1JfUkVBU09OX0RVUExJQ0FURRAFKngKDEFzc2lnbm1lbnRPcBIdChlBU1NJR05NRU5UX09QX1VOU1BFQ0lGSUVEEAASFQoRQVNTSUdOTUVOVF9PUF9QVVQQARIYChRBU1NJR05NRU5UX09QX0RFTEVURRACEhgKFEFTU0lHTk1FTlRfT1BfRk9SR0VUEANiBnByb3RvMw", [file_baykeeper_v1_container, file_baykeeper_v1_container_service, file_baykeeper_v1_enrollment_service, file_baykeeper_v1_explain_service, file_baykeeper_v1_node, file_baykeeper_v1_pod, file_baykeeper_v1_pod_service, file_baykeeper_v1_replication_controller, file_baykeeper_v1_service, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+  fileDesc("ChpiYXlrZWVwZXIvYnVzL3YxL2J1cy5wcm90bxIQYmF5a2VlcGVyLmJ1cy52MSJLCgZTaWduZWQSDgoGa2V5X2lkGAEgASgJEg0KBW5vbmNlGAIgASgMEg8KB3BheWxvYWQYAyABKAwSEQoJc2lnbmF0dXJlGAQgASgMIqQBCgVIZWxsbxITCgtpbnN0YW5jZV9pZBgBIAEoCRIVCg1hZ2VudF92ZXJzaW9uGAIgASgJEigKBHRpbWUYAyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEiQKBGluZm8YBCABKAsyFi5iYXlrZWVwZXIudjEuTm9kZUluZm8SDgoGbGVhZGVyGAUgASgIEg8KB3Nlc3Npb24YBiABKAwiugEKCkhlbGxvUmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEg0KBWVwb2NoGAIgASgDEjUKEmhlYXJ0YmVhdF9pbnRlcnZhbBgDIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhIoCgR0aW1lGAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIUCgx0cnVzdF9kaWdlc3QYCCABKAwiVQoFRXJyb3ISDAoEY29kZRgBIAEoBRItCgZyZWFzb24YAiABKA4yHS5iYXlrZWVwZXIuYnVzLnYxLkVycm9yUmVhc29uEg8KB21lc3NhZ2UYAyABKAkiZgoLU3luY1JlcXVlc3QSDQoFZXBvY2gYASABKAMSGAoQYXBwbGllZF9yZXZpc2lvbhgCIAEoAxIOCgZkaWdlc3QYAyABKAwSDwoHc2Vzc2lvbhgEIAEoDBINCgVub25jZRgFIAEoDCJFCglTeW5jUmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEhAKCHJldmlzaW9uGAIgASgDIn4KBkFzc2lnbhINCgVlcG9jaBgBIAEoAxIoCgVkZWx0YRgCIAEoCzIXLmJheWtlZXBlci5idXMudjEuRGVsdGFIABIzCghzbmFwc2hvdBgDIAEoCzIfLmJheWtlZXBlci5idXMudjEuU25hcHNob3RDaHVua0gAQgYKBGJvZHkilAEKBURlbHRhEhIKCmFwcGxpZXNfdG8YASABKAMSEgoKcmVzdWx0c19pbhgCIAEoAxIxCgthc3NpZ25tZW50cxgDIAMoCzIcLmJheWtlZXBlci5idXMudjEuQXNzaWdubWVudBIwCgxwdWJsaXNoX3RpbWUYBCABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wInQKDVNuYXBzaG90Q2h1bmsSEwoLc25hcHNob3RfaWQYASABKAkSDQoFaW5kZXgYAiABKA0SDQoFY291bnQYAyABKA0SDAoEZGF0YRgEIAEoDBIOCgZzaGEyNTYYBSABKAwSEgoKc2l6ZV9ieXRlcxgGIAEoDSKgAQoIU25hcHNob3QSEAoIcmV2aXNpb24YASABKAMSDQoFY291bnQYAiABKA0SDgoGZGlnZXN0GAMgASgMEjEKC2Fzc2lnbm1lbnRzGAQgAygLMhwuYmF5a2VlcGVyLmJ1cy52MS5Bc3NpZ25tZW50EjAKDHB1Ymxpc2hfdGltZRgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAi6AQKCkFzc2lnbm1lbnQSCwoDdWlkGAEgASgJEiAKBGtpbmQYAiABKA4yEi5iYXlrZWVwZXIudjEuS2luZBIRCgluYW1lc3BhY2UYAyABKAkSDAoEbmFtZRgEIAEoCRISCgpnZW5lcmF0aW9uGAUgASgDEhAKCHJldmlzaW9uGAYgASgDEioKAm9wGAcgASgOMh4uYmF5a2VlcGVyLmJ1cy52MS5Bc3NpZ25tZW50T3ASMAoJY29udGFpbmVyGAggASgLMhsuYmF5a2VlcGVyLnYxLkNvbnRhaW5lclNwZWNIABIkCgNwb2QYCSABKAsyFS5iYXlrZWVwZXIudjEuUG9kU3BlY0gAEiwKB3NlcnZpY2UYCiABKAsyGS5iYXlrZWVwZXIudjEuU2VydmljZVNwZWNIABJJChZyZXBsaWNhdGlvbl9jb250cm9sbGVyGAsgASgLMicuYmF5a2VlcGVyLnYxLlJlcGxpY2F0aW9uQ29udHJvbGxlclNwZWNIABI4CgZsYWJlbHMYDCADKAsyKC5iYXlrZWVwZXIuYnVzLnYxLkFzc2lnbm1lbnQuTGFiZWxzRW50cnkSQgoLYW5ub3RhdGlvbnMYDSADKAsyLS5iYXlrZWVwZXIuYnVzLnYxLkFzc2lnbm1lbnQuQW5ub3RhdGlvbnNFbnRyeRotCgtMYWJlbHNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBGjIKEEFubm90YXRpb25zRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIGCgRzcGVjIu4BCglIZWFydGJlYXQSDQoFZXBvY2gYASABKAMSEAoIc2VxdWVuY2UYAiABKAMSGAoQYXBwbGllZF9yZXZpc2lvbhgDIAEoAxIOCgZkaWdlc3QYBCABKAwSFwoPcmVwb3J0c19wZW5kaW5nGAUgASgNEigKBnN0YXR1cxgGIAEoCzIYLmJheWtlZXBlci52MS5Ob2RlU3RhdHVzEigKBHRpbWUYByABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEg8KB3Nlc3Npb24YCCABKAwSGAoQcmVmdXNlZF9tZXNzYWdlcxgJIAEoBCLZAQoGUmVwb3J0Eg0KBWVwb2NoGAEgASgDEhAKCHNlcXVlbmNlGAIgASgDEi8KB29iamVjdHMYAyADKAsyHi5iYXlrZWVwZXIuYnVzLnYxLk9iamVjdFJlcG9ydBIrCgVub2RlcxgEIAMoCzIcLmJheWtlZXBlci5idXMudjEuTm9kZVJlcG9ydBIuCglhbGxfbm9kZXMYBSABKAsyGy5iYXlrZWVwZXIuYnVzLnYxLk5vZGVOYW1lcxIPCgdwZW5kaW5nGAYgASgNEg8KB3Nlc3Npb24YByABKAwiVQoKTm9kZVJlcG9ydBIMCgRuYW1lGAEgASgJEg8KB3JlbW92ZWQYAiABKAgSKAoGc3RhdHVzGAMgASgLMhguYmF5a2VlcGVyLnYxLk5vZGVTdGF0dXMiGgoJTm9kZU5hbWVzEg0KBW5hbWVzGAEgAygJIo8CCgxPYmplY3RSZXBvcnQSCwoDdWlkGAEgASgJEg8KB3JlbW92ZWQYAiABKAgSMgoJY29udGFpbmVyGAMgASgLMh0uYmF5a2VlcGVyLnYxLkNvbnRhaW5lclN0YXR1c0gAEiYKA3BvZBgEIAEoCzIXLmJheWtlZXBlci52MS5Qb2RTdGF0dXNIABIuCgdzZXJ2aWNlGAUgASgLMhsuYmF5a2VlcGVyLnYxLlNlcnZpY2VTdGF0dXNIABJLChZyZXBsaWNhdGlvbl9jb250cm9sbGVyGAYgASgLMikuYmF5a2VlcGVyLnYxLlJlcGxpY2F0aW9uQ29udHJvbGxlclN0YXR1c0gAQggKBnN0YXR1cyJLCgtSZXBvcnRSZXBseRImCgVlcnJvchgBIAEoCzIXLmJheWtlZXBlci5idXMudjEuRXJyb3ISFAoMdW5rbm93bl91aWRzGAIgAygJIj0KDFJlbmV3UmVxdWVzdBINCgVlcG9jaBgBIAEoAxIPCgdzZXNzaW9uGAIgASgMEg0KBW5vbmNlGAMgASgMInoKClJlbmV3UmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEi4KC2NyZWRlbnRpYWxzGAIgASgLMhkuYmF5a2VlcGVyLnYxLkNyZWRlbnRpYWxzEhQKDHRydXN0X2RpZ2VzdBgIIAEoDCJACgxDaGVja1JlcXVlc3QSMAoKYXNzaWdubWVudBgBIAEoCzIcLmJheWtlZXBlci5idXMudjEuQXNzaWdubWVudCK1AQoKQ2hlY2tSZXBseRImCgVlcnJvchgBIAEoCzIXLmJheWtlZXBlci5idXMudjEuRXJyb3ISLwoHcmVmdXNhbBgCIAEoCzIeLmJheWtlZXBlci5idXMudjEuQ2hlY2tSZWZ1c2FsEiUKBGxpdmUYAyABKAsyFy5nb29nbGUucHJvdG9idWYuU3RydWN0EicKBm1lcmdlZBgEIAEoCzIXLmdvb2dsZS5wcm90b2J1Zi5TdHJ1Y3QiTAoMQ2hlY2tSZWZ1c2FsEgwKBGNvZGUYASABKAUSDgoGcmVhc29uGAIgASgJEg8KB21lc3NhZ2UYAyABKAkSDQoFZmllbGQYBCABKAkikwIKClN0cmVhbU9wZW4SEQoJc3RyZWFtX2lkGAEgASgJEhIKCm9iamVjdF91aWQYAiABKAkSFAoMY3JlZGl0X2J5dGVzGAMgASgNEikKBGxvZ3MYBCABKAsyGS5iYXlrZWVwZXIudjEuTG9nc1JlcXVlc3RIABItCgdleGVjdXRlGAUgASgLMhouYmF5a2VlcGVyLnYxLkV4ZWN1dGVTdGFydEgAEjAKCHBvZF9sb2dzGAYgASgLMhwuYmF5a2VlcGVyLnYxLlBvZExvZ3NSZXF1ZXN0SAASNAoLZXhlY3V0ZV9wb2QYByABKAsyHS5iYXlrZWVwZXIudjEuRXhlY3V0ZVBvZFN0YXJ0SABCBgoEd2hhdCJPCg9TdHJlYW1PcGVuUmVwbHkSJgoFZXJyb3IYASABKAsyFy5iYXlrZWVwZXIuYnVzLnYxLkVycm9yEhQKDGNyZWRpdF9ieXRlcxgCIAEoDSLyAQoFRnJhbWUSEAoIc2VxdWVuY2UYASABKA0SEAoGc3Rkb3V0GAIgASgMSAASEAoGc3RkZXJyGAMgASgMSAASDwoFc3RkaW4YBCABKAxIABITCglzdGRpbl9lbmQYBSABKAhIABIsCgZyZXNpemUYBiABKAsyGi5iYXlrZWVwZXIudjEuVGVybWluYWxTaXplSAASFgoMY3JlZGl0X2J5dGVzGAcgASgNSAASKgoDZW5kGAggASgLMhsuYmF5a2VlcGVyLmJ1cy52MS5TdHJlYW1FbmRIABITCglrZWVwYWxpdmUYCSABKAhIAEIGCgRib2R5IlkKCVN0cmVhbUVuZBImCgVlcnJvchgBIAEoCzIXLmJheWtlZXBlci5idXMudjEuRXJyb3ISFgoJZXhpdF9jb2RlGAIgASgFSACIAQFCDAoKX2V4aXRfY29kZSqsAQoLRXJyb3JSZWFzb24SHAoYRVJST1JfUkVBU09OX1VOU1BFQ0lGSUVEEAASFgoSRVJST1JfUkVBU09OX1JFVFJZEAESFwoTRVJST1JfUkVBU09OX0ZFTkNFRBACEhgKFEVSUk9SX1JFQVNPTl9JTlZBTElEEAMSGAoURVJST1JfUkVBU09OX1JFVk9LRUQQBBIaChZFUlJPUl9SRUFTT05fRFVQTElDQVRFEAUqeAoMQXNzaWdubWVudE9wEh0KGUFTU0lHTk1FTlRfT1BfVU5TUEVDSUZJRUQQABIVChFBU1NJR05NRU5UX09QX1BVVBABEhgKFEFTU0lHTk1FTlRfT1BfREVMRVRFEAISGAoUQVNTSUdOTUVOVF9PUF9GT1JHRVQQA2IGcHJvdG8z", [file_baykeeper_v1_container, file_baykeeper_v1_container_service, file_baykeeper_v1_enrollment_service, file_baykeeper_v1_explain_service, file_baykeeper_v1_node, file_baykeeper_v1_pod, file_baykeeper_v1_pod_service, file_baykeeper_v1_replication_controller, file_baykeeper_v1_service, file_google_protobuf_duration, file_google_protobuf_struct, file_google_protobuf_timestamp]);
+
+/**
+ * Describes the message baykeeper.bus.v1.Signed.
+ * Use `create(SignedSchema)` to create a new message.
+ */
+export const SignedSchema = /*@__PURE__*/
+  messageDesc(file_baykeeper_bus_v1_bus, 0);
 
 /**
  * Describes the message baykeeper.bus.v1.Hello.
  * Use `create(HelloSchema)` to create a new message.
  */
 export const HelloSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 0);
+  messageDesc(file_baykeeper_bus_v1_bus, 1);
 
 /**
  * Describes the message baykeeper.bus.v1.HelloReply.
  * Use `create(HelloReplySchema)` to create a new message.
  */
 export const HelloReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 1);
+  messageDesc(file_baykeeper_bus_v1_bus, 2);
 
 /**
  * Describes the message baykeeper.bus.v1.Error.
  * Use `create(ErrorSchema)` to create a new message.
  */
 export const ErrorSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 2);
+  messageDesc(file_baykeeper_bus_v1_bus, 3);
 
 /**
  * Describes the message baykeeper.bus.v1.SyncRequest.
  * Use `create(SyncRequestSchema)` to create a new message.
  */
 export const SyncRequestSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 3);
+  messageDesc(file_baykeeper_bus_v1_bus, 4);
 
 /**
  * Describes the message baykeeper.bus.v1.SyncReply.
  * Use `create(SyncReplySchema)` to create a new message.
  */
 export const SyncReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 4);
+  messageDesc(file_baykeeper_bus_v1_bus, 5);
 
 /**
  * Describes the message baykeeper.bus.v1.Assign.
  * Use `create(AssignSchema)` to create a new message.
  */
 export const AssignSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 5);
+  messageDesc(file_baykeeper_bus_v1_bus, 6);
 
 /**
  * Describes the message baykeeper.bus.v1.Delta.
  * Use `create(DeltaSchema)` to create a new message.
  */
 export const DeltaSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 6);
+  messageDesc(file_baykeeper_bus_v1_bus, 7);
 
 /**
  * Describes the message baykeeper.bus.v1.SnapshotChunk.
  * Use `create(SnapshotChunkSchema)` to create a new message.
  */
 export const SnapshotChunkSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 7);
+  messageDesc(file_baykeeper_bus_v1_bus, 8);
 
 /**
  * Describes the message baykeeper.bus.v1.Snapshot.
  * Use `create(SnapshotSchema)` to create a new message.
  */
 export const SnapshotSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 8);
+  messageDesc(file_baykeeper_bus_v1_bus, 9);
 
 /**
  * Describes the message baykeeper.bus.v1.Assignment.
  * Use `create(AssignmentSchema)` to create a new message.
  */
 export const AssignmentSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 9);
+  messageDesc(file_baykeeper_bus_v1_bus, 10);
 
 /**
  * Describes the message baykeeper.bus.v1.Heartbeat.
  * Use `create(HeartbeatSchema)` to create a new message.
  */
 export const HeartbeatSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 10);
+  messageDesc(file_baykeeper_bus_v1_bus, 11);
 
 /**
  * Describes the message baykeeper.bus.v1.Report.
  * Use `create(ReportSchema)` to create a new message.
  */
 export const ReportSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 11);
+  messageDesc(file_baykeeper_bus_v1_bus, 12);
 
 /**
  * Describes the message baykeeper.bus.v1.NodeReport.
  * Use `create(NodeReportSchema)` to create a new message.
  */
 export const NodeReportSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 12);
+  messageDesc(file_baykeeper_bus_v1_bus, 13);
 
 /**
  * Describes the message baykeeper.bus.v1.NodeNames.
  * Use `create(NodeNamesSchema)` to create a new message.
  */
 export const NodeNamesSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 13);
+  messageDesc(file_baykeeper_bus_v1_bus, 14);
 
 /**
  * Describes the message baykeeper.bus.v1.ObjectReport.
  * Use `create(ObjectReportSchema)` to create a new message.
  */
 export const ObjectReportSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 14);
+  messageDesc(file_baykeeper_bus_v1_bus, 15);
 
 /**
  * Describes the message baykeeper.bus.v1.ReportReply.
  * Use `create(ReportReplySchema)` to create a new message.
  */
 export const ReportReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 15);
+  messageDesc(file_baykeeper_bus_v1_bus, 16);
 
 /**
  * Describes the message baykeeper.bus.v1.RenewRequest.
  * Use `create(RenewRequestSchema)` to create a new message.
  */
 export const RenewRequestSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 16);
+  messageDesc(file_baykeeper_bus_v1_bus, 17);
 
 /**
  * Describes the message baykeeper.bus.v1.RenewReply.
  * Use `create(RenewReplySchema)` to create a new message.
  */
 export const RenewReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 17);
+  messageDesc(file_baykeeper_bus_v1_bus, 18);
 
 /**
  * Describes the message baykeeper.bus.v1.CheckRequest.
  * Use `create(CheckRequestSchema)` to create a new message.
  */
 export const CheckRequestSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 18);
+  messageDesc(file_baykeeper_bus_v1_bus, 19);
 
 /**
  * Describes the message baykeeper.bus.v1.CheckReply.
  * Use `create(CheckReplySchema)` to create a new message.
  */
 export const CheckReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 19);
+  messageDesc(file_baykeeper_bus_v1_bus, 20);
 
 /**
  * Describes the message baykeeper.bus.v1.CheckRefusal.
  * Use `create(CheckRefusalSchema)` to create a new message.
  */
 export const CheckRefusalSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 20);
+  messageDesc(file_baykeeper_bus_v1_bus, 21);
 
 /**
  * Describes the message baykeeper.bus.v1.StreamOpen.
  * Use `create(StreamOpenSchema)` to create a new message.
  */
 export const StreamOpenSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 21);
+  messageDesc(file_baykeeper_bus_v1_bus, 22);
 
 /**
  * Describes the message baykeeper.bus.v1.StreamOpenReply.
  * Use `create(StreamOpenReplySchema)` to create a new message.
  */
 export const StreamOpenReplySchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 22);
+  messageDesc(file_baykeeper_bus_v1_bus, 23);
 
 /**
  * Describes the message baykeeper.bus.v1.Frame.
  * Use `create(FrameSchema)` to create a new message.
  */
 export const FrameSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 23);
+  messageDesc(file_baykeeper_bus_v1_bus, 24);
 
 /**
  * Describes the message baykeeper.bus.v1.StreamEnd.
  * Use `create(StreamEndSchema)` to create a new message.
  */
 export const StreamEndSchema = /*@__PURE__*/
-  messageDesc(file_baykeeper_bus_v1_bus, 24);
+  messageDesc(file_baykeeper_bus_v1_bus, 25);
 
 /**
  * Describes the enum baykeeper.bus.v1.ErrorReason.
