@@ -49,6 +49,7 @@ const commands: readonly CommandEntry[] = [
   { name: 'bay', summary: 'make bays, and let nodes join them', load: () => import('./commands/bay.ts') },
   { name: 'node', summary: 'cordon, uncordon, revoke nodes', load: () => import('./commands/node.ts') },
   { name: 'token', summary: 'make, list and revoke access tokens', load: () => import('./commands/token.ts') },
+  { name: 'quota', summary: 'show and set how much a project may have', load: () => import('./commands/quota.ts') },
   { name: 'top', summary: 'show what nodes use', load: () => import('./commands/top.ts') },
   {
     name: 'config',

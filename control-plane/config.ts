@@ -1,8 +1,10 @@
 import { homedir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Command, Option } from 'commander';
+import { addQuotaOptions, readQuotaOptions } from './api/quota_options.ts';
 import { type AuthConfig, addAuthOptions, readAuthOptions } from './auth/auth_options.ts';
 import { addSigningOptions, readSigningOptions, type SigningConfig } from './broker/signing_options.ts';
+import type { Amounts } from './domain/quota.ts';
 import { duration, integer } from './option_values.ts';
 import { addExposureOptions, type ExposureConfig, readExposureOptions } from './tls/tls_options.ts';
 
@@ -24,6 +26,8 @@ export interface Config {
   readonly exposure: ExposureConfig;
   readonly auth: AuthConfig;
   readonly signing: SigningConfig;
+  /** Of projects for which nothing else was set. */
+  readonly defaultQuota: Amounts;
 }
 
 export type BrokerConfig =
@@ -133,6 +137,7 @@ export function readConfig(argv: readonly string[]): Config {
     .showHelpAfterError('(--help says what can be set)')
     .configureOutput({ outputError: (text, write) => write(text.replace(/^error: /, 'Error: ')) });
   addAuthOptions(command);
+  addQuotaOptions(command);
   addExposureOptions(command);
   addSigningOptions(command);
   command.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
@@ -149,6 +154,7 @@ export function readConfig(argv: readonly string[]): Config {
     joinCommandPrefix: options.joinCommand,
     broker: Object.freeze(brokerConfig(command, options)),
     auth: readAuthOptions(command),
+    defaultQuota: readQuotaOptions(command),
     exposure: readExposureOptions(command),
     signing: readSigningOptions(command),
   });

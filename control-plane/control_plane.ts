@@ -97,6 +97,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       bus,
       ...reconciler,
       authenticator,
+      defaultQuota: config.defaultQuota,
       callerLimit: { perSecond: auth.callerRate, burst: auth.callerBurst },
       proofs: createNodeProofs({ clock }),
       clock,

@@ -8,11 +8,13 @@ import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_servi
 import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { Health } from '../../proto/gen/health/v1/health_pb.js';
 import type { Authenticator, NodeProofs } from '../auth/port.ts';
 import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import type { Surroundings } from '../domain/present.ts';
+import type { Amounts } from '../domain/quota.ts';
 import { createUidSource } from '../domain/uid.ts';
 import type { Checks, Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
 import type { Store } from '../store/port.ts';
@@ -36,6 +38,7 @@ import { nodeMethods, refuseCreateNode } from './nodes.ts';
 import { Objects } from './objects.ts';
 import { permissionOf } from './permissions.ts';
 import { podMethods } from './pods.ts';
+import { Quotas, quotaMethods } from './quotas.ts';
 import { serveReflection } from './reflection.ts';
 import { Removal } from './removal.ts';
 import { SessionGuard, type SessionGuardOptions } from './session_guard.ts';
@@ -76,6 +79,8 @@ export interface ApiOptions {
   readonly callerLimit?: RateLimit;
   /** Of calls without identity, from one address. Default 50 a second, 200 at once: a site's nodes may share one. */
   readonly peerLimit?: RateLimit;
+  /** Of projects for which nothing else was set. Default: no limits. */
+  readonly defaultQuota?: Amounts;
   /** How callers of open streams are watched over. */
   readonly guard?: Pick<SessionGuardOptions, 'intervalMs' | 'maxAgeMs' | 'graceMs'>;
   /** Default 30 s. */
@@ -100,6 +105,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   const guard = new SessionGuard({ authenticator, clock, log, ...options.guard });
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
+  const quotas = await Quotas.open({ store, defaults: options.defaultQuota ?? {} });
   const around: Surroundings = {
     liveness: (uid) => liveness.node(uid),
     leaderOf: (bayUid) => liveness.agentOf(bayUid),
@@ -108,7 +114,18 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   const metrics = createApiMetrics(options.registry);
   const checkMessage = createMessageRules();
   const { checks } = options;
-  const objects = new Objects({ store, bays, placement, around, clock, newUid, checkMessage, checks, liveness });
+  const objects = new Objects({
+    store,
+    bays,
+    placement,
+    around,
+    clock,
+    newUid,
+    checkMessage,
+    checks,
+    liveness,
+    quotas,
+  });
   const removal = new Removal({ store, objects, nodes, access, liveness, around, clock });
   const dependencies = options.dependencies ?? { store: () => true, broker: () => bus.connected };
   const onUnexpected = (error: unknown): void => log.error({ err: error }, 'manifest failed unexpectedly');
@@ -126,6 +143,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     ManifestService,
     JoinTokenService,
     AccessTokenService,
+    QuotaService,
     EnrollmentService,
     ExplainService,
     SystemService,
@@ -160,6 +178,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       });
       router.service(ManifestService, manifestMethods({ objects, checkMessage, onUnexpected }));
       router.service(AccessTokenService, accessTokenMethods({ store, clock }));
+      router.service(QuotaService, quotaMethods({ store, quotas, clock }));
       router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
       router.service(
         EnrollmentService,
@@ -172,6 +191,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
           trust: options.trust,
           clock,
           newUid,
+          quotas,
         }),
       );
       router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
@@ -198,6 +218,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       guard.close();
       bays.close();
       nodes.close();
+      quotas.close();
     },
   };
 }

@@ -27,12 +27,14 @@ import { decodeNodeKey, encodeNodeKey, nodeKeyKey } from '../domain/node_key.ts'
 import { decode, encode, newRecord } from '../domain/record.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { NodeDirectory } from './node_directory.ts';
+import type { Quotas } from './quotas.ts';
 import { type Trust, trustBundle } from './trust.ts';
 
 /** What enrolment needs. */
 export interface EnrollmentOptions {
   readonly store: Store;
   readonly nodes: NodeDirectory;
+  readonly quotas: Quotas;
   readonly access: Access;
   readonly signer: Pick<MessageSigner, 'keys'>;
   readonly proofs: NodeProofs;
@@ -112,7 +114,7 @@ async function enroll(options: EnrollmentOptions, request: EnrollRequest, public
 }
 
 function join(
-  { clock }: EnrollmentOptions,
+  { clock, quotas }: EnrollmentOptions,
   view: WriteView,
   request: EnrollRequest,
   by: { readonly id: string; readonly secret: string; publicKey: string; nodeUid: string; name: string },
@@ -152,7 +154,9 @@ function join(
     if (node.status) node.status.cluster = known.cluster;
   }
   view.put(encodeNodeKey({ publicKey: by.publicKey, nodeUid: by.nodeUid, project, bayUid }, nowMs), '');
-  return view.put(encode('Node', node, newRecord(bayUid, '')), '');
+  const made = view.put(encode('Node', node, newRecord(bayUid, '')), '');
+  if (!before) quotas.checkNew(view, made);
+  return made;
 }
 
 /** That credentials may be given for this node. Throws DeniedError. */

@@ -19,6 +19,7 @@ import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
 import { type Outcome, putChanged } from './object_writes.ts';
 import { Placing } from './placing.ts';
+import type { Quotas } from './quotas.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -27,6 +28,7 @@ export interface ObjectsOptions {
   readonly placement: Placement;
   readonly checks: Checks;
   readonly liveness: Liveness;
+  readonly quotas: Quotas;
   readonly around: Surroundings;
   readonly clock: { now(): number };
   readonly checkMessage: CheckMessage;
@@ -74,6 +76,7 @@ export class Objects {
       if (bay) checkTaking(bay);
       this.#placing.place(kind, object, bay);
       checkSize(kind, object);
+      this.#options.quotas.checkRoom(principal.project, kind);
       await this.#askCluster(kind, object, bay);
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
@@ -176,6 +179,7 @@ export class Objects {
         this.#placing.place(kind, object, at.bay);
         completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await store.get(model))));
         checkSize(kind, object);
+        this.#options.quotas.checkRoom(principal.project, kind);
         how.dryRun?.made(kind, object, true);
         const verdict = await this.#askCluster(kind, object, at.bay);
         const shown = presentMessage(kind, object, unstored(object), this.#options.around);
@@ -205,7 +209,9 @@ export class Objects {
         const object = makeFresh();
         return { object, stored: this.#placing.insert(view, kind, object, at.bay, chosen, model), outcome: 'created' };
       }
-      return putChanged(view, kind, stored, change(stored));
+      const written = putChanged(view, kind, stored, change(stored));
+      this.#options.quotas.checkChanged(view, stored, written.stored);
+      return written;
     });
     const outcome = 'replayed' in written ? 'unchanged' : written.outcome;
     return { object: await this.#answer(kind, principal, written), outcome };

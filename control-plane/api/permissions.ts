@@ -9,6 +9,7 @@ import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_servic
 import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
+import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { ReplicationControllerService } from '../../proto/gen/baykeeper/v1/replication_controller_service_pb.js';
 import { ServiceService } from '../../proto/gen/baykeeper/v1/service_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
@@ -112,6 +113,7 @@ export const permissions: readonly ServicePermissions[] = [
   }),
   entry(ManifestService, { apply: 'member' }),
   entry(AccessTokenService, { createAccessToken: 'admin', listAccessTokens: 'admin', revokeAccessToken: 'admin' }),
+  entry(QuotaService, { getQuota: 'reader', listQuotas: 'admin', setQuota: 'admin' }),
   entry(JoinTokenService, { createJoinToken: 'member', listJoinTokens: 'reader', revokeJoinToken: 'member' }),
   // A node has no identity yet: it shows a join token, or proves that it has its key.
   entry(EnrollmentService, { createChallenge: 'open', enroll: 'open', renewCredentials: 'open' }),

@@ -10,12 +10,14 @@ import type { BayDirectory, BayRef } from './bay_directory.ts';
 import { completeBay } from './bay_from_model.ts';
 import { checkDocker } from './kind_support.ts';
 import { putFitting } from './object_writes.ts';
+import type { Quotas } from './quotas.ts';
 
 /** What placing new objects needs. */
 export interface PlacingOptions {
   readonly bays: BayDirectory;
   readonly placement: Placement;
   readonly around: Surroundings;
+  readonly quotas: Quotas;
 }
 
 /** Gives new objects their place: a node, or the bay where its agents share the work. */
@@ -60,7 +62,9 @@ export class Placing {
     if (bay && kinds[kind].assigned) {
       place(object.status as AssignedStatus, nodeUid ? node : undefined, bay.name, wantedNode(object));
     }
-    return putFitting(view, kind, object, newRecord(bay?.uid ?? '', nodeUid), nodeUid);
+    const stored = putFitting(view, kind, object, newRecord(bay?.uid ?? '', nodeUid), nodeUid);
+    this.#options.quotas.checkNew(view, stored);
+    return stored;
   }
 }
 

@@ -41,6 +41,42 @@ export const writeContract = (check: ContractTest): void => {
     t.true(Buffer.from((await store.get({ uid: large.uid }))?.body ?? []).equals(large.body));
   });
 
+  check('what a project has is counted with each write, over failures and restarts', async (t, store, bed) => {
+    const seen = (project: string, from = store) => {
+      const usage = from.usage(project);
+      return [usage.count('Container'), usage.count('Pod'), usage.bytes];
+    };
+    const red = (name: string, bytes: number, kind = 'Container') =>
+      makeObject({ kind, name, project: 'red', body: new Uint8Array(bytes) });
+    const first = red('a', 10);
+    let within: number[] = [];
+    await Promise.all([
+      store.write(put(first)),
+      store.write(put(red('b', 5, 'Pod'))),
+      store.write(put(makeObject({ name: 'c', project: 'blue', body: new Uint8Array(7) }))),
+      t.throwsAsync(store.write(failing(new PreconditionError('no'), put(red('d', 1000))))),
+    ]);
+    t.deepEqual(seen('red'), [1, 1, 15]);
+    t.deepEqual(seen('blue'), [1, 0, 7]);
+    t.deepEqual(seen('nobody'), [0, 0, 0]);
+    await store.write({
+      reads: [{ uid: first.uid }],
+      apply(view) {
+        view.put((revision) => ({ ...first, body: new Uint8Array(4), revision }), '');
+        within = [view.usage('red').count('Container'), view.usage('red').bytes];
+        t.deepEqual(seen('red'), [1, 1, 15], 'nothing is there before it is on disk');
+      },
+    });
+    t.deepEqual(within, [1, 9]);
+    t.deepEqual(seen('red'), [1, 1, 9]);
+    t.deepEqual(store.projects(), ['blue', 'red']);
+    const again = await bed.reopen();
+    t.deepEqual(seen('red', again), [1, 1, 9]);
+    await again.write(remove(first.uid));
+    t.deepEqual(seen('red', again), [0, 1, 5]);
+    t.deepEqual(again.projects(), ['blue', 'red']);
+  });
+
   check('revisions have no gap, over concurrency, failures and restarts', async (t, store, bed) => {
     const error = new PreconditionError('no');
     const all = Array.from({ length: 100 }, (_, i) =>

@@ -3,6 +3,7 @@ import { AlreadyExistsError, UnavailableError } from '../domain/errors.ts';
 import { checkKey, checkRequest, keyText, requestText } from './keys.ts';
 import { type Loaded, type Outcome, Overlay } from './overlay.ts';
 import type { Change, ObjectKey, RequestKey, Write } from './port.ts';
+import { updateUsage } from './usage.ts';
 
 /** The disk under a group commit. One call at a time. */
 export interface CommitTarget {
@@ -32,6 +33,8 @@ export interface GroupCommitOptions {
   readonly clock: { now(): number };
   readonly revision: number;
   readonly chainHeads: Map<string, number>;
+  /** As of that revision; kept up to date with each commit. */
+  readonly usage: Map<string, number>;
   /** Called after each commit, before its writers hear of it. */
   readonly onCommit: (changes: readonly Change[], revision: number) => void;
   /** Called with what made a commit fail. */
@@ -128,7 +131,7 @@ export class GroupCommit {
 
   /** Runs a batch, and settles its writes but for those that are returned: they did not fit in. Never rejects. */
   async #batch(batch: readonly Pending[]): Promise<{ rest: readonly Pending[]; changes: number }> {
-    const { target, clock, chainHeads, metrics } = this.#options;
+    const { target, clock, chainHeads, usage, metrics } = this.#options;
     const started = performance.now();
     const results: Result[] = [];
     let changes = 0;
@@ -137,7 +140,7 @@ export class GroupCommit {
       const { keys, requests } = wanted(batch);
       const loaded: Loaded =
         keys.length > 0 || requests.length > 0 ? await target.load(keys, requests) : { objects: [], requests: [] };
-      const overlay = new Overlay({ revision: this.#revision, chainHeads, keys, loaded, nowMs: clock.now() });
+      const overlay = new Overlay({ revision: this.#revision, chainHeads, usage, keys, loaded, nowMs: clock.now() });
       for (const { write } of batch) {
         if (overlay.changeCount >= maxBatchChanges || overlay.bytes >= maxBatchBytes) break;
         try {
@@ -176,7 +179,7 @@ export class GroupCommit {
   }
 
   async #commit(outcome: Outcome): Promise<void> {
-    const { target, chainHeads, onCommit } = this.#options;
+    const { target, chainHeads, usage, onCommit } = this.#options;
     const revision = this.#revision + outcome.changes.length;
     try {
       await target.commit(outcome);
@@ -187,6 +190,7 @@ export class GroupCommit {
     }
     this.#revision = revision;
     for (const [chain, head] of outcome.chainHeads) chainHeads.set(chain, head);
+    updateUsage(usage, outcome.usage);
     onCommit(outcome.changes, revision);
   }
 }

@@ -1,6 +1,7 @@
 import { AlreadyExistsError, NotFoundError } from '../domain/errors.ts';
 import { checkObject, isStorable, keyText, type NameKey, nameText, requestText } from './keys.ts';
 import type { Change, ObjectKey, RememberedRequest, RequestKey, StoredObject, Write, WriteView } from './port.ts';
+import { bytesKey, countKey, type UsageNumbers, usageOf } from './usage.ts';
 
 /** What was read from disk for a batch: the objects found of its keys, and the remembered requests found. */
 export interface Loaded {
@@ -18,6 +19,8 @@ export interface Outcome {
   /** Objects with a row, of which only generation, deleting, revision, epoch, sequence and body may differ from it. */
   readonly updates: readonly StoredObject[];
   readonly chainHeads: ReadonlyMap<string, number>;
+  /** Numbers of usage that have changed. */
+  readonly usage: UsageNumbers;
   readonly requests: readonly (RequestKey & RememberedRequest & { readonly timeMs: number })[];
 }
 
@@ -26,6 +29,7 @@ export interface OverlayOptions {
   readonly revision: number;
   /** The newest revision of each chain. */
   readonly chainHeads: ReadonlyMap<string, number>;
+  readonly usage: UsageNumbers;
   readonly keys: readonly ObjectKey[];
   readonly loaded: Loaded;
   /** Time of the changes, in milliseconds since 1970. */
@@ -44,6 +48,7 @@ export class Overlay {
   readonly #objects = new Map<string, StoredObject | undefined>();
   readonly #names = new Map<string, string | undefined>();
   readonly #heads = new Map<string, number>();
+  readonly #usage = new Map<string, number>();
   readonly #remembered = new Map<string, RememberedRequest>();
   readonly #newRequests = new Map<string, RequestKey & RememberedRequest & { readonly timeMs: number }>();
   readonly #changes: Change[] = [];
@@ -101,6 +106,10 @@ export class Overlay {
       set(this.#heads, chain, revision);
       return previous;
     };
+    const numberAt = (key: string): number => this.#usage.get(key) ?? this.#options.usage.get(key) ?? 0;
+    const add = (key: string, amount: number): void => {
+      if (amount !== 0) set(this.#usage, key, numberAt(key) + amount);
+    };
     const view: WriteView = {
       get: (key) => {
         whileOpen();
@@ -109,6 +118,7 @@ export class Overlay {
         return uid === undefined ? undefined : this.#objects.get(uid);
       },
       remembered: write.request && this.#remembered.get(requestText(write.request)),
+      usage: (project) => usageOf(project, numberAt),
       put: (make, chain) => {
         whileOpen();
         const revision = this.#options.revision + this.#changes.length + 1;
@@ -124,6 +134,8 @@ export class Overlay {
           throw new TypeError('a write gave an object another name');
         }
         set(this.#objects, object.uid, object);
+        if (previous === undefined) add(countKey(object), 1);
+        add(bytesKey(object), object.body.byteLength - (previous?.body.byteLength ?? 0));
         allowed.add(object.uid).add(name);
         this.#changes.push({
           revision,
@@ -146,6 +158,8 @@ export class Overlay {
         const revision = this.#options.revision + this.#changes.length + 1;
         set(this.#objects, uid, undefined);
         set(this.#names, nameText(object), undefined);
+        add(countKey(object), -1);
+        add(bytesKey(object), -object.body.byteLength);
         this.#changes.push({
           revision,
           op: 'remove',
@@ -198,6 +212,7 @@ export class Overlay {
       inserts,
       updates,
       chainHeads: this.#heads,
+      usage: this.#usage,
       requests: [...this.#newRequests.values()],
     };
   }

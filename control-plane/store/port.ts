@@ -37,6 +37,12 @@ export interface Store {
    */
   changesSince(revision: number, limit: number, only?: ChangeFilter): Promise<readonly Change[]>;
 
+  /** What a project has, as of the newest commit. */
+  usage(project: string): Usage;
+
+  /** The projects that have anything. */
+  projects(): readonly string[];
+
   /** The newest committed revision. */
   readonly revision: number;
 
@@ -90,6 +96,8 @@ export interface WriteView {
   /** As of just before this write. Throws when the key was not among `reads`; an object that this write has put is there too. */
   get(key: ObjectKey): StoredObject | undefined;
   readonly remembered: RememberedRequest | undefined;
+  /** What a project has, with all that this write has done so far. Counted along: it costs nothing to ask. */
+  usage(project: string): Usage;
   /**
    * Creates or replaces. `make` gets the revision that this change will have and returns the object with it. Each put of a write
    * takes one revision. Throws AlreadyExistsError when another object has its name. What an object is named by (kind, project, bay,
@@ -101,6 +109,14 @@ export interface WriteView {
   /** Removes an object for good. Takes one revision, and is a link in the chain of `chain`. */
   remove(uid: string, chain: string): void;
   remember(uid: string, fingerprint: string): void;
+}
+
+/** How much of a project's is in the store. */
+export interface Usage {
+  /** Objects of this kind. */
+  count(kind: string): number;
+  /** Size of all objects, serialized. */
+  readonly bytes: number;
 }
 
 export interface Change {

@@ -15,6 +15,7 @@ import type {
   ObjectKey,
   Store,
   StoredObject,
+  Usage,
   Write,
 } from './port.ts';
 import { DamagedError, SqliteConnection, type SqliteValue } from './sqlite_connection.ts';
@@ -23,7 +24,16 @@ import { lockStore } from './sqlite_lock.ts';
 import { SqliteReaders } from './sqlite_readers.ts';
 import { type ChangeRow, type ObjectRow, toChange, toObject } from './sqlite_rows.ts';
 import { checkIntegrity, checkOwner, migrate } from './sqlite_schema.ts';
-import { batchView, countInBay, selectAssigned, selectChain, selectChanges, selectPage } from './sqlite_statements.ts';
+import {
+  batchView,
+  countInBay,
+  selectAssigned,
+  selectChain,
+  selectChanges,
+  selectPage,
+  selectUsage,
+} from './sqlite_statements.ts';
+import { bytesKey, countKey, usageOf } from './usage.ts';
 
 export interface SqliteStoreOptions {
   /** Path of the database. It is made, with its folder, when it is not there; `-wal`, `-shm` and `.lock` files lie beside it. */
@@ -81,10 +91,15 @@ export const openSqliteStore = async (options: SqliteStoreOptions): Promise<Stor
       'SELECT node_uid, head_revision FROM chains',
     );
     const chainHeads = new Map(chains.map((row) => [row.node_uid, row.head_revision]));
+    const usage = new Map<string, number>();
+    for (const row of await writer.all<UsageRow>(selectUsage)) {
+      usage.set(countKey(row), row.count);
+      usage.set(bytesKey(row), (usage.get(bytesKey(row)) ?? 0) + row.bytes);
+    }
     const disk = new SqliteDisk({ writer, checkpointer, log });
     const revision = await disk.head();
     log.info({ file, revision, durationMs: Math.round(performance.now() - started) }, 'store opened');
-    return new SqliteStore({ options, disk, readers, revision, chainHeads, opened });
+    return new SqliteStore({ options, disk, readers, revision, chainHeads, usage, opened });
   } catch (error) {
     for (const part of opened) {
       await part.close().catch((cause) => log.warn({ err: cause, file }, 'store did not close cleanly'));
@@ -115,6 +130,13 @@ const prepareFile = async (file: string): Promise<string> => {
   }
 };
 
+interface UsageRow {
+  readonly project: string;
+  readonly kind: string;
+  readonly count: number;
+  readonly bytes: number;
+}
+
 interface Get {
   readonly key: ObjectKey;
   readonly resolve: (object: StoredObject | undefined) => void;
@@ -127,6 +149,7 @@ interface SqliteStoreParts {
   readonly readers: SqliteReaders;
   readonly revision: number;
   readonly chainHeads: Map<string, number>;
+  readonly usage: Map<string, number>;
   /** Everything to close, in this order. */
   readonly opened: readonly { close(): Promise<void> }[];
 }
@@ -152,6 +175,7 @@ class SqliteStore implements Store {
       maxWaiting,
       revision: parts.revision,
       chainHeads: parts.chainHeads,
+      usage: parts.usage,
       onCommit: (changes, revision) => {
         this.#revision = revision;
         this.#feed.publish(changes);
@@ -162,6 +186,14 @@ class SqliteStore implements Store {
 
   get revision(): number {
     return this.#revision;
+  }
+
+  usage(project: string): Usage {
+    return usageOf(project, (key) => this.#parts.usage.get(key));
+  }
+
+  projects(): readonly string[] {
+    return [...new Set([...this.#parts.usage.keys()].map((key) => key.slice(0, key.indexOf('\0'))))].sort();
   }
 
   write<T>(write: Write<T>): Promise<T> {

@@ -50,6 +50,10 @@ export const selectKeys = `
     ON q.project = r.value ->> 0 AND q.request_id = r.value ->> 1
 `;
 
+/** How many objects of each kind each project has, and their size. Read once, when the store is opened. */
+export const selectUsage =
+  'SELECT project, kind, count(*) AS count, sum(length(body)) AS bytes FROM objects GROUP BY project, kind';
+
 export const selectHead = 'SELECT max(revision) AS revision FROM changes';
 
 const head = 'SELECT coalesce(max(revision), 0) AS revision FROM changes';

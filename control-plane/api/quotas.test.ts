@@ -1,0 +1,114 @@
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import test, { type ExecutionContext } from 'ava';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
+import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
+import type { Amounts } from '../domain/quota.ts';
+
+async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
+  const error = ConnectError.from(await t.throwsAsync(call));
+  t.is(Code[error.code], Code[code], error.message);
+  if (message) t.regex(error.rawMessage, message);
+}
+
+const clientsOf = (api: ApiFixture, token: string, project = '') => {
+  const transport = api.transport({ token, project });
+  return {
+    bays: createClient(BayService, transport),
+    containers: createClient(ContainerService, transport),
+    manifests: createClient(ManifestService, transport),
+    quotas: createClient(QuotaService, transport),
+  };
+};
+
+async function fixture(t: ExecutionContext, defaultQuota: Amounts = {}) {
+  const api = await startApi({ api: { defaultQuota } });
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const red = clientsOf(api, 'red-token');
+  await red.bays.createBay({ bay: { metadata: { name: 'local' } } });
+  return { api, red, admin: clientsOf(api, 'admin-token', 'red') };
+}
+
+const web = (name: string, image = 'busybox') => ({ metadata: { bay: 'local', name }, spec: { image } });
+
+test('what would be more than a project may have is refused, however many ask at once', async (t) => {
+  const { api, red, admin } = await fixture(t, { bays: 1 });
+  await refused(
+    t,
+    red.bays.createBay({ bay: { metadata: { name: 'b' } } }),
+    Code.ResourceExhausted,
+    /may have 1 bays and has 1: 1 more/,
+  );
+  await admin.quotas.setQuota({ set: { containers: 3n } });
+  const outcomes = await Promise.allSettled(
+    Array.from({ length: 10 }, (_, i) => red.containers.createContainer({ container: web(`c${i}`) })),
+  );
+  t.is(outcomes.filter(({ status }) => status === 'fulfilled').length, 3);
+  t.is((await red.containers.listContainers({ bay: 'local' })).containers.length, 3);
+  const more = { container: web('more') };
+  await refused(
+    t,
+    red.containers.createContainer(more),
+    Code.ResourceExhausted,
+    /project red may have 3 containers and has 3/,
+  );
+  await refused(t, red.containers.createContainer({ ...more, validateOnly: true }), Code.ResourceExhausted);
+  await refused(t, red.containers.updateContainer({ ...more, allowMissing: true }), Code.ResourceExhausted);
+  const applied = await red.manifests.apply({
+    manifests: [{ object: { case: 'container', value: more.container } }],
+  });
+  t.regex(applied.results[0]?.error?.message ?? '', /may have 3 containers/);
+
+  // What is there can be changed, and makes room when it goes; another project has a share of its own.
+  const [{ metadata } = { metadata: undefined }] = (await red.containers.listContainers({ bay: 'local' })).containers;
+  await red.containers.updateContainer({ container: web(metadata?.name ?? '', 'other') });
+  await red.containers.deleteContainer({ bay: 'local', name: metadata?.name, force: true });
+  await red.containers.createContainer(more);
+  const blue = clientsOf(api, 'blue-token');
+  await blue.bays.createBay({ bay: { metadata: { name: 'local' } } });
+  for (let i = 0; i < 4; i++) await blue.containers.createContainer({ container: web(`c${i}`) });
+});
+
+test('a project may have so many bytes, and what is there already may shrink', async (t) => {
+  const { red, admin } = await fixture(t);
+  const large = { ...web('web'), spec: { image: 'busybox', args: ['x'.repeat(10_000)] } };
+  await red.containers.createContainer({ container: large });
+  const { quota } = await red.quotas.getQuota({});
+  t.true((quota?.use?.objectBytes ?? 0n) > 10_000n);
+  await admin.quotas.setQuota({ set: { objectBytes: 5_000n } });
+  await refused(
+    t,
+    red.containers.createContainer({ container: web('other') }),
+    Code.ResourceExhausted,
+    /bytes of objects/,
+  );
+  const larger = { ...large, spec: { ...large.spec, args: ['x'.repeat(20_000)] } };
+  await refused(t, red.containers.updateContainer({ container: larger }), Code.ResourceExhausted, /bytes of objects/);
+  await red.containers.updateContainer({ container: web('web') });
+  await red.containers.createContainer({ container: web('other') });
+});
+
+test('an admin sets what holds, over the default or back to it, and sees what all have', async (t) => {
+  const { api, red, admin } = await fixture(t, { pods: 5, bays: 1 });
+  t.like((await red.quotas.getQuota({})).quota, {
+    project: 'red',
+
+    limits: { pods: 5n, bays: 1n },
+    use: { bays: 1n, pods: 0n },
+  });
+  t.like((await admin.quotas.setQuota({ set: { bays: -1n } })).quota, { set: { bays: -1n }, limits: { pods: 5n } });
+  t.like((await admin.quotas.setQuota({ set: { nodes: 7n } })).quota?.set, { bays: -1n, nodes: 7n });
+  const { quota } = await admin.quotas.setQuota({ reset: true });
+  t.deepEqual([quota?.limits?.bays, quota?.limits?.nodes], [1n, undefined]);
+  await refused(t, admin.quotas.setQuota({ set: { bays: -2n } }), Code.InvalidArgument, /-1 for no limit/);
+  await clientsOf(api, 'blue-token').bays.createBay({ bay: { metadata: { name: 'b' } } });
+  const all = clientsOf(api, 'admin-token', '-').quotas;
+  t.deepEqual(
+    (await all.listQuotas({})).quotas.map(({ project }) => project),
+    ['blue', 'red'],
+  );
+  await refused(t, all.getQuota({}), Code.InvalidArgument);
+  await refused(t, all.setQuota({}), Code.InvalidArgument);
+});
