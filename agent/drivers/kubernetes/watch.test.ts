@@ -40,7 +40,7 @@ const stream =
 async function watched(
   t: ExecutionContext,
   answers: readonly Answer[],
-  options: { idleMs?: number; labelSelector?: string } = {},
+  options: { idleMs?: number; labelSelector?: string; random?: number } = {},
 ) {
   const left = [...answers];
   const api: ScriptedKubernetesApi = await scriptedKubernetesApi((call, response) =>
@@ -59,11 +59,11 @@ async function watched(
   });
   const abort = new AbortController();
   const events: WatchEvent<string>[] = [];
-  const { idleMs, ...selection } = options;
+  const { idleMs, random = 0, ...selection } = options;
   const reading = (async () => {
     const client = new ApiClient({ connector });
     const transform = ({ metadata }: ClusterObject) => metadata.name;
-    const context = { client, clock: systemClock, random: () => 0, idleMs };
+    const context = { client, clock: systemClock, random: () => random, idleMs };
     for await (const event of watch(context, resourceTypes.Pod, { signal: abort.signal, transform, ...selection })) {
       events.push(event);
     }
@@ -132,6 +132,15 @@ test('a silent connection is replaced', async (t) => {
   await until('all are seen', () => said().length === 3);
   t.deepEqual(said(), ['snapshot', 'put a', 'put b']);
   t.deepEqual(versions().slice(0, 2), ['1', '5']);
+});
+
+test('the API server is to be heard before its silence means anything', async (t) => {
+  for (const random of [0, 0.999]) {
+    const { api } = await watched(t, [list('1', [])], { random });
+    await until('it watches', () => api.calls.length === 2);
+    const seconds = Number(api.calls[1]?.query.get('timeoutSeconds'));
+    t.true(seconds >= 12 && seconds <= 24, `${seconds} s, of the 30 for which it may be silent`);
+  }
 });
 
 test('a watch that expired begins anew: in the stream, at its opening, and in the middle of a list', async (t) => {

@@ -20,9 +20,12 @@ export interface WatchContext {
   readonly clock: Clock;
   /** In [0, 1). Default `Math.random`. */
   readonly random?: () => number;
-  /** How long a connection may be silent. The API server sends a bookmark each minute. Default 90 s. */
+  /** How long a connection may be silent: longer than the API server may take to end it in order. Default 30 s. */
   readonly idleMs?: number;
-  /** After how long the API server is to end a watch in order; up to twice that. Default 4 min. */
+  /**
+   * After how long the API server is to end a watch in order; up to twice that. Default 12 s. Its bookmark just before that is how one that hangs, behind
+   * a connection that lives, is told from a cluster in which nothing happens: by itself it sends one each minute.
+   */
   readonly lifetimeMs?: number;
 }
 
@@ -117,7 +120,7 @@ async function* snapshot<T>(
 
 /** Rejects with ClusterError. */
 async function openWatch<T>(
-  { client, random = Math.random, idleMs = 90_000, lifetimeMs = 240_000 }: WatchContext,
+  { client, random = Math.random, idleMs = 30_000, lifetimeMs = 12_000 }: WatchContext,
   type: ResourceType,
   { signal, ...selection }: WatchOptions<T>,
   resourceVersion: string,
