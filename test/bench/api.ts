@@ -8,7 +8,8 @@ import { ApplyRequestSchema, ManifestService } from '../../proto/gen/baykeeper/v
 import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';
 import { h2load, loadRow, ms, type Row, residentMb } from './measure.ts';
 
-const container = (name: string, bay = 'bench') => ({
+/** A container as users write it. */
+export const container = (name: string, bay = 'bench') => ({
   metadata: { bay, name, labels: { tier: 'bench' } },
   spec: {
     image: 'registry.example/team/app:1.2.3',

@@ -2,16 +2,25 @@ import process from 'node:process';
 import Table from 'cli-table3';
 import { creates, manifests } from './api.ts';
 import { delivery } from './delivery.ts';
+import { identity } from './identity.ts';
 import { kubernetes } from './kubernetes.ts';
 import { machine, type Row } from './measure.ts';
 import { etcd } from './peer.ts';
 import { storm } from './storm.ts';
 
 /**
- * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates manifests delivery storm kubernetes etcd]`. Nothing here is a
+ * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates identity manifests delivery storm kubernetes etcd]`. Nothing here is a
  * test; what was to be reached stands beside what was measured.
  */
-const suites: Record<string, () => Promise<Row[]>> = { creates, manifests, delivery, storm, kubernetes, etcd };
+const suites: Record<string, () => Promise<Row[]>> = {
+  creates,
+  identity,
+  manifests,
+  delivery,
+  storm,
+  kubernetes,
+  etcd,
+};
 
 const names = process.argv.slice(2);
 const unknown = names.find((name) => !(name in suites));

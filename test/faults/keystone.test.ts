@@ -1,6 +1,7 @@
-import { Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect';
+import { Code, ConnectError, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import test from 'ava';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';
 import { password } from '../harness/keystone/api.ts';
@@ -27,19 +28,32 @@ const bringBack = async () => {
   if (!keystone.program.running) await keystone.start();
 };
 
-/** How a call with this token ends: with who it is, or with the code of its error. */
-async function whoAmI(plane: ControlPlane, token: string): Promise<string> {
+/** The API for somebody with this token. */
+function transportFor(plane: ControlPlane, token: string): Transport {
   const identify: Interceptor = (next) => (request) => {
     request.header.set('x-auth-token', token);
     return next(request);
   };
-  const transport = createConnectTransport({ baseUrl: plane.url, httpVersion: '2', interceptors: [identify] });
-  return createClient(SystemService, transport)
+  return createConnectTransport({ baseUrl: plane.url, httpVersion: '2', interceptors: [identify] });
+}
+
+const codeOf = (error: unknown): string => Code[ConnectError.from(error).code] ?? '';
+
+/** With what code a watch ends, of a caller who has it open. */
+async function endOfWatch(plane: ControlPlane, token: string): Promise<string> {
+  try {
+    for await (const _event of createClient(BayService, transportFor(plane, token)).watchBays({}));
+    return 'ended';
+  } catch (error) {
+    return codeOf(error);
+  }
+}
+
+/** How a call with this token ends: with who it is, or with the code of its error. */
+async function whoAmI(plane: ControlPlane, token: string): Promise<string> {
+  return createClient(SystemService, transportFor(plane, token))
     .whoAmI({})
-    .then(
-      ({ subject }) => subject,
-      (error: unknown) => Code[ConnectError.from(error).code] ?? '',
-    );
+    .then(({ subject }) => subject, codeOf);
 }
 
 test.serial(
@@ -49,11 +63,14 @@ test.serial(
     const [alice, rita] = [await keystone.token('alice'), await keystone.token('rita')];
     const askedMs = performance.now();
     t.is(await whoAmI(plane, alice), 'alice@Default');
+    const watching = endOfWatch(plane, alice);
     await keystone.stop();
     await using _back = { [Symbol.asyncDispose]: bringBack };
     t.is(await whoAmI(plane, alice), 'alice@Default');
     t.is(await whoAmI(plane, rita), 'Unavailable');
     await until('who was known is not any more', async () => (await whoAmI(plane, alice)) === 'Unavailable');
+    t.true(performance.now() - askedMs >= cacheMs);
+    t.deepEqual(await watching, 'Unavailable');
     t.true(performance.now() - askedMs >= cacheMs);
     // The admin token is nobody's but the control plane's.
     t.is(await whoAmI(plane, plane.token), 'admin');
@@ -87,32 +104,6 @@ test.serial('Keystone hangs: calls end when it had its time, then at once, and d
   await until('it is asked again', async () => (await whoAmI(plane, tokens[1] ?? '')) === 'alice@Default');
 });
 
-test.serial(
-  'tokens and the own credential of the control plane may be short of life: both are renewed or ended in time',
-  async (t) => {
-    await keystone.stop();
-    await keystone.start({ tokenTtlSeconds: 3 });
-    try {
-      await using plane = await start(keystone.url);
-      const first = await keystone.token('alice');
-      t.is(await whoAmI(plane, first), 'alice@Default');
-      await until('the token has ended', async () => (await whoAmI(plane, first)) === 'Unauthenticated');
-      // As has the first one of the control plane: it has another.
-      t.is(await whoAmI(plane, await keystone.token('alice')), 'alice@Default');
-      // One that was taken back is renewed when Keystone says so.
-      const { id } = { id: keystone.users.baykeeper };
-      await keystone.change('PATCH', `/users/${id}`, { user: { enabled: false } });
-      t.is(await whoAmI(plane, await keystone.token('rita')), 'Unavailable');
-      await keystone.change('PATCH', `/users/${id}`, { user: { enabled: true } });
-      const rita = await keystone.token('rita');
-      await until('it may ask again', async () => (await whoAmI(plane, rita)) === 'rita@Default');
-    } finally {
-      await keystone.stop();
-      await keystone.start({ tokenTtlSeconds: 3600 });
-    }
-  },
-);
-
 test.serial('a control plane that starts while Keystone is away waits for it', async (t) => {
   const alice = await keystone.token('alice');
   await keystone.stop();
@@ -123,3 +114,23 @@ test.serial('a control plane that starts while Keystone is away waits for it', a
   await keystone.start();
   await until('it is there', async () => (await whoAmI(plane, alice)) === 'alice@Default');
 });
+
+test.serial(
+  'tokens and the own credential of the control plane may be short of life: both are renewed or ended in time',
+  async (t) => {
+    await keystone.stop();
+    await keystone.start({ tokenTtlSeconds: 5 });
+    await using plane = await start(keystone.url);
+    const first = await keystone.token('alice');
+    t.is(await whoAmI(plane, first), 'alice@Default');
+    await until('the token has ended', async () => (await whoAmI(plane, first)) === 'Unauthenticated');
+    // As has the first one of the control plane: it has another.
+    t.is(await whoAmI(plane, await keystone.token('alice')), 'alice@Default');
+    // One that was taken back is renewed when Keystone says so.
+    const own = `/users/${keystone.users.baykeeper}`;
+    await keystone.change('PATCH', own, { user: { enabled: false } });
+    t.is(await whoAmI(plane, await keystone.token('rita')), 'Unavailable');
+    await keystone.change('PATCH', own, { user: { enabled: true } });
+    await until('it may ask again', async () => (await whoAmI(plane, await keystone.token('rita'))) === 'rita@Default');
+  },
+);

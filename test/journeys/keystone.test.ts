@@ -10,6 +10,7 @@ import test, { type ExecutionContext } from 'ava';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from '../harness/control_plane.ts';
 import { password } from '../harness/keystone/api.ts';
 import { type Keystone, startKeystone } from '../harness/keystone/keystone.ts';
@@ -181,6 +182,59 @@ test.serial(
     await nobody('the user is disabled', again);
   },
 );
+
+test.serial(
+  'open streams end within five seconds of a revoked token, a disabled user, or a disabled project, and no others do',
+  async (t) => {
+    const { project } = await keystone.change('POST', '/projects', { project: { name: 'short-lived' } });
+    const [revoked, disabled, inProject] = [await newUser('heidi'), await newUser('ivan'), await newUser('judy')];
+    const role = keystone.roles.member;
+    await keystone.change('PUT', `/projects/${project.id}/users/${inProject.id}/roles/${role}`);
+    const projectToken = await inProject.login({ project: { id: project.id } });
+    const watches = [revoked.token, disabled.token, projectToken].map((token) => watch(token));
+    const other = watch(inProject.token);
+    await Promise.all([...watches, other].map(({ synced }) => synced));
+
+    const beganMs = performance.now();
+    await Promise.all([
+      keystone.request('DELETE', '/auth/tokens', {
+        token: revoked.token,
+        headers: { 'x-subject-token': revoked.token },
+      }),
+      keystone.change('PATCH', `/users/${disabled.id}`, { user: { enabled: false } }),
+      keystone.change('PATCH', `/projects/${project.id}`, { project: { enabled: false } }),
+    ]);
+    for (const { ended } of watches) {
+      const { code, atMs } = await ended;
+      t.is(code, Code.Unauthenticated);
+      t.true(atMs - beganMs < 5_000, `${atMs - beganMs} ms`);
+    }
+    t.false(other.isOver());
+    other.cancel();
+    await other.ended;
+  },
+);
+
+/** A watch of bays that is open for as long as it may be. */
+function watch(token: string) {
+  const cancelling = new AbortController();
+  const synced = Promise.withResolvers<void>();
+  let over = false;
+  const read = async (): Promise<{ code: Code | undefined; atMs: number }> => {
+    let code: Code | undefined;
+    try {
+      for await (const { type } of as(token).bays.watchBays({}, { signal: cancelling.signal })) {
+        if (type === WatchEventType.SYNCED) synced.resolve();
+      }
+    } catch (error) {
+      code = ConnectError.from(error).code;
+      synced.reject(error);
+    }
+    over = true;
+    return { code, atMs: performance.now() };
+  };
+  return { synced: synced.promise, ended: read(), isOver: () => over, cancel: () => cancelling.abort() };
+}
 
 test.serial(
   'an application credential stands for its user in its project, and its tokens end when it does',
