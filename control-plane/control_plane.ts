@@ -3,6 +3,8 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { createApi } from './api/create_api.ts';
+import { FileAuditLog } from './audit/audit_log.ts';
+import { nobody } from './audit/port.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
 import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
@@ -50,6 +52,16 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     const { dataDir, auth } = config;
     const exposure = await openExposure(config, { log: log.child({ part: 'tls' }), clock });
     stack.defer(async () => exposure.close());
+    const audit = await FileAuditLog.open({
+      folder: join(config.dataDir, 'audit'),
+      clock,
+      log: log.child({ part: 'audit' }),
+    });
+    stack.defer(() => audit.close());
+    // What was written after the last record, and by whom, nobody was told: a crash came between.
+    const message = `version ${version} has started, with the store at revision ${store.revision}`;
+    audit.note({ ...nobody, kind: 'system', method: '', code: 'started', message });
+
     const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
     const broker = await startBroker({
       dataDir: config.dataDir,
@@ -98,6 +110,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       ...reconciler,
       authenticator,
       defaultQuota: config.defaultQuota,
+      audit,
       callerLimit: { perSecond: auth.callerRate, burst: auth.callerBurst },
       proofs: createNodeProofs({ clock }),
       clock,

@@ -9,6 +9,8 @@ export const peerKey = createContextKey<string>('', { description: 'peer' });
 
 /** Breaks the caller's stream, whether it reads or not; set by the server for calls that may last. */
 export const cutKey = createContextKey<() => void>(() => undefined, { description: 'cut' });
+/** What the call is named; set by the outermost interceptor. */
+export const requestIdKey = createContextKey<string>('', { description: 'request id' });
 
 /** How long the caller waits, in milliseconds; set by the server. Undefined: without end. */
 export const timeoutKey = createContextKey<number | undefined>(undefined, { description: 'timeout' });

@@ -80,3 +80,13 @@ const maxDetailLength = 200;
 export function shortened(text: string, length: number): string {
   return (text.length > length ? `${text.slice(0, length - 1)}…` : text).toWellFormed();
 }
+
+const codeNames = new Map<number, string>(
+  Object.entries(Code).flatMap(([name, code]) =>
+    typeof code === 'number'
+      ? [[code, name.replaceAll(/(?<=[a-z])[A-Z]/g, (c) => `_${c}`).toLowerCase()] as const]
+      : [],
+  ),
+);
+/** As gRPC names it, in small letters: `permission_denied`. */
+export const codeName = (code: Code): string => codeNames.get(code) ?? String(code);

@@ -4,6 +4,7 @@ import type { ConnectRouter, Interceptor } from '@connectrpc/connect';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
+import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
@@ -11,6 +12,7 @@ import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_p
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { Health } from '../../proto/gen/health/v1/health_pb.js';
+import { type AuditLog, nobody } from '../audit/port.ts';
 import type { Authenticator, NodeProofs } from '../auth/port.ts';
 import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import type { Surroundings } from '../domain/present.ts';
@@ -19,11 +21,13 @@ import { createUidSource } from '../domain/uid.ts';
 import type { Checks, Liveness, Placement, Publications, Streams } from '../reconcile/port.ts';
 import type { Store } from '../store/port.ts';
 import { accessTokenMethods } from './access_tokens.ts';
+import { auditMethods } from './audit.ts';
 import { BayDirectory } from './bay_directory.ts';
 import { containerMethods } from './containers.ts';
 import { enrollmentMethods } from './enrollment.ts';
 import { explainMethods } from './explain.ts';
 import { type Dependencies, healthMethods } from './health.ts';
+import { auditInterceptor } from './interceptors/audit.ts';
 import { deadlinesInterceptor } from './interceptors/deadlines.ts';
 import { identityInterceptor } from './interceptors/identity.ts';
 import { requestsInterceptor } from './interceptors/requests.ts';
@@ -40,6 +44,7 @@ import { permissionOf } from './permissions.ts';
 import { podMethods } from './pods.ts';
 import { Quotas, quotaMethods } from './quotas.ts';
 import { serveReflection } from './reflection.ts';
+import { Refusals } from './refusals.ts';
 import { Removal } from './removal.ts';
 import { SessionGuard, type SessionGuardOptions } from './session_guard.ts';
 import { systemMethods } from './system.ts';
@@ -62,6 +67,7 @@ export interface ApiOptions {
   readonly streams: Streams;
   readonly checks: Checks;
   readonly authenticator: Authenticator;
+  readonly audit: AuditLog;
   readonly proofs: NodeProofs;
   readonly clock: { now(): number };
   readonly log: Logger;
@@ -102,7 +108,17 @@ export interface Api {
 export async function createApi(options: ApiOptions): Promise<Api> {
   const { store, access, bus, liveness, placement, clock, log, authenticator } = options;
   const newUid = options.newUid ?? createUidSource();
-  const guard = new SessionGuard({ authenticator, clock, log, ...options.guard });
+  const { audit } = options;
+  const guard = new SessionGuard({
+    authenticator,
+    clock,
+    log,
+    onEnd: ({ subject, project, streams, reason }) => {
+      const message = `${streams} open streams of this caller were ended: ${reason}`;
+      audit.note({ ...nobody, kind: 'system', method: '', code: 'streams_ended', subject, project, message });
+    },
+    ...options.guard,
+  });
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
   const quotas = await Quotas.open({ store, defaults: options.defaultQuota ?? {} });
@@ -146,9 +162,11 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     QuotaService,
     EnrollmentService,
     ExplainService,
+    AuditService,
     SystemService,
     Health,
   ];
+  const refusals = new Refusals({ audit, clock });
 
   return {
     dependencies,
@@ -195,6 +213,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
         }),
       );
       router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
+      router.service(AuditService, auditMethods({ audit, store }));
       const { version, storeName = 'sqlite' } = options;
       router.service(SystemService, systemMethods({ store, bus, version, storeName }));
       router.service(Health, healthMethods({ dependencies, services: services.map((service) => service.typeName) }));
@@ -203,6 +222,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     // The first is the outermost: whatever goes wrong in the others is turned into an answer, counted and logged.
     interceptors: [
       requestsInterceptor({ log, metrics, newRequestId: randomUUID }),
+      auditInterceptor({ audit, refusals, permissionOf }),
       deadlinesInterceptor(options.unaryTimeoutMs ?? 30_000),
       identityInterceptor({
         authenticator,
@@ -216,6 +236,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     ],
     close() {
       guard.close();
+      refusals.flush();
       bays.close();
       nodes.close();
       quotas.close();

@@ -1,5 +1,6 @@
 import type { DescMethod, DescService } from '@bufbuild/protobuf';
 import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
+import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
@@ -118,6 +119,8 @@ export const permissions: readonly ServicePermissions[] = [
   // A node has no identity yet: it shows a join token, or proves that it has its key.
   entry(EnrollmentService, { createChallenge: 'open', enroll: 'open', renewCredentials: 'open' }),
   entry(ExplainService, { why: 'reader' }),
+  // What is in it is of all projects.
+  entry(AuditService, { listAuditRecords: 'admin', followAuditRecords: 'admin', verifyAudit: 'admin' }),
   entry(SystemService, { getVersion: 'reader', whoAmI: 'reader' }),
   entry(Health, { check: 'open', list: 'open', watch: 'open' }),
   entry(ServerReflection, { serverReflectionInfo: 'open' }),

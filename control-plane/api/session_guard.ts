@@ -8,12 +8,22 @@ export interface SessionGuardOptions {
   readonly authenticator: Authenticator;
   readonly clock: { now(): number };
   readonly log: Logger;
+  /** Hears of streams that are ended. */
+  readonly onEnd?: (ended: EndedStreams) => void;
   /** How often it is asked whether a caller is still who it was. Default 3 s. */
   readonly intervalMs?: number;
   /** How old an answer may be then. Default 1 s: with the interval, and the time to ask, no more than five seconds. */
   readonly maxAgeMs?: number;
   /** How long a stream has to end by itself before it is cut. Default 1 s. */
   readonly graceMs?: number;
+}
+
+/** Streams of one caller who is not let in any more. */
+export interface EndedStreams {
+  readonly subject: string;
+  readonly project: string;
+  readonly streams: number;
+  readonly reason: string;
 }
 
 /** A stream whose caller is watched over. */
@@ -41,7 +51,7 @@ export class SessionGuard {
   readonly #sessions = new Map<string, Session>();
 
   constructor(options: SessionGuardOptions) {
-    this.#options = { intervalMs: 3_000, maxAgeMs: 1_000, graceMs: 1_000, ...options };
+    this.#options = { intervalMs: 3_000, maxAgeMs: 1_000, graceMs: 1_000, onEnd: () => undefined, ...options };
   }
 
   /** How many callers have open streams. */
@@ -99,6 +109,7 @@ export class SessionGuard {
     const { subject, project } = session.principal;
     const what = { subject, project, streams: session.streams.size, reason: reason.message };
     this.#options.log.info(what, 'streams ended: their caller is not let in any more');
+    this.#options.onEnd(what);
     const streams = [...session.streams];
     this.#forget(key, session);
     for (const stream of streams) stream.end(reason);

@@ -10,6 +10,8 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { v7 as uuidv7 } from 'uuid';
 import { type ApiOptions, createApi } from '../../control-plane/api/create_api.ts';
+import { FileAuditLog } from '../../control-plane/audit/audit_log.ts';
+import type { AuditLog } from '../../control-plane/audit/port.ts';
 import { createNodeProofs } from '../../control-plane/auth/node_proof.ts';
 import type { Authenticator } from '../../control-plane/auth/port.ts';
 import type { Access } from '../../control-plane/broker/port.ts';
@@ -97,6 +99,9 @@ export interface ApiFixtureOptions {
 export interface ApiFixture extends AsyncDisposable {
   readonly server: RunningServer;
   readonly store: Store;
+  readonly audit: AuditLog;
+  /** Where its files are. */
+  readonly auditFolder: string;
   readonly liveness: ScriptedLiveness;
   readonly access: Access & { readonly revoked: string[]; down: boolean };
   readonly clock: { offsetMs: number; now(): number };
@@ -126,6 +131,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
   const log = options.log ?? pino({ level: 'silent' });
   const clock = { offsetMs: 0, now: () => Date.now() + clock.offsetMs };
   const store = await openSqliteStore({ file: join(dir, 'store.db'), clock, log });
+  const audit = await FileAuditLog.open({ folder: join(dir, 'audit'), clock, log });
   const liveness = new ScriptedLiveness();
   const placement: ApiFixture['placement'] = {
     node: undefined,
@@ -174,6 +180,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
       },
     },
     authenticator,
+    audit,
     proofs: createNodeProofs({ clock }),
     clock,
     log,
@@ -187,6 +194,8 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
   return {
     server,
     store,
+    audit,
+    auditFolder: join(dir, 'audit'),
     liveness,
     access,
     clock,
@@ -233,6 +242,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     async [Symbol.asyncDispose]() {
       await server.close({ graceMs: 500 });
       api.close();
+      await audit.close();
       await store.close();
       await rm(dir, { recursive: true });
     },

@@ -46,6 +46,8 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
           : 'a token is required: "Authorization: Bearer TOKEN", or "X-Auth-Token: TOKEN"',
       );
     }
+    // Also of one that is refused it is recorded who it was.
+    request.contextValues.set(principalKey, principal);
     if (!callers.take(`${principal.project}/${principal.subject}`)) throw tooMany(options.callerLimit);
     if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
     const project = request.header.get(projectHeader);

@@ -1,7 +1,7 @@
-import { Code, type Interceptor, type StreamResponse, type UnaryResponse } from '@connectrpc/connect';
+import type { Interceptor, StreamResponse, UnaryResponse } from '@connectrpc/connect';
 import type { Logger } from 'pino';
-import { peerKey, principalKey } from '../call.ts';
-import { toConnectError } from '../connect_error.ts';
+import { peerKey, principalKey, requestIdKey } from '../call.ts';
+import { codeName, toConnectError } from '../connect_error.ts';
 import type { ApiMetrics } from '../metrics.ts';
 
 /** The header that names a request, both ways. */
@@ -24,6 +24,7 @@ export function requestsInterceptor({ log, metrics, newRequestId }: RequestsOpti
   return (next) => async (request) => {
     const startMs = performance.now();
     const requestId = idOf(request.header) ?? newRequestId();
+    request.contextValues.set(requestIdKey, requestId);
     const method = `${request.service.typeName}/${request.method.name}`;
     const fail = (error: unknown): Error => {
       const converted = toConnectError(
@@ -95,12 +96,3 @@ function fieldsOf(request: Call, requestId: string, method: string, code: string
     peer: request.contextValues.get(peerKey),
   };
 }
-
-const codeNames = new Map<number, string>(
-  Object.entries(Code).flatMap(([name, code]) =>
-    typeof code === 'number'
-      ? [[code, name.replaceAll(/(?<=[a-z])[A-Z]/g, (c) => `_${c}`).toLowerCase()] as const]
-      : [],
-  ),
-);
-const codeName = (code: Code): string => codeNames.get(code) ?? String(code);

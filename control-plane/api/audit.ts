@@ -1,0 +1,150 @@
+import { create } from '@bufbuild/protobuf';
+import { timestampFromMs, timestampMs } from '@bufbuild/protobuf/wkt';
+import type { ServiceImpl } from '@connectrpc/connect';
+import {
+  AuditedObjectSchema,
+  type AuditFilter,
+  type AuditRecord as AuditRecordMessage,
+  AuditRecordSchema,
+  type AuditService,
+} from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
+import type { AuditLog, AuditRecord } from '../audit/port.ts';
+import { InvalidError, UnavailableError } from '../domain/errors.ts';
+import type { Store } from '../store/port.ts';
+import { effectOf } from './audit_effects.ts';
+
+export interface AuditMethodsOptions {
+  readonly audit: AuditLog;
+  readonly store: Pick<Store, 'get'>;
+}
+
+const maxPageSize = 1_000;
+/** How many records are looked at for one page: a filter that matches nothing must not read for ever. */
+const maxLooked = 200_000;
+/** How many records wait for a caller that reads slowly. */
+const maxBehind = 10_000;
+
+export function auditMethods({ audit, store }: AuditMethodsOptions): ServiceImpl<typeof AuditService> {
+  return {
+    async listAuditRecords({ filter, pageSize, pageToken, effects }) {
+      const wanted = matcher(filter);
+      const limit = Math.min(pageSize || 100, maxPageSize);
+      const sinceMs = filter?.sinceTime ? timestampMs(filter.sinceTime) : 0;
+      const records: AuditRecordMessage[] = [];
+      let looked = 0;
+      let last = 0;
+      for await (const record of audit.read(pageToken === '' ? undefined : Number(pageToken))) {
+        // Clocks are set back at times: a record or two before it may be later.
+        if (record.timeMs < sinceMs - clockSlackMs) return { records, nextPageToken: '' };
+        looked += 1;
+        last = record.sequence;
+        if (wanted(record)) records.push(messageOf(record));
+        if (records.length >= limit || looked >= maxLooked) break;
+      }
+      if (effects) await addEffects(store, records);
+      const isFull = records.length >= limit || looked >= maxLooked;
+      return { records, nextPageToken: isFull && last > 1 ? String(last) : '' };
+    },
+
+    async *followAuditRecords({ filter, afterSequence }, { signal }) {
+      const wanted = matcher(filter);
+      const waiting: AuditRecord[] = [];
+      let wake: () => void = () => undefined;
+      let behind = false;
+      const unsubscribe = audit.subscribe((records) => {
+        if (waiting.length + records.length > maxBehind) behind = true;
+        else waiting.push(...records);
+        wake();
+      });
+      const aborted = (): void => wake();
+      signal.addEventListener('abort', aborted);
+      try {
+        let last = audit.head.sequence;
+        if (afterSequence > 0n) {
+          const before = await earlier(audit, Number(afterSequence));
+          for (const record of before) if (wanted(record)) yield { record: messageOf(record) };
+          last = before.at(-1)?.sequence ?? Number(afterSequence);
+        }
+        for (;;) {
+          for (const record of waiting.splice(0)) {
+            if (record.sequence > last && wanted(record)) yield { record: messageOf(record) };
+          }
+          if (signal.aborted) return;
+          if (behind) throw new UnavailableError('records come faster than you read them: go on after the last one');
+          if (waiting.length > 0) continue;
+          const { promise, resolve } = Promise.withResolvers<void>();
+          wake = resolve;
+          await promise;
+        }
+      } finally {
+        unsubscribe();
+        signal.removeEventListener('abort', aborted);
+      }
+    },
+
+    async verifyAudit({ expectedSequence, expectedHash }) {
+      if (expectedSequence > 0n !== (expectedHash !== '')) {
+        throw new InvalidError('expected_hash', 'goes with expected_sequence');
+      }
+      const expected = expectedHash ? [{ sequence: Number(expectedSequence), hash: expectedHash }] : [];
+      const { head, records, files, problems } = await audit.verify(expected);
+      return {
+        intact: problems.length === 0,
+        records: BigInt(records),
+        files,
+        headSequence: BigInt(head.sequence),
+        headHash: head.hash,
+        problems: [...problems],
+      };
+    },
+  };
+}
+
+const clockSlackMs = 60_000;
+
+/** Oldest first. Rejects when it is too much for one call. */
+async function earlier(audit: AuditLog, after: number): Promise<AuditRecord[]> {
+  const found: AuditRecord[] = [];
+  for await (const record of audit.read(undefined)) {
+    if (record.sequence <= after) break;
+    if (found.length >= maxBehind) {
+      throw new InvalidError('after_sequence', `is more than ${maxBehind} records ago: list them first`);
+    }
+    found.push(record);
+  }
+  return found.reverse();
+}
+
+async function addEffects(store: Pick<Store, 'get'>, records: readonly AuditRecordMessage[]): Promise<void> {
+  for (const record of records) {
+    if (record.kind !== 'change') continue;
+    for (const object of record.objects) object.effect = await effectOf(store, object);
+  }
+}
+
+function matcher(filter: AuditFilter | undefined): (record: AuditRecord) => boolean {
+  const { project = '', subject = '', method = '', kind = '', object = '', sinceTime } = filter ?? {};
+  const part = method.toLowerCase();
+  const sinceMs = sinceTime ? timestampMs(sinceTime) : 0;
+  return (record) =>
+    (project === '' || record.project === project) &&
+    (subject === '' || record.subject === subject) &&
+    (kind === '' || record.kind === kind) &&
+    (part === '' || record.method.toLowerCase().includes(part)) &&
+    (object === '' || record.objects.some(({ name, uid }) => name === object || uid === object)) &&
+    record.timeMs >= sinceMs;
+}
+
+function messageOf(record: AuditRecord): AuditRecordMessage {
+  const { sequence, previous, timeMs, count, objects, ...same } = record;
+  return create(AuditRecordSchema, {
+    ...same,
+    sequence: BigInt(sequence),
+    previousHash: previous,
+    time: timestampFromMs(timeMs),
+    count: BigInt(count),
+    objects: objects.map(({ revision, generation, ...object }) =>
+      create(AuditedObjectSchema, { ...object, revision: BigInt(revision), generation: BigInt(generation) }),
+    ),
+  });
+}

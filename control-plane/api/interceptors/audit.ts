@@ -1,0 +1,116 @@
+import type { DescMethod, Message } from '@bufbuild/protobuf';
+import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
+import {
+  Code,
+  type Interceptor,
+  type StreamRequest,
+  type StreamResponse,
+  type UnaryRequest,
+} from '@connectrpc/connect';
+import { EnrollmentService } from '../../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import type { AuditEntry, AuditLog } from '../../audit/port.ts';
+import { UnavailableError } from '../../domain/errors.ts';
+import { objectsOf, subjectOf } from '../audited_objects.ts';
+import { peerKey, principalKey, requestIdKey } from '../call.ts';
+import { codeName, toConnectError } from '../connect_error.ts';
+import type { Permission } from '../permissions.ts';
+import type { Refusals } from '../refusals.ts';
+
+/** Options of {@link auditInterceptor}. */
+export interface AuditOptions {
+  readonly audit: AuditLog;
+  readonly refusals: Refusals;
+  readonly permissionOf: (method: DescMethod) => Permission | undefined;
+}
+
+type Call = UnaryRequest | StreamRequest;
+
+/** Refusals that are recorded of every call, also of one that only reads. */
+const denials: ReadonlySet<Code> = new Set([Code.Unauthenticated, Code.PermissionDenied, Code.ResourceExhausted]);
+
+/**
+ * Records each change before its caller hears of it, and each refused call. While nothing can be recorded nothing is changed. Never what is in a
+ * message, but which objects it is about.
+ */
+export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions): Interceptor {
+  return (next) => {
+    const refused = (request: Call, isChange: boolean, error: unknown, message?: Message): void => {
+      const { code } = toConnectError(error, () => undefined);
+      if (!isChange && !denials.has(code)) return;
+      const objects = isChange ? objectsOf(request.method, message, undefined) : [];
+      refusals.refused({ ...entryOf(request), kind: 'refused', code: codeName(code), objects });
+    };
+    return async (request) => {
+      const isChange = changes(request.method, permissionOf(request.method));
+      if (isChange && audit.problem !== undefined) {
+        throw new UnavailableError(`nothing is changed while the audit log cannot be written: ${audit.problem}`);
+      }
+      if (isChange && request.stream) return await recordedStream(audit, next, request, refused);
+      let response: Awaited<ReturnType<typeof next>>;
+      try {
+        response = await next(request);
+      } catch (error) {
+        refused(request, isChange, error, request.stream ? undefined : request.message);
+        throw error;
+      }
+      if (!isChange || request.stream || response.stream || isDryRun(request.message)) return response;
+      const { method, message } = request;
+      const entry = entryOf(request);
+      const subject = entry.subject || subjectOf(message);
+      const objects = objectsOf(method, message, response.message);
+      await audit.append({ ...entry, subject, kind: 'change', code: 'ok', objects });
+      return response;
+    };
+  };
+}
+
+/** Whether a method changes anything, a command in a container among it. */
+export function changes({ parent, name, idempotency }: DescMethod, permission: Permission | undefined): boolean {
+  if (idempotency === MethodOptions_IdempotencyLevel.NO_SIDE_EFFECTS) return false;
+  if (permission === 'member' || permission === 'admin') return true;
+  return parent.typeName === EnrollmentService.typeName && name !== EnrollmentService.method.createChallenge.name;
+}
+
+const isDryRun = (message: Message & { validateOnly?: boolean }): boolean => message.validateOnly === true;
+
+const entryOf = ({ method, contextValues }: Call): Omit<AuditEntry, 'kind' | 'code'> => {
+  const { subject = '', project = '', role = '' } = contextValues.get(principalKey) ?? {};
+  return {
+    method: `${method.parent.typeName}/${method.name}`,
+    subject,
+    project,
+    role,
+    peer: contextValues.get(peerKey),
+    requestId: contextValues.get(requestIdKey),
+    objects: [],
+    count: 1,
+    message: '',
+  };
+};
+
+/** A command is recorded when it is asked for, by somebody who may: before it is begun. */
+async function recordedStream(
+  audit: AuditLog,
+  next: Parameters<Interceptor>[0],
+  request: StreamRequest,
+  refused: (request: Call, isChange: boolean, error: unknown) => void,
+): Promise<StreamResponse> {
+  let begun = false;
+  const message = (async function* () {
+    for await (const one of request.message) {
+      if (!begun) {
+        begun = true;
+        const objects = objectsOf(request.method, one, undefined);
+        await audit.append({ ...entryOf(request), kind: 'change', code: 'begun', objects });
+      }
+      yield one;
+    }
+  })();
+  try {
+    const response = await next({ ...request, message });
+    return response as StreamResponse;
+  } catch (error) {
+    if (!begun) refused(request, true, error);
+    throw error;
+  }
+}

@@ -1,0 +1,92 @@
+/**
+ * The audit log: who did what, from where, and what came of it. Records are only ever added, and each has the hash of the one before it.
+ */
+export interface AuditLog {
+  /** Resolves when the record is on disk. Rejects with UnavailableError when it cannot be put there; it is put there as soon as it can be. */
+  append(entry: AuditEntry): Promise<void>;
+  /** Adds a record that nobody waits for. */
+  note(entry: AuditEntry): void;
+  /** Why nothing can be recorded now; undefined: it can. */
+  readonly problem: string | undefined;
+  /** The newest record on disk. */
+  readonly head: ChainHead;
+  /** Records before `before` (undefined: the newest), newest first. */
+  read(before: number | undefined): AsyncIterable<AuditRecord>;
+  /** Calls back with each batch of records, once it is on disk. Returns what ends that. */
+  subscribe(listener: (records: readonly AuditRecord[]) => void): () => void;
+  /** Reads everything again from the disk, and holds it against the chain. `expected`: records that somebody has noted elsewhere. */
+  verify(expected?: readonly ChainHead[]): Promise<Verification>;
+}
+
+export interface AuditEntry {
+  /** `change`: it was done. `refused`: it was not, or not for certain. `system`: of the control plane itself. */
+  readonly kind: 'change' | 'refused' | 'system';
+  /** `baykeeper.v1.ContainerService/CreateContainer`. Empty: none. */
+  readonly method: string;
+  readonly subject: string;
+  readonly project: string;
+  readonly role: string;
+  /** Network address. */
+  readonly peer: string;
+  readonly requestId: string;
+  /** As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container. */
+  readonly code: string;
+  readonly objects: readonly AuditedObject[];
+  /** How many calls it stands for: more than 1 where there were too many to record each. */
+  readonly count: number;
+  /** For people. */
+  readonly message: string;
+}
+
+/** An object that a call was about. Numbers are 0 where they are not known. */
+export interface AuditedObject {
+  readonly kind: string;
+  readonly bay: string;
+  readonly namespace: string;
+  readonly name: string;
+  readonly uid: string;
+  readonly revision: number;
+  readonly generation: number;
+  /** What became of this one, in a call about several. Empty: what became of the call. */
+  readonly outcome: string;
+}
+
+export interface AuditRecord extends AuditEntry, ChainHead {
+  readonly timeMs: number;
+  /** Hash of the record before it. */
+  readonly previous: string;
+}
+
+/** A place in the chain. */
+export interface ChainHead {
+  /** 1, 2, 3 … without a gap, over all files. 0: there is none yet. */
+  readonly sequence: number;
+  /** SHA-256 of the record as it lies on disk, in hexadecimal digits. */
+  readonly hash: string;
+}
+
+export interface Verification {
+  readonly head: ChainHead;
+  readonly records: number;
+  readonly files: number;
+  /** What is wrong, first things first. Empty: nothing. */
+  readonly problems: readonly AuditProblem[];
+}
+
+export interface AuditProblem {
+  readonly file: string;
+  /** From 1; 0: the file as a whole. */
+  readonly line: number;
+  readonly message: string;
+}
+
+export const nobody: Omit<AuditEntry, 'kind' | 'method' | 'code'> = {
+  subject: '',
+  project: '',
+  role: '',
+  peer: '',
+  requestId: '',
+  objects: [],
+  count: 1,
+  message: '',
+};
