@@ -84,6 +84,15 @@ test('a pod, a service and a controller are applied, reported and removed', asyn
   t.is(await get(podPath('basic')), undefined);
 });
 
+test('a name as long as Kubernetes has them', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const name = `${'long.'.repeat(50)}pod`;
+  t.is(name.length, 253);
+  const uid = bed.put('Pod', name, pod());
+  await bed.applied(uid);
+  t.is((await get(podPath(name))).metadata.labels['baykeeper.io/uid'], uid);
+});
+
 test("an object of the same name that is somebody else's is left alone, and whose it is is said", async (t) => {
   await cluster.kubectl(['run', 'foreign', '--image=theirs:1', '--labels=team=blue']);
   const before = await get(podPath('foreign'));

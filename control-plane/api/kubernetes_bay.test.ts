@@ -9,6 +9,7 @@ import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { PodPhase } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
+import { ServiceService } from '../../proto/gen/baykeeper/v1/service_service_pb.js';
 import { type ApiFixtureOptions, startApi } from '../../test/harness/api_fixture.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Verdict } from '../reconcile/port.ts';
@@ -47,6 +48,7 @@ async function fixture(t: ExecutionContext, options: ApiFixtureOptions = {}) {
     bayUid,
     cluster,
     pods: createClient(PodService, transport),
+    services: createClient(ServiceService, transport),
     nodes: createClient(NodeService, transport),
     containers: createClient(ContainerService, transport),
     manifests: createClient(ManifestService, transport),
@@ -73,7 +75,7 @@ async function addWorker({ api, bayUid }: Awaited<ReturnType<typeof fixture>>): 
 }
 
 const pod = (name = 'web') => ({
-  metadata: { bay: 'kube', name, labels: { app: name } },
+  metadata: { bay: 'kube', name, labels: { app: name.slice(0, 63) } },
   spec: { manifest: { containers: [{ name: 'main', image: 'busybox', env: [{ name: 'N', value: '1' }] }] } },
 });
 
@@ -101,6 +103,36 @@ test('a pod belongs to the bay, and its manifest comes back as it was', async (t
   const deleted = (await f.pods.deletePod({ bay: 'kube', name: 'web' })).pod;
   t.truthy(deleted?.metadata?.deleteTime);
   t.truthy((await f.pods.getPod({ bay: 'kube', name: 'web' })).pod, 'it stays until its agent has removed it');
+});
+
+test('names are as long as Kubernetes has them, and no longer', async (t) => {
+  const f = await fixture(t);
+  f.leader(true);
+  const label = 'x'.repeat(60);
+  const longest = `${label}.${label}.${label}.${label}.${'x'.repeat(9)}`;
+  t.is(longest.length, 253);
+  const { uid = '' } = (await f.pods.createPod({ pod: pod(longest) })).pod?.metadata ?? {};
+  t.is((await f.pods.getPod({ bay: 'kube', name: longest })).pod?.metadata?.uid, uid);
+  await refused(t, f.pods.createPod({ pod: pod(`${longest}x`) }), Code.InvalidArgument, /pod\.metadata\.name.*253/);
+  const watch = f.pods.watchPods({ bay: 'kube', name: longest })[Symbol.asyncIterator]();
+  t.is((await watch.next()).value?.pod?.metadata?.uid, uid);
+  await watch.return?.();
+
+  const metadata = { bay: 'kube', name: 'x'.repeat(63) };
+  const spec = { manifest: { ports: [{ port: 80 }] } };
+  t.truthy((await f.services.createService({ service: { metadata, spec } })).service);
+  await refused(
+    t,
+    f.services.createService({ service: { metadata: { ...metadata, name: 'x'.repeat(64) }, spec } }),
+    Code.InvalidArgument,
+    /service\.metadata\.name: expected at most 63 characters, got 64/,
+  );
+  await refused(
+    t,
+    f.bays.createBay({ bay: { metadata: { name: 'x'.repeat(64) } } }),
+    Code.InvalidArgument,
+    /bay\.metadata\.name: expected at most 63/,
+  );
 });
 
 test("what is only checked is checked by the cluster, whose words are the caller's", async (t) => {

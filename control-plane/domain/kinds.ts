@@ -31,21 +31,38 @@ export interface KindRow {
   readonly scope: 'project' | 'bay' | 'namespace';
   /** Whether objects of it are given to an agent. */
   readonly assigned: boolean;
+  /** Of its names. */
+  readonly maxNameLength: number;
   /** As in messages and tables: `container`, `containers`. */
   readonly singular: string;
   readonly plural: string;
 }
 
 export const kinds: { readonly [K in KindName]: KindRow } = {
-  BayModel: { schema: BayModelSchema, scope: 'project', assigned: false, singular: 'baymodel', plural: 'baymodels' },
-  Bay: { schema: BaySchema, scope: 'project', assigned: false, singular: 'bay', plural: 'bays' },
-  Node: { schema: NodeSchema, scope: 'bay', assigned: false, singular: 'node', plural: 'nodes' },
-  Pod: { schema: PodSchema, scope: 'namespace', assigned: true, singular: 'pod', plural: 'pods' },
-  Service: { schema: ServiceSchema, scope: 'namespace', assigned: true, singular: 'service', plural: 'services' },
+  BayModel: {
+    schema: BayModelSchema,
+    scope: 'project',
+    assigned: false,
+    maxNameLength: 63,
+    singular: 'baymodel',
+    plural: 'baymodels',
+  },
+  Bay: { schema: BaySchema, scope: 'project', assigned: false, maxNameLength: 63, singular: 'bay', plural: 'bays' },
+  Node: { schema: NodeSchema, scope: 'bay', assigned: false, maxNameLength: 253, singular: 'node', plural: 'nodes' },
+  Pod: { schema: PodSchema, scope: 'namespace', assigned: true, maxNameLength: 253, singular: 'pod', plural: 'pods' },
+  Service: {
+    schema: ServiceSchema,
+    scope: 'namespace',
+    assigned: true,
+    maxNameLength: 63,
+    singular: 'service',
+    plural: 'services',
+  },
   ReplicationController: {
     schema: ReplicationControllerSchema,
     scope: 'namespace',
     assigned: true,
+    maxNameLength: 253,
     singular: 'replicationcontroller',
     plural: 'replicationcontrollers',
   },
@@ -53,6 +70,7 @@ export const kinds: { readonly [K in KindName]: KindRow } = {
     schema: ContainerSchema,
     scope: 'namespace',
     assigned: true,
+    maxNameLength: 63,
     singular: 'container',
     plural: 'containers',
   },

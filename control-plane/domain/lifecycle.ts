@@ -44,6 +44,13 @@ export interface NewObject {
  */
 export function newObject<T extends ObjectMessage>(kind: KindName, input: T, made: NewObject): T {
   const given = metadataOf(kind, input);
+  const { maxNameLength } = kinds[kind];
+  if (given.name.length > maxNameLength) {
+    throw new InvalidError(
+      fieldOf(kind, 'metadata.name'),
+      `expected at most ${maxNameLength} characters, got ${given.name.length}`,
+    );
+  }
   const time = timestampFromMs(made.nowMs);
   const metadata = create(MetadataSchema, {
     uid: made.uid,

@@ -242,6 +242,11 @@ test('nodes of the cluster come, change and go as the leader says', async (t) =>
   );
   t.like(first[3]?.status, { phase: NodePhase.NOT_READY });
 
+  const long = `${'w'.repeat(60)}.example.org`;
+  await a.report([], { nodes: [{ name: long, status: status(true) }] });
+  t.true((await nodes()).some(({ metadata }) => metadata?.name === long));
+  await a.report([], { nodes: [{ name: long, removed: true }] });
+
   const { revision } = f.store;
   await a.report([], { nodes: [{ name: 'w1', status: status(true) }] });
   t.is(f.store.revision, revision, 'what says nothing new is not written');

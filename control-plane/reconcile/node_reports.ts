@@ -25,7 +25,7 @@ export interface NodeReportContext {
 }
 
 /** Names as the contract has them; a cluster may know others. */
-const nodeName = /^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?$/;
+const nodeName = /^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$/;
 const conditionLimit = 32;
 const resourceLimit = 64;
 

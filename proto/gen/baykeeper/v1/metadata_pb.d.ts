@@ -50,7 +50,8 @@ export declare type Metadata = Message<"baykeeper.v1.Metadata"> & {
   namespace: string;
 
   /**
-   * Lower-case letters, digits, '-' and '.', as a DNS name. Unique among objects of the kind in its project, bay and namespace.
+   * Lower-case letters, digits, '-' and '.', as a DNS name; of a Pod, a ReplicationController and a Node up to 253 of them, as in Kubernetes, of
+   * other kinds up to 63. Unique among objects of the kind in its project, bay and namespace.
    * Empty in a create: the control plane makes one, of the kind and random digits.
    *
    * @generated from field: string name = 5;
