@@ -88,7 +88,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
   const store = await DesiredStore.open({ ...address, path, verifier, clock, log, random });
 
   // The session is made from what reports through it.
-  const late: { session?: Session; workloads?: Workloads } = {};
+  const late: { session?: Session; workloads?: Workloads; renewal?: Renewal } = {};
   const session = () => {
     if (!late.session) throw new Error('the session does not exist yet');
     return late.session;
@@ -125,6 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     nodeUid: node.nodeUid,
     credentials: () => identity.credentials,
     seed: identity.seed,
+    trust: () => identity,
     clock,
     log,
     random,
@@ -139,6 +140,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     workloads,
     instanceId: randomUUID(),
     agentVersion: options.agentVersion,
+    onTrust: (digest) => late.renewal?.trustSeen(digest),
     clock,
     log,
     random,
@@ -157,6 +159,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     log,
     random,
   });
+  late.renewal = renewal;
   late.session.onOpen((open) => {
     const { state } = session();
     if (open && state.name === 'open') streams.serve(state.heartbeatMs, state.nonce);

@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { resolve } from 'node:path';
 import { Command, CommanderError } from 'commander';
 import {
@@ -6,11 +7,13 @@ import {
   defaultDockerSocket,
   defaultLeaseNamespace,
   type Flags,
+  type JoinConfig,
   readConfig,
   readJoinConfig,
 } from './config.ts';
 import { exitCodes, reportFailure } from './failure.ts';
 import { relaunchLean } from './lean.ts';
+import type { Trust } from './link/trust.ts';
 import { defaultPolicyFile } from './policy_file.ts';
 import { agentVersion } from './version.ts';
 
@@ -37,6 +40,8 @@ Examples:
       '--token <id.secret>',
       'join token; better in BAYKEEPER_AGENT_TOKEN, as `bayctl bay join-command` prints it: others see arguments',
     )
+    .option('--ca-fingerprint <sha256:hex>', "of the control plane's CA, which is then trusted, and nobody else")
+    .option('--ca-file <file>', 'the CA itself, as PEM (default: whom this machine trusts)')
     .option('--bay <name>', 'the bay that is meant (default: the one that the token is for)')
     .option('--name <node>', "wanted name of the node (default: the machine's name)")
     .option('--enroll-only', 'enrol, and do not go on running')
@@ -77,25 +82,39 @@ const shared = (of: Command) =>
 async function join(flags: Flags): Promise<void> {
   const config = readConfig(flags, process.env);
   const wanted = readJoinConfig(flags, process.env);
-  const [{ lockFolder }, { openIdentity }, { enroll }] = await Promise.all([
+  const [{ lockFolder }, { openIdentity }, { enroll }, { systemTrust, trustFrom }] = await Promise.all([
     import('./lock.ts'),
     import('./link/identity.ts'),
     import('./link/enroll.ts'),
+    import('./link/trust.ts'),
   ]);
   const unlock = await lockFolder(config.dataDir);
   try {
     const identity = await openIdentity(config.dataDir);
     const { node } = identity;
+    const trust = await wantedTrust(wanted);
     if (node && wanted.bay && wanted.bay !== node.bay) {
       throw new ConfigError(
         `this machine is node ${node.node} of bay ${node.bay} already: give --data another folder to join ${wanted.bay} as well, or empty ${config.dataDir} to leave ${node.bay}`,
       );
     }
     if (node) {
+      // After a roll-over that it has missed, this is how it learns of it.
+      if (trust) {
+        await identity.trustIn(trust);
+        await identity.enrolledAt(wanted.server);
+      }
       process.stderr.write(`this machine is node ${node.node} of bay ${node.bay} already\n`);
     } else {
+      await identity.trustIn(trust ?? systemTrust);
       const credentials = await enroll(
-        { server: wanted.server, identity, nowMs: () => Date.now() },
+        {
+          server: wanted.server,
+          identity,
+          nowMs: () => Date.now(),
+          trusted: trust?.certificates,
+          onTrust: (bundle) => identity.trustIn(trustFrom(bundle, wanted.server)),
+        },
         { token: wanted.token, bay: wanted.bay, nodeName: wanted.nodeName, agentVersion: agentVersion() },
       );
       // Where first: an agent that has credentials must know where to renew them.
@@ -107,6 +126,24 @@ async function join(flags: Flags): Promise<void> {
     await unlock();
   }
   if (!flags.enrollOnly) await run(flags);
+}
+
+/** Whom the command line says to trust; undefined when it does not. */
+async function wantedTrust({ server, caFingerprint, caFile }: JoinConfig): Promise<Trust | undefined> {
+  const { trustIn } = await import('./link/trust.ts');
+  if (caFingerprint !== undefined) {
+    const { fetchAuthority } = await import('./link/fetch_authority.ts');
+    return trustIn([await fetchAuthority(server, caFingerprint)]);
+  }
+  if (caFile === undefined) return undefined;
+  const { certificatesIn } = await import('../proto/fingerprint.ts');
+  try {
+    const found = certificatesIn(await readFile(caFile, 'utf8'));
+    if (found.length > 0) return trustIn(found.map(String));
+  } catch (cause) {
+    throw new ConfigError(`--ca-file: cannot read ${caFile}: ${(cause as Error).message}`, { cause });
+  }
+  throw new ConfigError(`--ca-file: ${caFile} holds no certificate: expected PEM`);
 }
 
 async function run(flags: Flags): Promise<void> {

@@ -1,5 +1,6 @@
 import { hostname } from 'node:os';
 import { resolve } from 'node:path';
+import { parseFingerprint } from '../proto/fingerprint.ts';
 import { type LogLevel, logLevels } from './log.ts';
 
 /** Everything that the agent can be told. Read once, checked, frozen. */
@@ -30,6 +31,10 @@ export interface JoinConfig {
   /** The bay that is meant. Empty: whichever the token is for. */
   readonly bay: string;
   readonly nodeName: string;
+  /** Of the control plane's CA, which is then asked of the server itself. Undefined: whom the system trusts. */
+  readonly caFingerprint?: string;
+  /** A PEM file with the CA, instead. */
+  readonly caFile?: string;
 }
 
 export const defaultDataDir = '/var/lib/baykeeper-agent';
@@ -123,7 +128,31 @@ export function readJoinConfig(flags: Flags, env: Environment): JoinConfig {
       `${name.source}: expected up to 56 small letters, digits, - and ., beginning and ending with a letter or digit, got ${JSON.stringify(name.value)}`,
     );
   }
-  return Object.freeze({ server: serverUrl(server), token: token.value, bay: bay.value, nodeName: name.value });
+  const url = serverUrl(server);
+  return Object.freeze({
+    server: url,
+    token: token.value,
+    bay: bay.value,
+    nodeName: name.value,
+    ...authority(flags, env, url),
+  });
+}
+
+function authority(flags: Flags, env: Environment, server: string): Pick<JoinConfig, 'caFingerprint' | 'caFile'> {
+  const fingerprint = setting(flags, env, 'caFingerprint', '');
+  const file = setting(flags, env, 'caFile', '');
+  const given = [fingerprint, file].filter(({ value }) => value !== '');
+  if (given.length === 2) throw new ConfigError(`${file.source}: give it or ${fingerprint.source}, not both`);
+  if (given[0] && !server.startsWith('https:')) {
+    throw new ConfigError(`${given[0].source}: goes with a server of https://, and not with ${server}`);
+  }
+  if (file.value !== '') return { caFile: resolve(file.value) };
+  if (fingerprint.value === '') return {};
+  const caFingerprint = parseFingerprint(fingerprint.value);
+  if (caFingerprint === undefined) {
+    throw new ConfigError(`${fingerprint.source}: expected sha256: and 64 hexadecimal digits`);
+  }
+  return { caFingerprint };
 }
 
 function serverUrl({ value, source }: Setting): string {

@@ -35,8 +35,8 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
       policy,
       createWorkloads,
       prove: async () => {
-        const { renewByProof } = await import('./link/enroll.ts');
-        return renewByProof({ server: identity.server, identity, nowMs: () => systemClock.now() });
+        const { renewAnywhere } = await import('./link/enroll.ts');
+        return renewAnywhere(identity, () => systemClock.now());
       },
       moved,
       agentVersion,

@@ -93,6 +93,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       log: log.child({ part: 'reconcile' }),
       heartbeatMs: config.heartbeatMs,
       keepChanges: config.keepChanges,
+      trustDigest: () => exposure.trustDigest(),
       registry,
     });
     stack.defer(() => reconciler.close());
@@ -131,7 +132,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     });
     stack.defer(() => server.close({ graceMs }));
     const { url } = server;
-    exposure.listening(server);
+    exposure.listening(server.port);
     log.info({ url, version, data: config.dataDir }, 'ready');
     const built = stack.move();
     return { url, stop: () => built.disposeAsync() };

@@ -1,7 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import process from 'node:process';
 import type { Logger } from 'pino';
-import type { Trust } from './api/trust.ts';
+import { trustDigest } from '../proto/trust_digest.ts';
+import { type Trust, trustBundle } from './api/trust.ts';
 import type { BrokerOptions } from './broker/broker.ts';
 import type { Config } from './config.ts';
 import { parseCertificates } from './tls/given_source.ts';
@@ -16,14 +17,16 @@ export interface Exposure {
   readonly brokerOptions: Pick<BrokerOptions, 'natsServer' | 'external' | 'advertiseUrls' | 'tls'>;
   /** As of now. */
   readonly trust: Trust;
-  /** To be called when the API listens: then it is known where. */
-  listening(server: { readonly url: string; readonly port: number }): void;
+  /** Of what agents are told of it. Empty while it is not known where the API will listen. */
+  trustDigest(): Uint8Array;
+  /** To be called when the API listens: now it is certain on which port. */
+  listening(port: number): void;
   close(): void;
 }
 
 /** Opens the certificates that the configuration asks for. SIGHUP has them looked at anew. Rejects with one sentence. */
 export async function openExposure(
-  { dataDir, broker, exposure }: Config,
+  { dataDir, host, port: wantedPort, broker, exposure }: Config,
   around: { readonly log: Logger; readonly clock: { now(): number } },
 ): Promise<Exposure> {
   const { tls, advertise, natsAdvertise, natsHost, natsCaFile } = exposure;
@@ -32,9 +35,15 @@ export async function openExposure(
   const certificate = await openTls(tls, { dataDir, ...around });
   const reload = (): void => void certificate?.refresh();
   if (certificate) process.on('SIGHUP', reload);
-  let serverUrls: readonly string[] = [];
+  let port = wantedPort;
+  const endpoints = advertise.length > 0 ? advertise : [{ host, port: undefined }];
   const trusted = (): readonly string[] => certificate?.current.trusted ?? [];
   const scheme = certificate || (broker.kind === 'given' && broker.urls[0]?.startsWith('tls:')) ? 'tls' : 'nats';
+  const trust = (): Trust => ({
+    certificates: trusted(),
+    brokerCertificates: broker.kind === 'own' ? trusted() : brokerCertificates,
+    serverUrls: endpoints.map((one) => urlOf(certificate ? 'https' : 'http', one, port)),
+  });
   return {
     certificate,
     brokerOptions: {
@@ -48,15 +57,13 @@ export async function openExposure(
       advertiseUrls: (port) => natsAdvertise.map((one) => urlOf(scheme, one, port)),
     },
     get trust() {
-      return {
-        certificates: trusted(),
-        brokerCertificates: broker.kind === 'own' ? trusted() : brokerCertificates,
-        serverUrls,
-      };
+      return trust();
     },
-    listening(server) {
-      const urls = advertise.map((one) => urlOf(certificate ? 'https' : 'http', one, server.port));
-      serverUrls = urls.length > 0 ? urls : [server.url];
+    trustDigest() {
+      return port === 0 ? new Uint8Array() : trustDigest(trustBundle(trust()));
+    },
+    listening(actualPort) {
+      port = actualPort;
     },
     close() {
       process.off('SIGHUP', reload);

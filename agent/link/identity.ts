@@ -7,6 +7,7 @@ import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_p
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { agentPermissions } from '../../proto/subjects.ts';
 import { writeDurably } from '../durable_file.ts';
+import { formatTrust, parseTrust, type Trust } from './trust.ts';
 import { problemOfKeys, TrustedKeys } from './trusted_keys.ts';
 
 /** Something on disk that should be ours is not usable. The message says what to do. */
@@ -37,6 +38,10 @@ export interface Identity {
   take(credentials: Credentials): Promise<void>;
   /** Remembers where to renew. */
   enrolledAt(server: string): Promise<void>;
+  /** Whom it trusts. */
+  readonly trust: Trust;
+  /** Trusts these from now on, and nobody else; resolves when it is on disk. */
+  trustIn(trust: Trust): Promise<void>;
 }
 
 /** Which node of which bay. Outlives damaged credentials, so that the node goes on with its work. */
@@ -57,6 +62,7 @@ const credentialsFile = 'credentials.bin';
 const trustedKeysFile = 'trusted_keys.json';
 const serverFile = 'server';
 const nodeFile = 'node.json';
+const trustFile = 'trust.json';
 const ownerOnly = 0o600;
 
 /** Opens the identity in a data folder, and makes the folder and the key when there are none. Rejects with IdentityError. */
@@ -72,6 +78,8 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
   if (server && !URL.canParse(server)) server = '';
   let node = credentials ? nodeOf(credentials) : parseNode(await readIfThere(join(dataDir, nodeFile)));
 
+  let trust = parseTrust(await readIfThere(join(dataDir, trustFile)));
+
   return {
     publicKey: key.getPublicKey(),
     seed,
@@ -84,6 +92,9 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
     },
     get server() {
       return server;
+    },
+    get trust() {
+      return trust;
     },
     sign: (data) => key.sign(data),
     async take(next) {
@@ -103,6 +114,12 @@ export async function openIdentity(dataDir: string): Promise<Identity> {
     async enrolledAt(url) {
       await writeDurably(join(dataDir, serverFile), [Buffer.from(`${url}\n`)], ownerOnly);
       server = url;
+    },
+    async trustIn(next) {
+      const text = formatTrust(next);
+      if (text === formatTrust(trust)) return;
+      await writeDurably(join(dataDir, trustFile), [Buffer.from(`${text}\n`)], ownerOnly);
+      trust = next;
     },
   };
 }

@@ -7,6 +7,7 @@ import { inboxPrefix } from '../../proto/subjects.ts';
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { brokerTls, mayUseBroker, systemTrust, type Trust } from './trust.ts';
 
 /** The agent's one connection to the bus. It comes back by itself, for ever, each time with the credentials of that moment. */
 export interface Link {
@@ -51,6 +52,8 @@ export interface LinkOptions {
   readonly credentials: () => { readonly userJwt: string; readonly brokerUrls: readonly string[] } | undefined;
   /** The private nkey. */
   readonly seed: Uint8Array;
+  /** Whom to trust, and where the agent enrolled. As of now; asked at each connect. Default: whom the system trusts. */
+  readonly trust?: () => { readonly trust: Trust; readonly server: string };
   readonly clock: Clock;
   readonly log: Log;
   /** In [0, 1). Default `Math.random`. */
@@ -177,30 +180,53 @@ class NatsLink implements Link {
     }
   }
 
+  /** Tries the brokers one after another, a new order each time: agents that were given the same ones spread over them. */
   async #dial(userJwt: string, brokerUrls: readonly string[]): Promise<NatsConnection | undefined> {
-    const { seed, nodeUid, pingIntervalMs = 5_000 } = this.#options;
-    try {
-      return await connect({
-        servers: [...brokerUrls],
-        authenticator: byJwt(userJwt, seed),
-        inboxPrefix: inboxPrefix(nodeUid),
-        name: `baykeeper-agent ${nodeUid}`,
-        noEcho: true,
-        // We come back ourselves: with new credentials, with our own back-off, and without what was meant for the lost session.
-        reconnect: false,
-        timeout: 10_000,
-        pingInterval: pingIntervalMs,
-        maxPingOut: 2,
-        resolve: false,
-        ignoreClusterUpdates: true,
-        noAsyncTraces: true,
-      });
-    } catch (error) {
-      this.#log.warn({ error: messageOf(error), attempt: this.#backoff.failures + 1 }, 'cannot connect to the broker');
-      if (isRefusal(error)) this.#tellRefused(userJwt);
-      else for (const listener of this.#failedListeners) listener();
-      return undefined;
+    const { trust = () => ({ trust: systemTrust, server: '' }) } = this.#options;
+    const known = trust();
+    let refused = false;
+    for (const url of this.#shuffled(brokerUrls)) {
+      if (this.#closing) return undefined;
+      try {
+        if (!mayUseBroker(url, known.server)) throw new LinkError('it would be in the clear: expected tls://');
+        return await this.#connect(userJwt, url, brokerTls(url, known.trust));
+      } catch (error) {
+        const attempt = this.#backoff.failures + 1;
+        this.#log.warn({ error: messageOf(error), broker: url, attempt }, 'cannot connect to the broker');
+        refused ||= isRefusal(error);
+      }
     }
+    if (refused) this.#tellRefused(userJwt);
+    else for (const listener of this.#failedListeners) listener();
+    return undefined;
+  }
+
+  #shuffled(urls: readonly string[]): readonly string[] {
+    const { random = Math.random } = this.#options;
+    return urls
+      .map((url) => ({ url, place: random() }))
+      .sort((a, b) => a.place - b.place)
+      .map(({ url }) => url);
+  }
+
+  #connect(userJwt: string, url: string, tls: object | undefined): Promise<NatsConnection> {
+    const { seed, nodeUid, pingIntervalMs = 5_000 } = this.#options;
+    return connect({
+      servers: url,
+      authenticator: byJwt(userJwt, seed),
+      inboxPrefix: inboxPrefix(nodeUid),
+      name: `baykeeper-agent ${nodeUid}`,
+      noEcho: true,
+      // We come back ourselves: with new credentials, with our own back-off, and without what was meant for the lost session.
+      reconnect: false,
+      timeout: 10_000,
+      pingInterval: pingIntervalMs,
+      maxPingOut: 2,
+      resolve: false,
+      ignoreClusterUpdates: true,
+      noAsyncTraces: true,
+      ...(tls ? { tls } : {}),
+    });
   }
 
   /** Until the connection is lost. */

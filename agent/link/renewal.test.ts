@@ -6,6 +6,7 @@ import { testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { EnrollError } from './enroll.ts';
 import { Renewal, type RenewalOptions } from './renewal.ts';
+import { systemTrust } from './trust.ts';
 
 const credentials = (brokerUrl: string) =>
   create(CredentialsSchema, {
@@ -31,6 +32,7 @@ function bed(answer: () => Credentials, moved = false) {
       take: async (next) => {
         current = next;
       },
+      trust: systemTrust,
     },
     link: {
       connected: false,

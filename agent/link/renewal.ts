@@ -12,7 +12,7 @@ import { drawNonce, type Verifier } from './verifier.ts';
 
 export interface RenewalOptions {
   readonly address: NodeAddress;
-  readonly identity: Pick<Identity, 'credentials' | 'take'>;
+  readonly identity: Pick<Identity, 'credentials' | 'take' | 'trust'>;
   readonly link: Pick<Link, 'connected' | 'request' | 'onConnected' | 'onFailed' | 'onRefused' | 'wake' | 'rest'>;
   readonly session: { readonly state: SessionState };
   readonly verifier: Pick<Verifier, 'open' | 'onUnknownKey'>;
@@ -53,6 +53,7 @@ export class Renewal {
   #renewing = false;
   #cancel: (() => void) | undefined;
   #cancelLost: (() => void) | undefined;
+  #cancelTrust: (() => void) | undefined;
   #unlisten: (() => void)[] = [];
   /** Attempts in a row that reached no broker, and when the first of them had failed. */
   #failed = { attempts: 0, sinceMs: 0 };
@@ -88,6 +89,29 @@ export class Renewal {
     this.#cancel?.();
     this.#cancelLost?.();
     this.#cancelAsked?.();
+    this.#cancelTrust?.();
+  }
+
+  /**
+   * The bus says that the control plane is known by other certificates or addresses than before. Which they are is asked of the control plane
+   * itself, which proves who it is by those that are known already.
+   */
+  trustSeen(digest: Uint8Array): void {
+    const { random = Math.random } = this.#options;
+    // All agents hear of it at once when the control plane comes back.
+    if (digest.length > 0) this.#followTrust(Buffer.from(digest).toString('hex'), random() * lostSpreadMs);
+  }
+
+  #followTrust(digest: string, inMs: number): void {
+    const { identity, clock } = this.#options;
+    this.#cancelTrust?.();
+    this.#cancelTrust = undefined;
+    if (digest === identity.trust.digest || this.#stopped) return;
+    this.#cancelTrust = clock.after(inMs, () => {
+      // At most once a minute, and until it is done.
+      if (digest !== identity.trust.digest && !this.#cancelAsked) void this.#askApi('by what it is known');
+      this.#followTrust(digest, 2 * minuteMs);
+    });
   }
 
   #schedule(): void {
@@ -217,7 +241,7 @@ export class Renewal {
       const answer = await link.request(upSubject(address, 'renew'), request, requestTimeoutMs);
       const opened = verifier.open('renew-reply', nonce, answer);
       if (!opened) throw new Error('the answer is not signed by the control plane');
-      const { error, credentials } = fromBinary(RenewReplySchema, opened.payload);
+      const { error, credentials, trustDigest } = fromBinary(RenewReplySchema, opened.payload);
       if (error?.reason === ErrorReason.REVOKED) {
         log.error({ message: error.message }, 'this node was revoked: its credentials are not renewed');
         return 15 * minuteMs;
@@ -227,6 +251,7 @@ export class Renewal {
       this.#busBackoff.reset();
       this.#proofBackoff.reset();
       log.info({ expires: new Date(expireTimeMs(credentials)).toISOString() }, 'credentials renewed');
+      this.trustSeen(trustDigest);
       return undefined;
     } catch (error) {
       const waitMs = this.#busBackoff.nextMs();

@@ -40,6 +40,8 @@ export interface SessionOptions {
   /** Drawn at random when the process starts. */
   readonly instanceId: string;
   readonly agentVersion: string;
+  /** Gets the digest of the TrustBundle that the control plane has now. */
+  readonly onTrust?: (digest: Uint8Array) => void;
   readonly clock: Clock;
   readonly log: Log;
   readonly random?: () => number;
@@ -222,6 +224,7 @@ export class Session {
         this.refused(reply.error);
         return;
       }
+      this.#options.onTrust?.(reply.trustDigest);
       const heartbeatMs = bounded(reply.heartbeatInterval ? durationMs(reply.heartbeatInterval) : Number.NaN);
       this.#open(reply.epoch, session, heartbeatMs);
     } catch (error) {

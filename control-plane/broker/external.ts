@@ -1,6 +1,7 @@
 import { parseCreds } from 'nats-jwt';
 import { createUser } from 'nkeys.js';
 import { PreconditionError } from '../domain/errors.ts';
+import { isLoopback } from '../domain/ip.ts';
 import { checkPrivate, readSmallFile } from '../private_file.ts';
 import type { AccountAuthority } from './access.ts';
 import { BrokerError } from './broker_error.ts';
@@ -89,6 +90,9 @@ function checkUrl(url: string): void {
   const parsed = URL.parse(url);
   if (!parsed || !['nats:', 'tls:'].includes(parsed.protocol) || parsed.hostname === '' || parsed.username !== '') {
     throw new BrokerError('an address of the broker is not understood: expected nats://HOST:PORT or tls://HOST:PORT');
+  }
+  if (parsed.protocol === 'nats:' && !isLoopback(parsed.hostname.replace(/^\[|\]$/g, ''))) {
+    throw new BrokerError(`${url} would be spoken to in the clear, beyond this machine: expected tls://${parsed.host}`);
   }
 }
 

@@ -37,6 +37,8 @@ export interface ReconcilerOptions {
   readonly heartbeatMs?: number;
   /** How many changes the feed keeps. Default 100,000. */
   readonly keepChanges?: number;
+  /** Of the TrustBundle that agents should have. */
+  readonly trustDigest?: () => Uint8Array;
   /** How long request ids are remembered. Default 24 h. */
   readonly keepRequestsMs?: number;
   /** Where to count. Default: nowhere that anybody reads. */
@@ -146,7 +148,17 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     endInventory,
     dispatcher.start(),
     connections.start(),
-    startUplink({ bus, signer, sessions, dispatcher, reporting, renew, log, metrics }),
+    startUplink({
+      bus,
+      signer,
+      sessions,
+      dispatcher,
+      reporting,
+      renew,
+      trustDigest: options.trustDigest,
+      log,
+      metrics,
+    }),
     liveness.subscribe((nodeUid) => {
       const node = inventory.node(nodeUid);
       if (!node) return;

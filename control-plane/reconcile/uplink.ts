@@ -36,6 +36,8 @@ export interface UplinkOptions {
   readonly reporting: Reporting;
   /** New credentials for a node. Throws RefusedError when it may have none. */
   readonly renew: (address: NodeAddress) => Promise<Credentials>;
+  /** Of the TrustBundle that agents should have, which they ask for when it is another one. Default: empty, that nobody asks for. */
+  readonly trustDigest?: () => Uint8Array;
   readonly log: Logger;
   readonly metrics?: Pick<ReconcileMetrics, 'reported'>;
   /** How many messages are worked on at a time; the rest waits on the bus's queue. Default 256. */
@@ -56,7 +58,7 @@ interface Handler<Request extends DescMessage> {
 
 /** Takes what agents send, and answers. Whatever comes, it is answered or logged, and ends nothing. Returns what ends it. */
 export function startUplink(options: UplinkOptions): () => void {
-  const { bus, signer, sessions, dispatcher, reporting, log } = options;
+  const { bus, signer, sessions, dispatcher, reporting, log, trustDigest = () => new Uint8Array() } = options;
   const turns = new Semaphore(options.concurrency ?? 256);
 
   const listen = <Request extends DescMessage>({ verb, schema, take, refusal, sealed }: Handler<Request>) => {
@@ -94,7 +96,11 @@ export function startUplink(options: UplinkOptions): () => void {
     listen({
       verb: 'hello',
       schema: HelloSchema,
-      take: async (address, hello) => toBinary(HelloReplySchema, await sessions.hello(address, hello)),
+      take: async (address, hello) => {
+        const reply = await sessions.hello(address, hello);
+        reply.trustDigest = trustDigest();
+        return toBinary(HelloReplySchema, reply);
+      },
       refusal: (error) => toBinary(HelloReplySchema, create(HelloReplySchema, { error })),
       sealed: { purpose: 'hello-reply', nonce: ({ session }) => session },
     }),
@@ -139,7 +145,10 @@ export function startUplink(options: UplinkOptions): () => void {
       schema: RenewRequestSchema,
       take: async (address, request) => {
         await sessions.check(address, request);
-        return toBinary(RenewReplySchema, create(RenewReplySchema, { credentials: await options.renew(address) }));
+        return toBinary(
+          RenewReplySchema,
+          create(RenewReplySchema, { credentials: await options.renew(address), trustDigest: trustDigest() }),
+        );
       },
       refusal: (error) => toBinary(RenewReplySchema, create(RenewReplySchema, { error })),
       sealed: { purpose: 'renew-reply', nonce: ({ nonce }) => nonce },

@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import path from 'node:path';
 import type { DescService } from '@bufbuild/protobuf';
@@ -74,7 +75,12 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       request.header.set('authorization', `Bearer ${token}`);
       return next(request);
     };
-    const transport = createConnectTransport({ baseUrl: url, httpVersion: '1.1', interceptors: [bearer] });
+    const caFile = path.join(dataDir, 'tls', 'ca.pem');
+    // As it is now: it may have been rolled over.
+    const connect = () => {
+      const nodeOptions = url.startsWith('https:') ? { ca: readFileSync(caFile, 'utf8') } : {};
+      return createConnectTransport({ baseUrl: url, httpVersion: '1.1', interceptors: [bearer], nodeOptions });
+    };
     return {
       url,
       port,
@@ -82,13 +88,15 @@ export async function startControlPlane(options: ControlPlaneOptions = {}): Prom
       dataDir,
       token,
       program,
-      transport,
-      client: (service) => createClient(service, transport),
+      get transport() {
+        return connect();
+      },
+      client: (service) => createClient(service, connect()),
       async joinToken(bay, maxUses = 1) {
-        return (await createClient(JoinTokenService, transport).createJoinToken({ bay, maxUses })).token;
+        return (await createClient(JoinTokenService, connect()).createJoinToken({ bay, maxUses })).token;
       },
       async createBay(name, containerEngine) {
-        await createClient(BayService, transport).createBay({ bay: { metadata: { name }, spec: { containerEngine } } });
+        await createClient(BayService, connect()).createBay({ bay: { metadata: { name }, spec: { containerEngine } } });
       },
       kill9: () => program.kill(),
       stop: () => program.stop().then(() => undefined),
