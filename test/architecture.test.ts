@@ -144,6 +144,8 @@ test("a vendor's SDK stays inside one adapter of a program", (t) => {
     nats: [/^control-plane\/broker\//, /^agent\/link\/link\.ts$/],
     'nats-jwt': [/^control-plane\/broker\//],
     sqlite3: [/^control-plane\/store\/sqlite[^/]*\.ts$/],
+    jose: [/^control-plane\/auth\/oidc\//],
+    'openid-client': [/^control-plane\/auth\/oidc\//, /^cli\/oidc_login\.ts$/],
     pg: [/^control-plane\/store\/postgres[^/]*\.ts$/],
     dockerode: [/^agent\/drivers\/docker[^/]*\.ts$/, /^agent\/drivers\/docker\//],
     '@kubernetes/client-node': [/^agent\/drivers\/kubernetes/],

@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
 import { integer } from '../option_values.ts';
 import { addKeystoneOptions, type KeystoneConfig, readKeystoneOptions } from './keystone/keystone_options.ts';
+import { addOidcOptions, type OidcConfig, readOidcOptions } from './oidc/oidc_options.ts';
 
 /** Who may call, and how often. */
 export interface AuthConfig {
@@ -11,13 +12,15 @@ export interface AuthConfig {
   readonly callerBurst: number;
   /** Of the tokens that are given by their hashes. Undefined: none. */
   readonly tokenFile: string | undefined;
+  /** Undefined: nobody that an OpenID provider knows. */
+  readonly oidc: OidcConfig | undefined;
   /** Undefined: none of Keystone's users. */
   readonly keystone: KeystoneConfig | undefined;
 }
 
 /** Adds the options that say who may call. Each way to say who is calling adds its own here. */
 export function addAuthOptions(command: Command): Command {
-  return addKeystoneOptions(command)
+  return addOidcOptions(addKeystoneOptions(command))
     .addOption(
       new Option('--caller-rate <calls>', 'calls a second that one caller may make, over time')
         .env('BAYKEEPER_CALLER_RATE')
@@ -51,6 +54,7 @@ export function readAuthOptions(command: Command): AuthConfig {
     callerRate,
     callerBurst: callerBurst ?? 2 * callerRate,
     tokenFile: tokenFile ? resolve(tokenFile) : undefined,
+    oidc: readOidcOptions(command),
     keystone: readKeystoneOptions(command),
   });
 }

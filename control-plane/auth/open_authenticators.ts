@@ -36,8 +36,13 @@ export async function openAuthenticators(options: OpenAuthenticatorsOptions): Pr
       adminAuthenticator(await loadAdminToken(options.dataDir)),
       stack.use(await AccessTokens.open(options)),
     ];
-    const { keystone, tokenFile } = options.config;
+    const { keystone, oidc, tokenFile } = options.config;
     if (tokenFile) authenticators.push(stack.use(await TokenFile.open({ ...options, file: tokenFile })));
+    if (oidc) {
+      // Loaded only where it is wanted.
+      const { oidcAuthenticator } = await import('./oidc/authenticator.ts');
+      authenticators.push(oidcAuthenticator({ ...options, config: oidc }));
+    }
     if (keystone) {
       const opened = stack.use(await openKeystone({ ...options, config: keystone }));
       authenticators.push(opened.authenticator);

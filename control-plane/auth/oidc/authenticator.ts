@@ -1,0 +1,163 @@
+import { createHash } from 'node:crypto';
+import { createRemoteJWKSet, decodeJwt, errors, jwtVerify } from 'jose';
+import { allowInsecureRequests, discovery, None } from 'openid-client';
+import type { Logger } from 'pino';
+import { UnavailableError } from '../../domain/errors.ts';
+import type { Principal } from '../../domain/principal.ts';
+import type { AuthenticateOptions, Authenticator, Credentials } from '../port.ts';
+import { principalOfClaims } from './claims.ts';
+import type { OidcConfig } from './oidc_options.ts';
+
+/** Options of {@link oidcAuthenticator}. */
+export interface OidcAuthenticatorOptions {
+  readonly config: OidcConfig;
+  readonly clock: { now(): number };
+  readonly log: Logger;
+  /** How long one question to the provider may take. Default 5 s. */
+  readonly timeoutMs?: number;
+  /** How long an answer is believed without looking at the signature again. Default 60 s. */
+  readonly cacheMs?: number;
+  /** How long the provider's keys are believed: one that it takes back is void after that. Default 5 min. */
+  readonly keysMs?: number;
+  /** A key that is not known is looked for at most so often, and a provider that is away asked again. Default 10 s. */
+  readonly cooldownMs?: number;
+}
+
+type Keys = ReturnType<typeof createRemoteJWKSet>;
+interface Known {
+  readonly principal: Principal;
+  readonly seenMs: number;
+}
+
+/** How many tokens are remembered; those that were looked at longest ago are forgotten. */
+const maxKnown = 10_000;
+/** Signatures by keys that both sides have to keep secret are none here. */
+const algorithms = ['RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'];
+
+/**
+ * Lets in whoever has a token that an OpenID provider has signed for us. The provider is found when it is first needed, and need not be there when the
+ * control plane starts. A token of another issuer, or no JWT at all, is somebody else's to know.
+ */
+export function oidcAuthenticator(options: OidcAuthenticatorOptions): Authenticator {
+  const { config, clock, log, cacheMs = 60_000 } = options;
+  const known = new Map<string, Known>();
+  const provider = new Provider(options);
+
+  const verify = async (token: string): Promise<Principal | undefined> => {
+    const keys = await provider.keys();
+    try {
+      const { payload } = await jwtVerify(token, keys, {
+        issuer: config.issuer,
+        audience: [...config.audiences],
+        algorithms,
+        clockTolerance: config.clockSkewMs / 1000,
+        currentDate: new Date(clock.now()),
+        requiredClaims: ['exp'],
+      });
+      const expireTimeMs = (payload.exp ?? 0) * 1000 + config.clockSkewMs;
+      return { ...principalOfClaims(payload, config.claims), expireTimeMs };
+    } catch (error) {
+      // Unknown keys among them: they were looked for anew, as far as that is allowed.
+      if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout) && !isFetchFailure(error)) {
+        log.debug({ reason: error.code }, 'a token of the OpenID provider does not hold');
+        return undefined;
+      }
+      if (error instanceof errors.JOSEError || error instanceof TypeError) throw provider.away(error);
+      throw error;
+    }
+  };
+
+  return {
+    authenticate({ token }: Credentials, { maxAgeMs = cacheMs }: AuthenticateOptions = {}) {
+      if (!token.startsWith('ey')) return undefined;
+      const key = createHash('sha256').update(token).digest('base64');
+      const nowMs = clock.now();
+      const before = known.get(key);
+      if (before && isFresh(before, nowMs, Math.min(cacheMs, maxAgeMs))) return before.principal;
+      known.delete(key);
+      if (issuerOf(token) !== config.issuer) return undefined;
+      return verify(token).then((principal) => {
+        if (!principal) return undefined;
+        if (known.size >= maxKnown) forgetFirst(known);
+        known.set(key, { principal, seenMs: nowMs });
+        return principal;
+      });
+    },
+  };
+}
+
+/** Where the provider's keys are, and the keys. */
+class Provider {
+  readonly #options: OidcAuthenticatorOptions;
+  #keys: Promise<Keys> | undefined;
+  #askedMs = Number.NEGATIVE_INFINITY;
+  #failure: unknown;
+
+  constructor(options: OidcAuthenticatorOptions) {
+    this.#options = options;
+  }
+
+  /** Rejects with UnavailableError. */
+  keys(): Promise<Keys> {
+    const { clock, cooldownMs = 10_000 } = this.#options;
+    const nowMs = clock.now();
+    if (!this.#keys) {
+      // One that is away is not asked for each call.
+      if (Math.abs(nowMs - this.#askedMs) < cooldownMs) return Promise.reject(this.away(this.#failure));
+      this.#askedMs = nowMs;
+      this.#keys = this.#discover().catch((error: unknown) => {
+        this.#keys = undefined;
+        this.#failure = error;
+        this.#options.log.error({ err: error }, 'the OpenID provider cannot be found');
+        throw this.away(error);
+      });
+    }
+    return this.#keys;
+  }
+
+  away(cause: unknown): UnavailableError {
+    const message = 'the OpenID provider cannot be asked at the moment for its keys: try again a little later';
+    return new UnavailableError(message, { cause });
+  }
+
+  async #discover(): Promise<Keys> {
+    const { config, timeoutMs = 5_000, keysMs = 300_000, cooldownMs = 10_000 } = this.#options;
+    const url = new URL(config.issuer);
+    const found = await discovery(url, config.audiences[0] ?? '', undefined, None(), {
+      timeout: timeoutMs / 1000,
+      execute: url.protocol === 'http:' ? [allowInsecureRequests] : [],
+    });
+    const { jwks_uri: address } = found.serverMetadata();
+    if (!address) throw new Error(`the OpenID provider ${config.issuer} does not say where its keys are`);
+    const keysUrl = new URL(address);
+    if (keysUrl.protocol !== 'https:' && url.protocol === 'https:') {
+      throw new Error(`the OpenID provider ${config.issuer} has its keys at an address that is not https`);
+    }
+    return createRemoteJWKSet(keysUrl, {
+      timeoutDuration: timeoutMs,
+      cacheMaxAge: keysMs,
+      cooldownDuration: cooldownMs,
+    });
+  }
+}
+
+/** The issuer that a token names, whether that is true or not. Undefined: it is no JWT. */
+function issuerOf(token: string): string | undefined {
+  try {
+    return decodeJwt(token).iss;
+  } catch {
+    return undefined;
+  }
+}
+
+const isFresh = ({ principal, seenMs }: Known, nowMs: number, mostMs: number): boolean =>
+  nowMs >= seenMs && nowMs - seenMs <= mostMs && (principal.expireTimeMs ?? 0) > nowMs;
+
+/** That keys could not be fetched, or are none, comes without a code of its own. */
+const isFetchFailure = (error: errors.JOSEError): boolean =>
+  error.code === 'ERR_JOSE_GENERIC' || error.code === 'ERR_JWKS_INVALID';
+
+function forgetFirst(known: Map<string, unknown>): void {
+  const first = known.keys().next();
+  if (!first.done) known.delete(first.value);
+}
