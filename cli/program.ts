@@ -50,6 +50,11 @@ const commands: readonly CommandEntry[] = [
   { name: 'node', summary: 'cordon, uncordon, revoke nodes', load: () => import('./commands/node.ts') },
   { name: 'token', summary: 'make, list and revoke access tokens', load: () => import('./commands/token.ts') },
   { name: 'quota', summary: 'show and set how much a project may have', load: () => import('./commands/quota.ts') },
+  {
+    name: 'audit',
+    summary: 'show who changed what, and verify the log of it',
+    load: () => import('./commands/audit.ts'),
+  },
   { name: 'top', summary: 'show what nodes use', load: () => import('./commands/top.ts') },
   {
     name: 'config',
