@@ -9,9 +9,9 @@ import { stripVTControlCharacters } from 'node:util';
 import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.ts';
 
 /**
- * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system. Units
- * lie beside the code and run four files at a time, as half of them wait; system tests, in `test/`, start servers, engines and runs of tests,
- * one after the other.
+ * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | alone | FILE…]`; without a choice, one after the other.
+ * Units lie beside the code and run four files at a time, as half of them wait. System tests, in `test/`, start servers and engines of their
+ * own, two files at a time. Alone are those that look at the whole machine, or use what there is one of.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -27,17 +27,19 @@ interface Counts {
 const root = path.resolve(import.meta.dirname, '..');
 /** Beside the code, but of a whole engine or cluster. */
 const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
-/** Of this file: it waits for tests that hang. */
-const runnerTests = 'test/run.test.ts';
+/** What they leave on the machine, this machine's own Docker engine, and runs of tests that hang. */
+const aloneTests = ['test/journeys/kubernetes_fixture.test.ts', 'test/journeys/quickstart.test.ts', 'test/run.test.ts'];
+const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
     '--concurrency=4',
     '{proto,control-plane,agent,cli,openstack}/**/*.test.ts',
     'test/*.test.ts',
-    `!${engineTests}`,
-    `!${runnerTests}`,
+    not(engineTests),
+    ...aloneTests.map(not),
   ],
-  system: ['--concurrency=1', '--serial', 'test/*/**/*.test.ts', engineTests, runnerTests],
+  system: ['--concurrency=2', '--serial', 'test/*/**/*.test.ts', engineTests, ...aloneTests.map(not)],
+  alone: ['--concurrency=1', '--serial', ...aloneTests],
 };
 
 /** For AVA to say what it was at, once it is told to end. */

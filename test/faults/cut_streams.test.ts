@@ -13,7 +13,7 @@ import { until } from '../harness/until.ts';
 
 let site: Site;
 test.before(async () => {
-  site = await startSite({ args: ['--heartbeat', '2s'] });
+  site = await startSite({ args: ['--heartbeat', '1s'] });
   // Words for ever: only a break can end its log.
   await site.controlPlane.client(ContainerService).createContainer({
     container: {
