@@ -80,17 +80,22 @@ export function createApi(options: ApiOptions): Api {
     }
   }
 
+  /** That of now: a login's is renewed when it is about to end. */
+  const currentToken = async (): Promise<string> => (await settings.freshToken?.()) ?? settings.token;
+  const bearer = (token: string): Record<string, string> => (token ? { authorization: `Bearer ${token}` } : {});
+
   async function once<I extends DescMessage, O extends DescMessage>(
     method: DescMethodUnary<I, O>,
     input: MessageInitShape<I>,
     timeoutMs: number,
   ): Promise<MessageShape<O>> {
     const startedMs = performance.now();
+    const header = bearer(await currentToken());
     await open(timeoutMs);
     // The protocol counts in whole milliseconds, ten digits at most.
     const leftMs = Math.min(9_999_999_999, Math.max(1, Math.ceil(timeoutMs - (performance.now() - startedMs))));
     try {
-      return (await transport.unary(method, signal, leftMs, undefined, input)).message;
+      return (await transport.unary(method, signal, leftMs, header, input)).message;
     } catch (cause) {
       throw apiError(cause, settings, signal);
     }
@@ -114,14 +119,19 @@ export function createApi(options: ApiOptions): Api {
     },
     async *stream(method, input, ownSignal) {
       const both = ownSignal ? AbortSignal.any([signal, ownSignal]) : signal;
+      const token = await currentToken();
       await open(requestTimeoutMs);
       try {
         const inputs = isAsyncIterable(input) ? input : single(input);
-        const response = await transport.stream(method, both, 0, undefined, inputs);
+        const response = await transport.stream(method, both, 0, bearer(token), inputs);
         yield* response.message;
       } catch (cause) {
         if (ownSignal?.aborted) return;
-        throw apiError(cause, settings, signal);
+        const error = apiError(cause, settings, signal);
+        if (hasCode(error, Code.Unauthenticated) && (await currentToken()) !== token) {
+          throw new ApiError('the token of this stream has ended, and there is another', Code.Unavailable, { cause });
+        }
+        throw error;
       }
     },
     close() {
@@ -156,7 +166,6 @@ export async function pause(ms: number, signal: AbortSignal): Promise<void> {
 
 function identify({ settings, userAgent, trace }: ApiOptions): Interceptor {
   return (next) => async (request) => {
-    if (settings.token) request.header.set('authorization', `Bearer ${settings.token}`);
     if (settings.project) request.header.set('x-baykeeper-project', settings.project);
     request.header.set('user-agent', userAgent);
     const startedMs = performance.now();

@@ -3,7 +3,7 @@ import { chmod, mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, resolve } from 'node:path';
 import { CliError, UsageError } from './errors.ts';
 import type { Io } from './io.ts';
-import { freshToken, readLogin } from './login.ts';
+import { readLogin, tokenSource } from './login.ts';
 
 /** The address of a control plane that runs with its defaults. */
 export const defaultServer = 'http://127.0.0.1:7480';
@@ -38,6 +38,8 @@ export interface Settings {
   readonly server: string;
   /** Empty: none is sent. */
   readonly token: string;
+  /** Of a login: the token of now, renewed when it is about to end. Rejects with CliError when it has ended. Unset: `token` stays as it is. */
+  readonly freshToken?: () => Promise<string>;
   /** Default bay; empty: none. */
   readonly bay: string;
   readonly namespace: string;
@@ -132,8 +134,10 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
   let tokenNote = '';
   const folder = dirname(configPath(io));
   const login = token || !name ? undefined : await readLogin(folder, name);
+  let source: Settings['freshToken'];
   if (login && login.server === server) {
-    token = await freshToken(io, folder, name, login);
+    source = tokenSource(io, folder, name, login);
+    token = await source();
     tokenNote = 'it came from `bayctl login`: log in again';
   } else if (!token && sameServer) {
     token = context.token ?? (context.token_file ? await readToken(context.token_file) : '');
@@ -153,6 +157,7 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
     context: name,
     server,
     token,
+    ...(source && { freshToken: source }),
     tokenNote,
     // Of every project at once, no name says which bay.
     bay: flags.allProjects ? '' : flags.bay || io.env.BAYKEEPER_BAY || context.bay || '',

@@ -7,7 +7,7 @@ import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 import { fixtureToken, startFixture } from './control_plane_fixture.ts';
-import { freshToken, type Login, readLogin, writeLogin } from './login.ts';
+import { freshLogin, type Login, readLogin, writeLogin } from './login.ts';
 import { bayctl, captureIo } from './run_fixture.ts';
 import { promptSecret, readSecret } from './secret_input.ts';
 
@@ -176,11 +176,11 @@ test('a token that is not over yet is used while it cannot be renewed', async (t
   await writeLogin(home, 'red', near);
   const io = captureIo({ home });
   script.status = 503;
-  t.is(await freshToken(io, home, 'red', near), fixtureToken);
-  await t.throwsAsync(freshToken(io, home, 'red', { ...near, expireTimeMs: Date.now() - 1 }), { message: /has ended/ });
+  t.is(await freshLogin(io, home, 'red', near), near);
+  await t.throwsAsync(freshLogin(io, home, 'red', { ...near, expireTimeMs: Date.now() - 1 }), { message: /has ended/ });
   // One of a later version is not taken for one of this.
   const strange = { ...near, method: 'constructor', expireTimeMs: Date.now() - 1 };
-  await t.throwsAsync(freshToken(io, home, 'red', strange), { message: /does not know logins by constructor/ });
+  await t.throwsAsync(freshLogin(io, home, 'red', strange), { message: /does not know logins by constructor/ });
 });
 
 test('a logout revokes and forgets, and forgets also what it cannot revoke', async (t) => {

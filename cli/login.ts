@@ -88,26 +88,36 @@ export async function revokeLogin(io: Io, login: Login): Promise<void> {
   await (await methodOf(login)).revoke(io, login);
 }
 
+/** The token of a login at any time, for a command that may last longer than one. */
+export function tokenSource(io: Io, folder: string, context: string, login: Login): () => Promise<string> {
+  let current = login;
+  return async () => {
+    current = await freshLogin(io, folder, context, current);
+    return current.token;
+  };
+}
+
 /**
- * The token of a login: renewed and kept when it is about to end and what it takes is at hand. Rejects with CliError when it has ended, and says how
+ * A login whose token is good: renewed and kept when it is about to end and what it takes is at hand. Rejects with CliError when it has ended, and says how
  * to get another.
  */
-export async function freshToken(io: Io, folder: string, context: string, login: Login): Promise<string> {
+export async function freshLogin(io: Io, folder: string, context: string, login: Login): Promise<Login> {
   const now = io.nowMs();
   const lifeMs = login.expireTimeMs - login.issueTimeMs;
-  if (login.expireTimeMs - now > Math.min(marginMs, lifeMs / 4)) return login.token;
+  if (login.expireTimeMs - now > Math.min(marginMs, lifeMs / 4)) return login;
   let failure: unknown;
   try {
     const renewed = await (await methodOf(login)).renew(io, login);
     if (renewed) {
-      await writeLogin(folder, context, { ...login, ...renewed });
-      return renewed.token;
+      const next = { ...login, ...renewed };
+      await writeLogin(folder, context, next);
+      return next;
     }
   } catch (error) {
     failure = error;
   }
   // As long as it is good, another can wait.
-  if (now < login.expireTimeMs) return login.token;
+  if (now < login.expireTimeMs) return login;
   const reason = failure instanceof Error ? ` and cannot be renewed: ${failure.message}` : '';
   throw new CliError(
     `the login of context "${context}" (${login.who}) has ended${reason}: run \`bayctl login\` again`,

@@ -1,11 +1,11 @@
 import { readdir, readFile, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { bayctl, bayctlPath } from '../harness/bayctl.ts';
+import { bayctl, bayctlEnvironment, bayctlPath } from '../harness/bayctl.ts';
 import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';
 import { password } from '../harness/keystone/api.ts';
 import { type Keystone, startKeystone } from '../harness/keystone/keystone.ts';
-import { run } from '../harness/program.ts';
+import { Program, run } from '../harness/program.ts';
 import { temporaryFolder } from '../harness/temporary_folder.ts';
 import { until } from '../harness/until.ts';
 
@@ -127,7 +127,13 @@ test.serial('on a terminal the password is asked for, and not shown', async (t) 
 test.serial(
   'a short token is renewed by the next command while the credentials are at hand, and else it says so',
   async (t) => {
-    const { type } = await newHome(t);
+    const { type, env, folder } = await newHome(t);
+    const seen = new Set<string>();
+    /** The tokens that were kept so far. */
+    const renewals = async () => {
+      const [file = ''] = await readdir(path.join(folder, 'logins'));
+      return seen.add(JSON.parse(await readFile(path.join(folder, 'logins', file), 'utf8')).token);
+    };
     await keystone.stop();
     await keystone.start({ tokenTtlSeconds: 4 });
     const alice = { ...user('alice', 'red'), OS_PASSWORD: password };
@@ -143,6 +149,23 @@ test.serial(
     t.is(ended.code, 3);
     t.regex(ended.stderr, /\(alice@Default in project red\) has ended: run `bayctl login` again/);
     t.is((await type(['whoami'], alice)).code, 0);
+
+    // One command may last longer than a token does.
+    const watching = new Program({
+      command: [bayctlPath, 'get', 'bays', '--watch', '-o', 'name'],
+      env: { ...bayctlEnvironment(controlPlane), ...env, ...alice },
+      cwd: folder,
+    });
+    await watching.start();
+    try {
+      await until('its token has been renewed, twice', async () => (await renewals()).size >= 3);
+      t.true(watching.running, watching.output);
+      await type(['bay', 'create', 'late', '--engine', 'docker'], alice);
+      await until('it shows what is new', () => watching.output.includes('bay/late'));
+    } finally {
+      await watching.stop();
+    }
+
     await keystone.change('PATCH', `/users/${keystone.users.alice}`, { user: { enabled: false } });
     const disabled = await until(
       'the disabled user is not renewed',
