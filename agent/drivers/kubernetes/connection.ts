@@ -10,11 +10,23 @@ import { type PluginCredentials, runPlugin } from './exec_plugin.ts';
 export interface Connection {
   /** Without a slash at the end. */
   readonly server: string;
+  readonly address: ServerAddress;
   readonly agent: HttpAgent | HttpsAgent;
   /** Makes a new socket each time, for what changes the protocol and cannot be tried again when a kept one turns out to be closed. */
   readonly upgradeAgent: HttpAgent | HttpsAgent;
   /** Who we are. Secret. */
   readonly headers: Readonly<Record<string, string | string[]>>;
+}
+
+/** A server's URL in its parts, as requests take them. */
+export interface ServerAddress {
+  readonly protocol: string;
+  /** Without brackets: they are of the URL, not of the address. */
+  readonly hostname: string;
+  /** Undefined: the protocol's. */
+  readonly port: string | undefined;
+  /** What stands before every path. Without a slash at the end. */
+  readonly basePath: string;
 }
 
 export interface ConnectorOptions {
@@ -36,12 +48,15 @@ const minPluginIntervalMs = 5_000;
 const minRenewIntervalMs = 1_000;
 /** The first of TCP's probes; the kernel takes a dead peer for dead some ten seconds later. */
 const keepAliveMs = 15_000;
-const maxIdleSockets = 16;
+/** As many as objects are worked on at a time: to make one anew costs more than a request. */
+const maxIdleSockets = 32;
 /** API servers close what was idle for 90 s; a request that is just on its way then fails. */
 const idleSocketMs = 60_000;
 
 interface Held {
   readonly connection: Connection;
+  /** Host and port. */
+  readonly target: string;
   /** Digest of what the sockets were made with: others cannot be used with them. */
   readonly tlsKey: string;
   readonly key: string;
@@ -69,17 +84,22 @@ export class Connector {
 
   /** For messages. */
   get target(): string {
-    const server = this.#held?.connection.server;
-    return server ? new URL(server).host : 'a place that is not known yet';
+    return this.#held?.target ?? 'a place that is not known yet';
+  }
+
+  /** What `current` would resolve to without looking at any file, or undefined. */
+  get fresh(): Connection | undefined {
+    // A clock that was set back must not keep what has run out.
+    const nowMs = this.#nowMs();
+    const fresh = nowMs < this.#freshUntilMs && nowMs > this.#freshUntilMs - this.#refreshMs - 1_000;
+    return fresh ? this.#held?.connection : undefined;
   }
 
   /** Rejects with ClusterError (`unauthorized`) when there are no credentials to be had. */
   async current(): Promise<Connection> {
+    const { fresh } = this;
+    if (fresh) return fresh;
     const held = this.#held;
-    // A clock that was set back must not keep what has run out.
-    const nowMs = this.#nowMs();
-    const fresh = nowMs < this.#freshUntilMs && nowMs > this.#freshUntilMs - this.#refreshMs - 1_000;
-    if (held && fresh) return held.connection;
     this.#loading ??= this.#load(false).finally(() => {
       this.#loading = undefined;
     });
@@ -87,7 +107,7 @@ export class Connector {
       return await this.#loading;
     } catch (error) {
       if (!held) throw error;
-      this.#freshUntilMs = nowMs + minPluginIntervalMs;
+      this.#freshUntilMs = this.#nowMs() + minPluginIntervalMs;
       return held.connection;
     }
   }
@@ -161,8 +181,10 @@ export class Connector {
     const same = before?.tlsKey === tlsKey ? before.connection : undefined;
     const agents = same ?? (plain ? plainAgents(proxyUrl) : tlsAgents(tls, access));
     if (before && !same) retire(before.connection.agent);
-    const connection: Connection = { server, agent: agents.agent, upgradeAgent: agents.upgradeAgent, headers };
-    this.#held = { connection, tlsKey, key: wholeKey };
+    const url = new URL(server);
+    const { agent, upgradeAgent } = agents;
+    const connection: Connection = { server, address: addressOf(url), agent, upgradeAgent, headers };
+    this.#held = { connection, target: url.host, tlsKey, key: wholeKey };
     return connection;
   }
 
@@ -236,6 +258,13 @@ function tlsAgents({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: 
   };
   return { agent: new HttpsAgent(options), upgradeAgent: keepsNone(new HttpsAgent(options)) };
 }
+
+const addressOf = ({ protocol, hostname, port, pathname }: URL): ServerAddress => ({
+  protocol,
+  hostname: hostname.replace(/^\[|\]$/g, ''),
+  port: port || undefined,
+  basePath: pathname.replace(/\/$/, ''),
+});
 
 function checkCertificate(pem: string, what: string): void {
   try {

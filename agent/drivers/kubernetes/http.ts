@@ -45,6 +45,7 @@ export class ApiClient {
   readonly #connector: Connector;
   readonly #userAgent: string;
   readonly #closing = new AbortController();
+  readonly #underWay = new UnderWay();
 
   constructor({ connector, userAgent = 'baykeeper-agent' }: ApiClientOptions) {
     this.#connector = connector;
@@ -62,31 +63,17 @@ export class ApiClient {
 
   /** Resolves to the JSON of a success. */
   async request<T>(options: ApiRequest): Promise<T> {
-    const deadline = this.#deadline(options);
+    const text = await this.#read(options, maxBodyBytes);
     try {
-      const text = await deadline.bound(
-        this.#send(options, deadline).then((response) => readBody(response, maxBodyBytes)),
-      );
       return (text ? JSON.parse(text) : {}) as T;
     } catch (cause) {
-      if (cause instanceof SyntaxError)
-        throw new ClusterError('other', 'the API server answered with something that is no JSON');
-      throw deadline.explain(cause);
-    } finally {
-      deadline.done();
+      throw new ClusterError('other', 'the API server answered with something that is no JSON', { cause });
     }
   }
 
   /** As `request`, for what answers with words. */
   async text(options: ApiRequest): Promise<string> {
-    const deadline = this.#deadline(options);
-    try {
-      return await deadline.bound(this.#send(options, deadline).then((response) => readBody(response, maxErrorBytes)));
-    } catch (cause) {
-      throw deadline.explain(cause);
-    } finally {
-      deadline.done();
-    }
+    return await this.#read(options, maxErrorBytes);
   }
 
   /**
@@ -94,42 +81,35 @@ export class ApiClient {
    * throws. Destroy it when it is not read to its end.
    */
   async stream(options: StreamRequest): Promise<IncomingMessage> {
-    const deadline = this.#deadline(options);
-    try {
-      const response = await deadline.bound(this.#send(options, deadline));
-      const { signal, idleMs } = options;
-      const end = () => response.destroy(new ClusterError('cancelled', 'called off'));
-      const signals = signal ? [signal, this.#closing.signal] : [this.#closing.signal];
-      for (const one of signals) one.addEventListener('abort', end, { once: true });
-      response.once('close', () => {
-        for (const one of signals) one.removeEventListener('abort', end);
-      });
-      // Reading it throws; without a listener an error that comes before or after that would end the process.
-      response.on('error', () => undefined);
-      if (idleMs !== undefined) {
-        const { socket } = response;
-        const silent = () => {
-          this.#connector.distrust();
-          response.destroy(new ClusterError('timeout', `nothing came for ${idleMs / 1000} s`));
-        };
-        socket.setTimeout(idleMs).on('timeout', silent);
-        // The socket may be used again.
-        response.once('close', () => socket.off('timeout', silent));
-      }
-      if (signals.some((one) => one.aborted)) end();
-      return response;
-    } catch (cause) {
-      throw deadline.explain(cause);
-    } finally {
-      deadline.done();
+    const response = await this.#within(options, (deadline) => this.#send(options, deadline));
+    const { signal, idleMs } = options;
+    const end = () => response.destroy(new ClusterError('cancelled', 'called off'));
+    const signals = signal ? [signal, this.closing] : [this.closing];
+    for (const one of signals) one.addEventListener('abort', end, { once: true });
+    response.once('close', () => {
+      for (const one of signals) one.removeEventListener('abort', end);
+    });
+    // Reading it throws; without a listener an error that comes before or after that would end the process.
+    response.on('error', () => undefined);
+    if (idleMs !== undefined) {
+      const { socket } = response;
+      const silent = () => {
+        this.#connector.distrust();
+        response.destroy(new ClusterError('timeout', `nothing came for ${idleMs / 1000} s`));
+      };
+      socket.setTimeout(idleMs).on('timeout', silent);
+      // The socket may be used again.
+      response.once('close', () => socket.off('timeout', silent));
     }
+    if (signals.some((one) => one.aborted)) end();
+    return response;
   }
 
   /** For what is not plain HTTP: calls `attempt` with the way in, and once more with new credentials when it says 401. */
   async connected<T>(
     attempt: (connection: Connection, headers: Record<string, string | string[]>) => Promise<T>,
   ): Promise<T> {
-    let connection = await this.#connector.current();
+    let connection = this.#connector.fresh ?? (await this.#connector.current());
     for (let tries = 0; ; tries += 1) {
       try {
         return await attempt(connection, { 'User-Agent': this.#userAgent, ...connection.headers });
@@ -148,9 +128,29 @@ export class ApiClient {
     this.#connector.close();
   }
 
-  #deadline(options: ApiRequest): Deadline {
-    const onTimeout = () => this.#connector.distrust();
-    return new Deadline(options, { closing: this.#closing.signal, target: this.target, onTimeout });
+  #read(options: ApiRequest, maxBytes: number): Promise<string> {
+    return this.#within(options, async (deadline) => readBody(await this.#send(options, deadline), maxBytes));
+  }
+
+  /** Rejects with ClusterError, and in time whatever becomes of the work: a credential plugin cannot be called off. */
+  async #within<T>(options: ApiRequest, work: (deadline: Deadline) => Promise<T>): Promise<T> {
+    const deadline = new Deadline(options, {
+      target: this.target,
+      underWay: this.#underWay,
+      closing: this.closing,
+      onTimeout: () => this.#connector.distrust(),
+    });
+    try {
+      deadline.check();
+      return await new Promise<T>((resolve, reject) => {
+        deadline.onEnd = reject;
+        work(deadline).then(resolve, reject);
+      });
+    } catch (cause) {
+      throw deadline.explain(cause);
+    } finally {
+      deadline.done();
+    }
   }
 
   async #send(options: ApiRequest, deadline: Deadline): Promise<IncomingMessage> {
@@ -194,13 +194,12 @@ interface Message {
 }
 
 function once(connection: Connection, { method, path, headers, body }: Message, deadline: Deadline): Promise<Outcome> {
-  const { protocol, hostname, port, pathname } = new URL(connection.server);
+  const { protocol, hostname, port, basePath } = connection.address;
   return new Promise((resolve) => {
     const request: ClientRequest = (protocol === 'http:' ? httpRequest : httpsRequest)({
-      // Brackets are of the URL, not of the address.
-      hostname: hostname.replace(/^\[|\]$/g, ''),
-      ...(port && { port }),
-      path: `${pathname.replace(/\/$/, '')}${path}`,
+      hostname,
+      port,
+      path: `${basePath}${path}`,
       method,
       headers,
       agent: connection.agent,
@@ -215,8 +214,30 @@ function once(connection: Connection, { method, path, headers, body }: Message, 
   });
 }
 
+/** Requests by the signals that end them. A signal has one listener for all of its requests, as there are many, and most are short. */
+class UnderWay {
+  readonly #bySignal = new WeakMap<AbortSignal, Set<Deadline>>();
+
+  add(signal: AbortSignal, deadline: Deadline): void {
+    let all = this.#bySignal.get(signal);
+    if (!all) {
+      const ended = new Set<Deadline>();
+      signal.addEventListener('abort', () => ended.forEach((one) => void one.abort()), { once: true });
+      this.#bySignal.set(signal, ended);
+      all = ended;
+    }
+    all.add(deadline);
+    if (signal.aborted) deadline.abort();
+  }
+
+  remove(signal: AbortSignal, deadline: Deadline): void {
+    this.#bySignal.get(signal)?.delete(deadline);
+  }
+}
+
 interface DeadlineContext {
   readonly closing: AbortSignal;
+  readonly underWay: UnderWay;
   readonly target: string;
   readonly onTimeout: () => void;
 }
@@ -225,22 +246,23 @@ interface DeadlineContext {
 class Deadline {
   /** Ends what is under way. */
   cancel: (error: Error) => void = () => undefined;
-  readonly #signals: readonly AbortSignal[];
+  /** Told when it is over. */
+  onEnd: (reason: ClusterError) => void = () => undefined;
+  readonly #context: DeadlineContext;
+  readonly #signal: AbortSignal | undefined;
   readonly #timer: NodeJS.Timeout;
-  readonly #target: string;
-  readonly #ended = Promise.withResolvers<never>();
   #reason: ClusterError | undefined;
 
-  constructor({ signal, timeoutMs = defaultTimeoutMs }: ApiRequest, { closing, target, onTimeout }: DeadlineContext) {
-    this.#signals = signal ? [signal, closing] : [closing];
-    this.#target = target;
-    this.#ended.promise.catch(() => undefined);
+  constructor({ signal, timeoutMs = defaultTimeoutMs }: ApiRequest, context: DeadlineContext) {
+    const { underWay, closing, target, onTimeout } = context;
+    this.#context = context;
+    this.#signal = signal;
     this.#timer = setTimeout(() => {
       onTimeout();
       this.#end(new ClusterError('timeout', `the API server at ${target} did not answer within ${timeoutMs / 1000} s`));
     }, timeoutMs);
-    for (const one of this.#signals) one.addEventListener('abort', this.#abort, { once: true });
-    if (this.#signals.some((one) => one.aborted)) this.#abort();
+    underWay.add(closing, this);
+    if (signal) underWay.add(signal, this);
   }
 
   get over(): boolean {
@@ -251,40 +273,47 @@ class Deadline {
     if (this.#reason) throw this.#reason;
   }
 
-  /** As `work`, but it does not wait for what cannot be called off, as a credential plugin. */
-  bound<T>(work: Promise<T>): Promise<T> {
-    return Promise.race([work, this.#ended.promise]);
+  abort(): void {
+    this.#end(new ClusterError('cancelled', 'called off'));
   }
 
   explain(cause: unknown): ClusterError {
-    return this.#reason ?? connectionError(cause, this.#target);
+    return this.#reason ?? connectionError(cause, this.#context.target);
   }
 
   done(): void {
+    const { underWay, closing } = this.#context;
     clearTimeout(this.#timer);
-    for (const one of this.#signals) one.removeEventListener('abort', this.#abort);
+    underWay.remove(closing, this);
+    if (this.#signal) underWay.remove(this.#signal, this);
     this.cancel = () => undefined;
   }
-
-  readonly #abort = () => this.#end(new ClusterError('cancelled', 'called off'));
 
   #end(reason: ClusterError): void {
     this.#reason ??= reason;
     this.cancel(this.#reason);
-    this.#ended.reject(this.#reason);
+    this.onEnd(this.#reason);
   }
 }
 
-async function readBody(response: IncomingMessage, maxBytes: number): Promise<string> {
-  const pieces: Buffer[] = [];
-  let size = 0;
-  for await (const piece of response as AsyncIterable<Buffer>) {
-    size += piece.byteLength;
-    if (size > maxBytes) {
-      response.destroy();
-      throw new ClusterError('other', `the API server's answer is larger than ${maxBytes / 1024 / 1024} MB`);
-    }
-    pieces.push(piece);
-  }
-  return Buffer.concat(pieces, size).toString('utf8');
+/** By listeners, as iterating over a stream costs several times as much as the rest of a small request. */
+function readBody(response: IncomingMessage, maxBytes: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const pieces: Buffer[] = [];
+    let size = 0;
+    response.on('data', (piece: Buffer) => {
+      size += piece.byteLength;
+      if (size > maxBytes) {
+        const limit = `${maxBytes / 1024 / 1024} MB`;
+        response.destroy(new ClusterError('other', `the API server's answer is larger than ${limit}`));
+        return;
+      }
+      pieces.push(piece);
+    });
+    response.once('end', () =>
+      resolve((pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size))?.toString() ?? ''),
+    );
+    response.on('error', reject);
+    response.once('close', () => reject(new Error('the connection was closed in the middle of an answer')));
+  });
 }

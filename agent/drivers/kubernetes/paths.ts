@@ -28,11 +28,13 @@ export function refOf(type: ResourceType, object: JsonObject): ObjectRef {
 }
 
 export function withQuery(path: string, query: Query): string {
-  const parameters = new URLSearchParams();
-  for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined && value !== false && value !== '') parameters.set(name, String(value));
+  let text = '';
+  for (const name in query) {
+    const value = query[name];
+    if (value === undefined || value === false || value === '') continue;
+    text += `${text === '' ? '?' : '&'}${name}=${encodeURIComponent(value)}`;
   }
-  return parameters.size > 0 ? `${path}?${parameters}` : path;
+  return path + text;
 }
 
 export const selectors = ({ labelSelector, fieldSelector }: Selection): Query => ({ labelSelector, fieldSelector });
