@@ -27,11 +27,40 @@ export function leavesNotOwned(manifest: JsonObject, sets: readonly FieldSet[], 
   const missing: Leaf[] = [];
   // At the root an empty set is one that owns nothing.
   const nodes = sets.filter((set) => !isEnd(set));
+  // As it mostly is, and far cheaper to find out than where each leaf is.
+  const [only, ...others] = nodes;
+  if (only && others.length === 0 && ownsAll(only, manifest, identity)) return missing;
   visit(manifest, nodes, [], '', (leaf) => {
     missing.push(leaf);
     return missing.length < atMost;
   });
   return missing;
+}
+
+const ofMetadata: ReadonlySet<string> = new Set(['name', 'namespace']);
+const nothing: ReadonlySet<string> = new Set();
+
+/** Whether one set owns every leaf of a value. `except`: fields of it that nobody owns. */
+function ownsAll(node: FieldSet, value: JsonValue, except: ReadonlySet<string> = nothing): boolean {
+  if (isEnd(node)) return true;
+  if (isObject(value)) {
+    for (const key in value) {
+      const item = value[key];
+      if (item === undefined || item === null || except.has(key)) continue;
+      const under = child(node, `f:${key}`);
+      const exceptUnder = except === identity && key === 'metadata' ? ofMetadata : nothing;
+      if (!under || !ownsAll(under, item, exceptUnder)) return false;
+    }
+  } else if (Array.isArray(value) && value.length > 0) {
+    const nodes = itemsOf(value, node);
+    for (let index = 0; index < value.length; index += 1) {
+      const under = nodes[index];
+      const item = value[index];
+      if (item === undefined || item === null) continue;
+      if (!under || !ownsAll(under, item)) return false;
+    }
+  }
+  return true;
 }
 
 /** Whether a set owns a leaf of a manifest. */

@@ -324,10 +324,10 @@ export class ClusterLoop {
       recall: () => addresses.recall(one.uid),
       whose: (object) => claimOf(this.#options.bayUid, one.uid, object),
     });
-    const slow = Promise.withResolvers<'slow'>();
-    const cancel = clock.after(slowMs, () => slow.resolve('slow'));
-    const first = await Promise.race([running, slow.promise]).finally(cancel);
-    return first === 'slow' ? await aside(() => running) : first;
+    return await new Promise((resolve, reject) => {
+      const cancel = clock.after(slowMs, () => resolve(aside(() => running)));
+      running.then(resolve, reject).finally(cancel);
+    });
   }
 
   #settle(one: Tracked, wanted: Wanted): void {
