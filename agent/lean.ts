@@ -2,6 +2,7 @@ import { enableCompileCache, flushCompileCache } from 'node:module';
 import { join } from 'node:path';
 import type { AgentConfig } from './config.ts';
 import { reportFailure } from './failure.ts';
+import { isOfCluster } from './node_file.ts';
 
 /**
  * An agent is small beside what it looks after: within 70 MB, of which Node.js itself takes 45. Left alone it takes 110, because Node.js
@@ -9,12 +10,25 @@ import { reportFailure } from './failure.ts';
  * agent begins again in the same process (the process id stays): with a compile cache in its data folder, without the optimising
  * compilers, and with a tight heap. An agent mostly waits; what it does with much data (checksums, copying) is native code.
  */
-const flags = [
+const common = ['--no-opt', '--no-maglev'];
+const flagsOfDocker = [
   '--max-semi-space-size=1',
   '--optimize-for-size',
-  '--no-opt',
-  '--no-maglev',
   '--invocation-count-for-feedback-allocation=200',
+];
+/**
+ * The agent of a cluster has 15 MB more, and a thousand objects to apply at once: a young generation twice as large, and code that is compiled
+ * for a first time sooner, take an eighth less of processor time for each of them, and 5 MB.
+ */
+const flagsOfKubernetes = [
+  '--max-semi-space-size=2',
+  '--initial-heap-size=16',
+  '--heap-growing-percent=15',
+  '--invocation-count-for-feedback-allocation=20',
+];
+const flagsOf = ({ dataDir }: AgentConfig): readonly string[] => [
+  ...common,
+  ...(isOfCluster(dataDir) ? flagsOfKubernetes : flagsOfDocker),
 ];
 /** `warming`: with the flags, to fill the cache, which is good for these flags only. `lean`: with the cache filled. */
 const stageVariable = 'BAYKEEPER_AGENT_STAGE';
@@ -67,6 +81,7 @@ function begin(stage: 'warming' | 'lean', config: AgentConfig): void {
     [configVariable]: JSON.stringify(config),
     NODE_COMPILE_CACHE: join(config.dataDir, 'cache'),
   };
+  const flags = flagsOf(config);
   const kept = process.execArgv.filter((argument) => !flags.includes(argument));
   const command = [process.execPath, ...flags, ...kept, process.argv[1] ?? '', 'run'];
   // By way of a shell, as Node.js cannot set it: a core file would hold the agent's key.

@@ -7,6 +7,7 @@ import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_p
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { agentPermissions } from '../../proto/subjects.ts';
 import { writeDurably } from '../durable_file.ts';
+import { nodeFile } from '../node_file.ts';
 import { formatTrust, parseTrust, type Trust } from './trust.ts';
 import { problemOfKeys, TrustedKeys } from './trusted_keys.ts';
 
@@ -61,7 +62,6 @@ const seedFile = 'identity.seed';
 const credentialsFile = 'credentials.bin';
 const trustedKeysFile = 'trusted_keys.json';
 const serverFile = 'server';
-const nodeFile = 'node.json';
 const trustFile = 'trust.json';
 const ownerOnly = 0o600;
 
