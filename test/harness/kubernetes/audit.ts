@@ -19,6 +19,8 @@ export interface AuditEvent {
   readonly code: number;
   /** Milliseconds since 1970, when it came. */
   readonly receivedMs: number;
+  /** The same, when it was answered. */
+  readonly answeredMs: number;
 }
 
 /** One line of the log, as far as it is read. */
@@ -30,6 +32,7 @@ interface LogLine {
   readonly objectRef?: Partial<Record<'resource' | 'subresource' | 'namespace' | 'name', string>>;
   readonly responseStatus?: { readonly code?: number };
   readonly requestReceivedTimestamp: string;
+  readonly stageTimestamp: string;
 }
 
 /** Every request once, when it is answered; watches as well, when they end. */
@@ -74,6 +77,7 @@ export async function readAudit(folder: string): Promise<AuditEvent[]> {
       name,
       code: responseStatus?.code ?? 0,
       receivedMs: Date.parse(rest.requestReceivedTimestamp),
+      answeredMs: Date.parse(rest.stageTimestamp),
     };
   });
 }
