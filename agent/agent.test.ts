@@ -14,7 +14,7 @@ import { chunksOf, deltaOf } from '../test/harness/chain_model.ts';
 import { FakeWorkloads } from '../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../test/harness/nats_server.ts';
 import { ScriptedControlPlane } from '../test/harness/scripted_control_plane.ts';
-import { testSigner } from '../test/harness/signing.ts';
+import { TestSigner, testSigner } from '../test/harness/signing.ts';
 import { until } from '../test/harness/until.ts';
 import { type Agent, startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
@@ -32,6 +32,7 @@ function credentialsFor(
   { bayUid, nodeUid }: { bayUid: string; nodeUid: string },
   url: string,
   lifeMs = 86_400_000,
+  signer = testSigner,
 ): Credentials {
   const now = Date.now();
   return create(CredentialsSchema, {
@@ -44,7 +45,7 @@ function credentialsFor(
     issueTime: timestampFromMs(now),
     expireTime: timestampFromMs(now + lifeMs),
     brokerUrls: [url],
-    signingKeys: testSigner.keys(),
+    signingKeys: signer.keys(),
   });
 }
 
@@ -53,6 +54,8 @@ interface Bed {
   readonly identity: Identity;
   readonly workloads: FakeWorkloads;
   readonly agent: Agent;
+  /** Whose keys the API tells of. */
+  signer: TestSigner;
   restart(): Promise<void>;
 }
 
@@ -66,6 +69,7 @@ async function bed(
   const identity = await openIdentity(dataDir);
   await identity.take(credentialsFor(address, server.url, lifeMs));
   let workloads: FakeWorkloads | undefined;
+  let signer = testSigner;
   const running = new Map<string, bigint>();
   const start = () =>
     startAgent({
@@ -79,7 +83,7 @@ async function bed(
         return next;
       },
       policy: fixedPolicy(allowAll),
-      prove: async () => credentialsFor(address, server.url),
+      prove: async () => credentialsFor(address, server.url, lifeMs, signer),
       agentVersion: '0.0.0-test',
       clock: systemClock,
       log: silentLog,
@@ -100,6 +104,12 @@ async function bed(
     },
     get agent() {
       return agent;
+    },
+    get signer() {
+      return signer;
+    },
+    set signer(next) {
+      signer = next;
     },
     async restart() {
       await agent.stop();
@@ -403,4 +413,49 @@ test('credentials that ran out are renewed by proving the key', async (t) => {
   await b.restart();
   await until('renewed', () => b.identity.credentials?.userJwt !== first);
   t.pass();
+});
+
+test('a control plane with keys that nobody has told of is asked by its API, and believed then; after a restart too', async (t) => {
+  const b = await bed(t);
+  b.cp.put('a');
+  await is(b, 'a');
+  b.signer = new TestSigner(2);
+  b.cp.signer = b.signer;
+  b.cp.put('unseen');
+  await until('the keys are known', () => b.identity.trustedKeys.find(b.signer.id));
+  t.is(b.identity.trustedKeys.find(testSigner.id), undefined);
+  t.truthy(b.identity.trustedKeys.findStored(testSigner.id), 'the disk needs it');
+  t.true(b.agent.store.isWorn);
+  // As after a reboot without anybody to talk to: what was verified once still is.
+  b.cp.deaf = true;
+  await b.restart();
+  t.deepEqual(running(b), ['a']);
+  b.cp.deaf = false;
+  b.cp.put('b');
+  await is(b, 'a', 'b', 'unseen');
+  await until('the old key is forgotten', () => !b.identity.trustedKeys.findStored(testSigner.id));
+  t.false(b.agent.store.isWorn);
+});
+
+test('nobody else ends a session for good, or gives the agent credentials', async (t) => {
+  const b = await bed(t, { lifeMs: 3_000 });
+  b.cp.put('a');
+  await is(b, 'a');
+  const stranger = new TestSigner(3);
+  b.cp.signer = stranger;
+  b.cp.onHello = () => ({ error: { code: 7, reason: ErrorReason.REVOKED, message: 'go away' } });
+  b.cp.onReport = () => ({ error: { code: 7, reason: ErrorReason.REVOKED, message: 'go away' } });
+  b.cp.onRenew = () => credentialsFor(b.cp.address, 'nats://127.0.0.1:1', 86_400_000, stranger);
+  const refused = b.agent.session.state.name;
+  t.is(refused, 'open');
+  await b.agent.session.begin();
+  const hellos = b.cp.hellos.length;
+  await until('it goes on asking', () => b.cp.hellos.length > hellos + 1, { timeoutMs: 10_000 });
+  b.cp.onHello = undefined;
+  b.cp.onReport = undefined;
+  b.cp.signer = testSigner;
+  await until('there is a session', () => b.agent.session.state.name === 'open');
+  t.is(b.identity.trustedKeys.find(stranger.id), undefined);
+  b.cp.put('b');
+  await is(b, 'a', 'b');
 });

@@ -7,6 +7,7 @@ import fc from 'fast-check';
 import {
   type Assign,
   AssignmentOp,
+  AssignSchema,
   ErrorReason,
   SyncReplySchema,
   type SyncRequest,
@@ -15,7 +16,7 @@ import {
 import { ChainModel, chunksOf } from '../../test/harness/chain_model.ts';
 import { FakeClock } from '../../test/harness/fake_clock.ts';
 import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
-import { testSigner, testVerifier } from '../../test/harness/signing.ts';
+import { TestSigner, testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { Delivery } from './delivery.ts';
 import { LinkError } from './link.ts';
@@ -43,6 +44,8 @@ class Bed {
   /** Whether the control plane can be reached. */
   up = true;
   chunkBytes = 150;
+  /** What a broker makes of an answer. */
+  meddle: (answer: Uint8Array) => Uint8Array = (answer) => answer;
   /** Most chunks are sent under the session's epoch. */
   store!: DesiredStore;
   delivery!: Delivery;
@@ -120,7 +123,7 @@ class Bed {
       if (delta) this.publish(delta);
       else this.publish(...chunksOf(epoch, chain.snapshot(), this.chunkBytes));
     }
-    return reply(request, { revision: chain.revision });
+    return this.meddle(reply(request, { revision: chain.revision }));
   }
 }
 
@@ -217,6 +220,79 @@ test('a refused session is passed on', async (t) => {
     log: silentLog,
   }).open(1n, nonceOf(1n));
   t.is(await promise, ErrorReason.FENCED);
+});
+
+test('nobody leads the agent back to an older revision with what was true once', async (t) => {
+  const b = await bed(t);
+  const answers: Uint8Array[] = [];
+  b.meddle = (answer) => {
+    answers.push(answer);
+    return answer;
+  };
+  b.chain.put('old');
+  const snapshot = chunksOf(b.epoch, b.chain.snapshot(), b.chunkBytes);
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  t.is(b.store.revision, 1n);
+  t.is(answers.length, 1);
+  b.chain.put('new');
+  b.publish(b.chain.newest(b.epoch));
+  await b.arriveAll();
+  // The broker holds the true answer back from now on, and gives the old one; it has the old snapshot as well.
+  b.meddle = () => answers[0] ?? new Uint8Array();
+  for (let i = 0; i < 30; i += 1) {
+    b.publish(...snapshot);
+    await b.arriveAll();
+    await b.clock.advance(10_000);
+  }
+  t.is(b.store.revision, 2n);
+  t.true(b.workloads.running.has('new'));
+  b.meddle = (answer) => answer;
+  await b.clock.advance(100_000);
+  await b.arriveAll();
+  t.true(b.converged);
+});
+
+test('what is meant for another bay or node, of another session, or by somebody else is not taken', async (t) => {
+  const b = await bed(t);
+  b.chain.put('a');
+  const assign = b.chain.newest(b.epoch);
+  const nonce = nonceOf(b.epoch);
+  b.wire.push(
+    testSigner.assign({ ...address, bayUid: 'bay-2' }, assign, nonce),
+    testSigner.assign({ ...address, nodeUid: 'node-2' }, assign, nonce),
+    testSigner.assign(address, assign, nonceOf(b.epoch + 1n)),
+    new TestSigner(8).assign(address, assign, nonce),
+    toBinary(AssignSchema, assign),
+  );
+  await b.arriveAll();
+  t.is(b.store.revision, 0n);
+  t.is(b.workloads.running.size, 0);
+  b.publish(assign);
+  await b.arriveAll();
+  t.is(b.store.revision, 1n);
+});
+
+test('a state with too many messages, or old signatures, is asked for anew, and only once', async (t) => {
+  const b = await bed(t);
+  b.chain.put('a');
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  t.false(b.store.isWorn);
+  for (let i = 0; i < 1_001; i += 1) {
+    b.chain.put('a');
+    b.publish(b.chain.newest(b.epoch));
+  }
+  await b.arriveAll();
+  t.true(b.store.isWorn);
+  const before = b.syncs.length;
+  for (let i = 0; i < 3; i += 1) {
+    await b.clock.advance(75_000);
+    await b.arriveAll();
+  }
+  t.false(b.store.isWorn);
+  t.true(b.converged);
+  t.is(b.syncs.slice(before).filter(({ appliedRevision }) => appliedRevision === 0n).length, 1);
 });
 
 test('within a delta, and from delta to delta, an object does not go back', async (t) => {

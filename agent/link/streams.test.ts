@@ -1,11 +1,14 @@
 import { randomUUID } from 'node:crypto';
+import { create, toBinary } from '@bufbuild/protobuf';
 import test, { type ExecutionContext } from 'ava';
 import { createUser } from 'nkeys.js';
+import { FrameSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { downStreamSubject } from '../../proto/subjects.ts';
 import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../../test/harness/nats_server.ts';
 import { ScriptedControlPlane } from '../../test/harness/scripted_control_plane.ts';
 import { SettablePolicy } from '../../test/harness/settable_policy.ts';
-import { testNonce, testVerifier } from '../../test/harness/signing.ts';
+import { TestSigner, testNonce, testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { until } from '../../test/harness/until.ts';
 import { systemClock } from '../clock.ts';
 import { silentLog } from '../log.ts';
@@ -227,5 +230,62 @@ test("commands end, and there are no new ones, once the node's owner forbids the
   const again = await cp.open(execute);
   t.is(again.reply.error, undefined);
   again.send({ case: 'end', value: {} });
+  await freed();
+});
+
+test('a request to open a stream is good for one, in its session, and by the control plane alone', async (t) => {
+  const { cp, streams, freed } = await bed(t);
+  const streamId = randomUUID();
+  t.is((await cp.open({ ...logs(), streamId })).reply.error, undefined);
+  await freed();
+  t.is((await cp.open({ ...logs(), streamId })).reply.error?.code, 6);
+  cp.signer = new TestSigner(8);
+  t.is((await cp.open(logs())).reply.error?.code, 14);
+  cp.signer = testSigner;
+  cp.nonce = new Uint8Array(16);
+  t.is((await cp.open(logs())).reply.error?.code, 14);
+  t.is(streams.size, 0);
+  streams.serve(10_000, cp.nonce);
+  t.is((await cp.open({ ...logs(), streamId })).reply.error, undefined);
+  await freed();
+});
+
+test('input that somebody slips into a stream is not taken, and does not disturb it', async (t) => {
+  const { cp, freed } = await bed(t);
+  const streamId = randomUUID();
+  const stream = await cp.open({ ...execute, streamId });
+  stream.send({ case: 'stdin', value: Buffer.from('mine') });
+  const evil = toBinary(
+    FrameSchema,
+    create(FrameSchema, { sequence: 1, body: { case: 'stdin', value: Buffer.from('evil') } }),
+  );
+  const context = { ...cp.address, purpose: 'stream-frame', nonce: testNonce, streamId } as const;
+  for (const frame of [
+    evil,
+    new TestSigner(8).seal(context, evil),
+    // As the control plane might have sent it on another stream, or for another purpose.
+    testSigner.seal({ ...context, streamId: randomUUID() }, evil),
+    testSigner.seal({ ...context, purpose: 'stream-open' }, evil),
+  ]) {
+    cp.sendRaw(downStreamSubject(cp.address, streamId), frame);
+  }
+  stream.send({ case: 'stdinEnd', value: true });
+  await until('the end', () => stream.end);
+  t.true(stream.text('stdout').endsWith('mine'), stream.text('stdout'));
+  await freed();
+});
+
+test('after many streams there is to be another session, and at some point there must be', async (t) => {
+  const { cp, streams, freed, worn } = await bed(t, { maxIds: 2 });
+  const held = await cp.open(logs(true));
+  for (let i = 0; i < 3; i += 1) t.is((await cp.open(logs())).reply.error, undefined);
+  await until('only one is left', () => streams.size === 1);
+  t.is(worn(), 0, 'not while one is open');
+  t.is((await cp.open(logs())).reply.error?.code, 8);
+  held.send({ case: 'end', value: {} as never });
+  await freed();
+  t.is(worn(), 1);
+  streams.serve(10_000, cp.nonce);
+  t.is((await cp.open(logs())).reply.error, undefined);
   await freed();
 });
