@@ -6,10 +6,11 @@ import { identity } from './identity.ts';
 import { kubernetes } from './kubernetes.ts';
 import { machine, type Row } from './measure.ts';
 import { etcd } from './peer.ts';
+import { signatures } from './signatures.ts';
 import { storm } from './storm.ts';
 
 /**
- * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates identity manifests delivery storm kubernetes etcd]`. Nothing here is a
+ * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates identity manifests delivery signatures storm kubernetes etcd]`. Nothing here is a
  * test; what was to be reached stands beside what was measured.
  */
 const suites: Record<string, () => Promise<Row[]>> = {
@@ -17,6 +18,7 @@ const suites: Record<string, () => Promise<Row[]>> = {
   identity,
   manifests,
   delivery,
+  signatures,
   storm,
   kubernetes,
   etcd,

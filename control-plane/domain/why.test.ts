@@ -1,0 +1,41 @@
+import { create } from '@bufbuild/protobuf';
+import test from 'ava';
+import { ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { WhyStage } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { ConditionStatus, NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { messagesRefused } from '../../proto/signing.ts';
+import { explainAssigned } from './why.ts';
+
+test('an agent that refuses what comes from the broker is a reason for waiting', (t) => {
+  const why = (status: ConditionStatus) =>
+    explainAssigned({
+      kind: 'Container',
+      object: create(ContainerSchema, {
+        metadata: { uid: 'u', name: 'web', bay: 'b', generation: 1n },
+        status: { node: 'n1' },
+      }),
+      nodeUid: 'n',
+      live: {
+        fresh: true,
+        connected: true,
+        confirmTimeMs: 0,
+        trustUntilMs: 1,
+        appliedRevision: 1,
+        assignedRevision: 2,
+        status: create(NodeStatusSchema, {
+          conditions: [
+            { type: messagesRefused, status, reason: 'BadSignature', message: '3 messages were not believed' },
+          ],
+        }),
+      },
+      publishTimeMs: 0,
+      brokerConnected: true,
+      engine: 'docker',
+    });
+  const refused = why(ConditionStatus.TRUE);
+  const received = refused.steps.find(({ stage }) => stage === WhyStage.RECEIVED);
+  t.is(received?.reason, 'MessagesRefused');
+  t.regex(received?.message ?? '', /not signed by the control plane: 3 messages were not believed\.$/);
+  t.regex(refused.summary, /waits to be received by its agent \(MessagesRefused: /);
+  t.regex(why(ConditionStatus.FALSE).summary, /Under way to the agent/);
+});
