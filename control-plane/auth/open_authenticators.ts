@@ -5,7 +5,6 @@ import { AccessTokens } from './access_tokens.ts';
 import { adminAuthenticator, loadAdminToken } from './admin_token.ts';
 import type { AuthConfig } from './auth_options.ts';
 import { firstOf } from './authenticators.ts';
-import { openKeystone } from './keystone/open_keystone.ts';
 import type { Authenticator } from './port.ts';
 import { TokenFile } from './token_file.ts';
 
@@ -44,6 +43,7 @@ export async function openAuthenticators(options: OpenAuthenticatorsOptions): Pr
       authenticators.push(oidcAuthenticator({ ...options, config: oidc }));
     }
     if (keystone) {
+      const { openKeystone } = await import('./keystone/open_keystone.ts');
       const opened = stack.use(await openKeystone({ ...options, config: keystone }));
       authenticators.push(opened.authenticator);
     }

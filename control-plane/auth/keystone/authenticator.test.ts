@@ -146,6 +146,18 @@ test('what cannot be a token of Keystone is not sent there', async (t) => {
   t.deepEqual(state.asked, []);
 });
 
+test('signed JSON is sent to Keystone when it has the claims of one', async (t) => {
+  const { state, authenticator } = setUp();
+  const signed = (claims: object) =>
+    ['{"alg":"ES256","typ":"JWT"}', JSON.stringify(claims), 'signature']
+      .map((part) => Buffer.from(part).toString('base64url'))
+      .join('.');
+  t.is(authenticator.authenticate({ token: signed({ iss: 'https://issuer.test', sub: 'alice' }) }), undefined);
+  const own = signed({ sub: 'u1', exp: 1, openstack_methods: ['password'] });
+  t.like(await authenticator.authenticate({ token: own }), { subject: 'alice@Default' });
+  t.deepEqual(state.asked, [own]);
+});
+
 test('a token without rights here is refused with the reason, and remembered', async (t) => {
   const { state, script, ask } = setUp();
   const { project: _project, ...unscoped } = alice;

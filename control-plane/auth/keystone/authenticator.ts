@@ -14,9 +14,18 @@ import type { ServiceToken } from './service_token.ts';
 /** How long it is remembered that something is no token. */
 const unknownMs = 5_000;
 
-/** Fernet, and signed JSON (ES256): what Keystone has issued since Rocky. What is neither is not sent there. */
-const tokenPattern =
-  /^(gAAAA[A-Za-z0-9_-]{20,4000}={0,2}|eyJ[A-Za-z0-9_-]{5,2000}\.[A-Za-z0-9_-]{5,4000}\.[A-Za-z0-9_-]{5,1000})$/;
+const fernet = /^gAAAA[A-Za-z0-9_-]{20,4000}={0,2}$/;
+const jws = /^eyJ[A-Za-z0-9_-]{5,2000}\.([A-Za-z0-9_-]{5,4000})\.[A-Za-z0-9_-]{5,1000}$/;
+
+/**
+ * Whether it looks like what Keystone has issued since Rocky: Fernet, or signed JSON with its own claims. What does not is not sent there: it may be
+ * a secret that is for somebody else.
+ */
+function mayBeIssued(token: string): boolean {
+  if (fernet.test(token)) return true;
+  const claims = jws.exec(token)?.[1];
+  return claims !== undefined && Buffer.from(claims, 'base64url').includes('"openstack_methods"');
+}
 
 /** Options of {@link KeystoneAuthenticator}. */
 export interface KeystoneAuthenticatorOptions {
@@ -59,7 +68,7 @@ export class KeystoneAuthenticator implements Authenticator {
     { token }: Credentials,
     { maxAgeMs = Number.POSITIVE_INFINITY }: AuthenticateOptions = {},
   ): Principal | undefined | Promise<Principal | undefined> {
-    if (!tokenPattern.test(token)) return undefined;
+    if (!mayBeIssued(token)) return undefined;
     const key = createHash('sha256').update(token).digest('base64');
     const known = this.#known.get(key) ?? this.#unknown.get(key);
     if (known && this.#isFresh(known, maxAgeMs)) return this.#outcome(known);
