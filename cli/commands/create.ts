@@ -34,6 +34,7 @@ interface BayModelFlags {
   readonly fixedNetwork?: string;
   readonly dnsServer?: string;
   readonly dockerVolumeSize?: number;
+  readonly public?: boolean;
   readonly dryRun?: boolean;
 }
 
@@ -105,6 +106,7 @@ export function register(parent: Command, environment: Environment): void {
     .option('--fixed-network <cidr>', "the range of the nodes' own network")
     .option('--dns-server <address>', 'the name server of the nodes')
     .option('--docker-volume-size <gib>', "size of the volume for Docker's data, in GiB", parseCount)
+    .option('--public', 'for every project to make bays of: admins only')
     .action(async (name: string, flags: BayModelFlags, self: Command) =>
       createBayModel(await environment.open(self), name, flags),
     );
@@ -154,6 +156,7 @@ async function createBayModel(session: Session, name: string, flags: BayModelFla
       fixedNetwork: flags.fixedNetwork ?? '',
       dnsServer: flags.dnsServer ?? '',
       dockerVolumeSizeGib: flags.dockerVolumeSize ?? 0,
+      public: flags.public === true,
     },
   });
   await createOne(session, model, flags.dryRun === true);

@@ -110,6 +110,10 @@ const bayModelColumns: readonly ObjectColumn[] = [
       (isMessage(object, BayModelSchema) && enumName(ProvisionerSchema, object.spec?.provisioner ?? 0)) || none,
   },
   {
+    title: 'PUBLIC',
+    cell: (object) => (isMessage(object, BayModelSchema) && object.spec?.public ? 'yes' : 'no'),
+  },
+  {
     title: 'IMAGE',
     shrinks: true,
     cell: (object) => (isMessage(object, BayModelSchema) && object.spec?.image) || none,

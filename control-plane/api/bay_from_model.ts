@@ -7,14 +7,53 @@ import type { KindName } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 import type { Principal } from '../domain/principal.ts';
 import { decode, type StoredRecord } from '../domain/record.ts';
-import type { ObjectKey } from '../store/port.ts';
+import type { ObjectKey, Store } from '../store/port.ts';
+import { isPublic, type PublicModels } from './public_models.ts';
 
 type NameKey = Exclude<ObjectKey, { readonly uid: string }>;
 
-/** The BayModel that a new bay is made from. */
-export function modelKey(kind: KindName, principal: Principal, object: ObjectMessage): NameKey | undefined {
+/** The BayModel that a new bay is made from: the project's own of that name, or else one that is public. */
+export interface ModelRef {
+  readonly name: string;
+  readonly own: NameKey;
+  readonly shared: { readonly uid: string } | undefined;
+}
+
+/** Where the BayModel is looked for that a new bay is made from. */
+export function modelRef(
+  kind: KindName,
+  principal: Principal,
+  object: ObjectMessage,
+  models: PublicModels,
+): ModelRef | undefined {
   const name = kind === 'Bay' ? (object as Bay).spec?.bayModel : '';
-  return name ? { kind: 'BayModel', project: principal.project, bayUid: '', namespace: '', name } : undefined;
+  if (!name) return undefined;
+  const shared = models.find({ name });
+  return {
+    name,
+    own: { kind: 'BayModel', project: principal.project, bayUid: '', namespace: '', name },
+    shared: shared && { uid: shared.uid },
+  };
+}
+
+/** What has to be read to find it. */
+export const modelReads = ({ own, shared }: ModelRef): readonly ObjectKey[] => (shared ? [own, shared] : [own]);
+
+/** The one that is meant, of what was read. */
+export function modelOf(
+  { own, shared }: ModelRef,
+  get: (key: ObjectKey) => StoredRecord | undefined,
+): StoredRecord | undefined {
+  const mine = get(own);
+  if (mine || !shared) return mine;
+  const theirs = get(shared);
+  return theirs && isPublic(theirs) ? theirs : undefined;
+}
+
+/** The same, outside of a write. */
+export async function readModel(store: Pick<Store, 'get'>, ref: ModelRef): Promise<StoredRecord | undefined> {
+  const [own, shared] = await Promise.all(modelReads(ref).map((key) => store.get(key)));
+  return modelOf(ref, (key) => (key === ref.own ? own : shared));
 }
 
 /** Gives a new bay what its BayModel says. */

@@ -42,6 +42,7 @@ import { nodeMethods, refuseCreateNode } from './nodes.ts';
 import { Objects } from './objects.ts';
 import { permissionOf } from './permissions.ts';
 import { podMethods } from './pods.ts';
+import { PublicModels } from './public_models.ts';
 import { Quotas, quotaMethods } from './quotas.ts';
 import { serveReflection } from './reflection.ts';
 import { Refusals } from './refusals.ts';
@@ -121,6 +122,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
   });
   const bays = new BayDirectory(store);
   const nodes = await NodeDirectory.open(store);
+  const publicModels = await PublicModels.open(store);
   const quotas = await Quotas.open({ store, defaults: options.defaultQuota ?? {} });
   const around: Surroundings = {
     liveness: (uid) => liveness.node(uid),
@@ -141,6 +143,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     checks,
     liveness,
     quotas,
+    publicModels,
   });
   const removal = new Removal({ store, objects, nodes, access, liveness, around, clock });
   const dependencies = options.dependencies ?? { store: () => true, broker: () => bus.connected };
@@ -152,6 +155,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     nodes,
     around,
     objects,
+    publicModels,
     watching: metrics.watching,
   };
   const services: readonly DescService[] = [
@@ -240,6 +244,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       bays.close();
       nodes.close();
       quotas.close();
+      publicModels.close();
     },
   };
 }

@@ -17,6 +17,7 @@ import { requestIdOf } from './fingerprint.ts';
 import { listObjects } from './list_objects.ts';
 import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
+import type { PublicModels } from './public_models.ts';
 import { type WatchOptions, watchObjects } from './watch_objects.ts';
 
 /** The service of each kind. */
@@ -47,6 +48,7 @@ export interface KindExceptions<K extends KindName> {
 /** What the methods of every kind are made of. */
 export interface KindServiceOptions extends WatchOptions {
   readonly objects: Objects;
+  readonly publicModels: PublicModels;
   /** Calls back when a watch begins and when it ends. */
   readonly watching: (delta: 1 | -1) => void;
 }
@@ -124,7 +126,8 @@ export function kindMethods<K extends KindName>(
       const principal = principalOf(context);
       const bay = await objects.bayOf(principal, kind, request.bay ?? '');
       const asked = { ...request, namespace: request.namespace ?? '' };
-      const answer = await listObjects(options, principal, kind, bay, asked);
+      const store = kind === 'BayModel' && !principal.everyProject ? options.publicModels : options.store;
+      const answer = await listObjects({ store, around: options.around }, principal, kind, bay, asked);
       return { [many]: answer.objects, nextPageToken: answer.nextPageToken, revision: answer.revision };
     },
     [`update${kind}`]: async (request: UpdateRequest, context: HandlerContext) => {

@@ -31,7 +31,7 @@ const sliceMs = 20;
 
 /** One page. Rejects with InvalidError, and with ExhaustedError when the filter takes too long. */
 export async function listObjects<K extends KindName>(
-  options: { readonly store: Store; readonly around: Surroundings },
+  options: { readonly store: Pick<Store, 'list'>; readonly around: Surroundings },
   principal: Principal,
   kind: K,
   bay: BayRef | undefined,

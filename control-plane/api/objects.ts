@@ -11,7 +11,7 @@ import { decode, encode } from '../domain/record.ts';
 import type { Checks, Liveness, Placement, Verdict } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import { type BayDirectory, type BayRef, checkTaking } from './bay_directory.ts';
-import { completeBay, modelKey } from './bay_from_model.ts';
+import { completeBay, modelReads, modelRef, readModel } from './bay_from_model.ts';
 import { askCluster } from './cluster_check.ts';
 import type { DryRun } from './dry_run.ts';
 import { checkSupported } from './kind_support.ts';
@@ -19,6 +19,7 @@ import type { CheckMessage } from './message_rules.ts';
 import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
 import { type Outcome, putChanged } from './object_writes.ts';
 import { Placing } from './placing.ts';
+import { checkPublic, isPublic, type PublicModels } from './public_models.ts';
 import type { Quotas } from './quotas.ts';
 
 /** What the objects' operations need. */
@@ -29,6 +30,7 @@ export interface ObjectsOptions {
   readonly checks: Checks;
   readonly liveness: Liveness;
   readonly quotas: Quotas;
+  readonly publicModels: PublicModels;
   readonly around: Surroundings;
   readonly clock: { now(): number };
   readonly checkMessage: CheckMessage;
@@ -68,10 +70,10 @@ export class Objects {
     validateOnly: boolean,
   ): Promise<Kinds[K]> {
     const { object, bay } = await this.#prepare(principal, kind, input);
-    const model = modelKey(kind, principal, object);
+    const model = modelRef(kind, principal, object, this.#options.publicModels);
     if (validateOnly) {
       const { store } = this.#options;
-      completeBay(kind, object, model && (await store.get(model)));
+      completeBay(kind, object, model && (await readModel(store, model)));
       if (await store.get(keyOf(kind, principal, bay, object))) throw exists(kind, object);
       if (bay) checkTaking(bay);
       this.#placing.place(kind, object, bay);
@@ -84,7 +86,7 @@ export class Objects {
     const reads: ObjectKey[] = [keyOf(kind, principal, bay, object)];
     if (bay) reads.push({ uid: bay.uid });
     if (node) reads.push({ uid: node.uid });
-    if (model) reads.push(model);
+    if (model) reads.push(...modelReads(model));
     const written = await this.#write(
       kind,
       principal,
@@ -110,8 +112,10 @@ export class Objects {
   async find(principal: Principal, kind: KindName, ref: ObjectRef): Promise<StoredObject> {
     const at = await this.locate(principal, kind, ref);
     const stored = await this.#options.store.get(at.key);
-    if (!stored || !isAt(stored, principal, kind, at.bay)) throw notFound(kind, ref);
-    return stored;
+    if (stored && isAt(stored, principal, kind, at.bay)) return stored;
+    const shared = kind === 'BayModel' ? this.#options.publicModels.find(ref) : undefined;
+    if (!shared) throw notFound(kind, ref);
+    return shared;
   }
 
   /** Changes an object, or makes it where there is none and `allowMissing` is set. `input` is the caller's to give away. */
@@ -144,7 +148,7 @@ export class Objects {
     const at = await this.locate(principal, kind, ref, how.dryRun);
     // With a uid, one object and no other is meant: none is made in its place.
     const mayCreate = how.allowMissing && !given.uid;
-    const model = mayCreate ? modelKey(kind, principal, input) : undefined;
+    const model = mayCreate ? modelRef(kind, principal, input, this.#options.publicModels) : undefined;
 
     // Made once, though a write may run twice: the uid stays the same.
     let fresh: Kinds[K] | undefined;
@@ -158,13 +162,9 @@ export class Objects {
       if (given.uid && given.name && stored.name !== given.name) {
         throw new InvalidError(fieldOf(kind, 'metadata.name'), `cannot change: it is "${stored.name}"`);
       }
-      const changed = updateObject<Kinds[K] & ObjectMessage>(
-        kind,
-        decode(kind, stored),
-        input,
-        how.mask,
-        this.#options.clock.now(),
-      );
+      const current = decode(kind, stored);
+      const changed = updateObject<Kinds[K] & ObjectMessage>(kind, current, input, how.mask, this.#options.clock.now());
+      checkPublic(principal, kind, isPublic(stored), changed.object);
       // What was sent was only a part; the whole has to follow the rules.
       if (how.mask?.paths.length) this.#options.checkMessage(kinds[kind].schema, changed.object, fieldName[kind]);
       return changed;
@@ -177,7 +177,7 @@ export class Objects {
         const object = makeFresh();
         if (at.bay) checkTaking(at.bay);
         this.#placing.place(kind, object, at.bay);
-        completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await store.get(model))));
+        completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await readModel(store, model))));
         checkSize(kind, object);
         this.#options.quotas.checkRoom(principal.project, kind);
         how.dryRun?.made(kind, object, true);
@@ -201,7 +201,7 @@ export class Objects {
     const reads: ObjectKey[] = [at.key];
     if (mayCreate && at.bay) reads.push({ uid: at.bay.uid });
     if (chosen) reads.push({ uid: chosen.uid });
-    if (model) reads.push(model);
+    if (model) reads.push(...modelReads(model));
     const written = await this.#write<Kinds[K]>(kind, principal, how.request, reads, (view) => {
       const stored = view.get(at.key);
       if (!stored || !isAt(stored, principal, kind, at.bay)) {
@@ -327,7 +327,9 @@ export class Objects {
   #make<K extends KindName>(principal: Principal, kind: K, input: Kinds[K], bay: BayRef | undefined): Kinds[K] {
     const { newUid, clock } = this.#options;
     const made = { uid: newUid(), project: principal.project, bay: bay?.name ?? '', nowMs: clock.now() };
-    return newObject<Kinds[K] & ObjectMessage>(kind, input, made);
+    const object = newObject<Kinds[K] & ObjectMessage>(kind, input, made);
+    checkPublic(principal, kind, false, object);
+    return object;
   }
 
   /** What the cluster of a Kubernetes bay says to an object. Rejects when it refuses it, and when it cannot be asked. */

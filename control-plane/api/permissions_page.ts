@@ -29,6 +29,8 @@ Made from \`control-plane/api/permissions.ts\`, which is what the control plane 
 - **admin** has all projects: the header \`x-baykeeper-project\` says which one a call is for, and \`-\` asks all of them at once, in calls that a reader may
   make. Without it a call is for the admin's own.
 
+A BayModel that an admin has made public is read by every project, and changed by its own project and admins.
+
 A method that is not in the table is denied to everybody. Without a token the answer is UNAUTHENTICATED, without the role it is PERMISSION_DENIED.
 `;
 

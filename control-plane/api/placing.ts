@@ -5,9 +5,9 @@ import type { AssignedStatus, ObjectMessage } from '../domain/object.ts';
 import type { Surroundings } from '../domain/present.ts';
 import { newRecord } from '../domain/record.ts';
 import type { Placement, PlacementChoice } from '../reconcile/port.ts';
-import type { ObjectKey, StoredObject, WriteView } from '../store/port.ts';
+import type { StoredObject, WriteView } from '../store/port.ts';
 import type { BayDirectory, BayRef } from './bay_directory.ts';
-import { completeBay } from './bay_from_model.ts';
+import { completeBay, type ModelRef, modelOf } from './bay_from_model.ts';
 import { checkDocker } from './kind_support.ts';
 import { putFitting } from './object_writes.ts';
 import type { Quotas } from './quotas.ts';
@@ -50,13 +50,13 @@ export class Placing {
     object: ObjectMessage,
     bay: BayRef | undefined,
     node: PlacementChoice | undefined,
-    model: ObjectKey | undefined,
+    model: ModelRef | undefined,
   ): StoredObject {
     if (bay) {
       this.#options.bays.check(view, bay);
       checkDocker(bay, kind, wantedNode(object), this.#options.around);
     }
-    completeBay(kind, object, model && view.get(model));
+    completeBay(kind, object, model && modelOf(model, (key) => view.get(key)));
     const there = node && view.get({ uid: node.uid });
     const nodeUid = there && !there.deleting ? there.uid : '';
     if (bay && kinds[kind].assigned) {

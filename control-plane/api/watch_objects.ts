@@ -7,6 +7,7 @@ import type { Liveness } from '../reconcile/port.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
 import type { NodeDirectory } from './node_directory.ts';
+import { visibleItems } from './public_models.ts';
 
 /** The store's side of a watch: `openWatch` of store/watch.ts. */
 export type OpenWatch = (options: {
@@ -70,18 +71,19 @@ export async function* watchObjects<K extends KindName>(
   const view = new View(kind, options.around, compileFilter(kind, request.filter), Number(request.sinceRevision));
   const ended = new AbortController();
   const touches = new Touches(kind, options);
-  const source = options
-    .openWatch({
-      store,
-      kind,
-      project: scope.project,
-      bayUid: bay?.uid,
-      namespace: namespace || undefined,
-      name: request.name || undefined,
-      sinceRevision: request.sinceRevision > 0n ? Number(request.sinceRevision) : undefined,
-      signal: AbortSignal.any([signal, ended.signal]),
-    })
-    [Symbol.asyncIterator]();
+  // Of every project, but for what is private there.
+  const shared = kind === 'BayModel' && !principal.everyProject;
+  const items = options.openWatch({
+    store,
+    kind,
+    project: shared ? undefined : scope.project,
+    bayUid: bay?.uid,
+    namespace: namespace || undefined,
+    name: request.name || undefined,
+    sinceRevision: request.sinceRevision > 0n ? Number(request.sinceRevision) : undefined,
+    signal: AbortSignal.any([signal, ended.signal]),
+  });
+  const source = (shared ? visibleItems(items, principal) : items)[Symbol.asyncIterator]();
   try {
     let next: Promise<IteratorResult<WatchItem>> | undefined;
     for (;;) {

@@ -130,6 +130,14 @@ export declare type BayModelSpec = Message<"baykeeper.v1.BayModelSpec"> & {
    * @generated from field: map<string, string> labels = 13;
    */
   labels: { [key: string]: string };
+
+  /**
+   * Every project sees it, and can make bays from it; its own project and admins change it. Only an admin sets it or takes it away. Of a name that
+   * the own project has too, the own is meant; of several others, the oldest.
+   *
+   * @generated from field: bool public = 14;
+   */
+  public: boolean;
 };
 
 /**
