@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { type FileHandle, mkdir, open, readFile, rename, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
@@ -32,6 +33,8 @@ const maxBatchBytes = 4 * 1024 * 1024;
 const anchorMs = 1_000;
 const anchorName = 'head.json';
 const fileMode = 0o600;
+/** A write resolves when it is on disk: one call, where a write and a sync are two. */
+const synced = constants.O_RDWR | constants.O_DSYNC;
 
 /**
  * An audit log in files of JSON lines. Records that come while one batch is written go into the next, so that many calls share one sync of the
@@ -205,7 +208,6 @@ export class FileAuditLog implements AuditLog {
       if (bytesWritten < lines.length) {
         await file.write(lines, bytesWritten, lines.length - bytesWritten, this.#size + bytesWritten);
       }
-      await file.datasync();
     } catch (error) {
       await file.truncate(this.#size).catch(() => undefined);
       throw error;
@@ -215,10 +217,7 @@ export class FileAuditLog implements AuditLog {
 
   async #begin(sequence: number): Promise<void> {
     const { folder } = this.#options;
-    const next = await open(join(folder, fileName(sequence)), 'a+', fileMode);
-    // As it may be opened with a position: appending is what `#size` sees to.
-    await next.close();
-    const file = await open(join(folder, fileName(sequence)), 'r+');
+    const file = await open(join(folder, fileName(sequence)), synced | constants.O_CREAT, fileMode);
     await this.#file?.close();
     this.#file = file;
     this.#size = 0;
@@ -244,7 +243,7 @@ export class FileAuditLog implements AuditLog {
     for (const { name } of files.toReversed()) {
       const { lines, torn } = await readLines(folder, name);
       if (!this.#file) {
-        this.#file = await open(join(folder, name), 'r+');
+        this.#file = await open(join(folder, name), synced);
         const whole = lines.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0);
         await this.#file.truncate(whole);
         this.#size = whole;
