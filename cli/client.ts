@@ -11,6 +11,7 @@ import { createConnectTransport } from '@connectrpc/connect-node';
 import { Connection } from './connection.ts';
 import type { Settings } from './context.ts';
 import { CliError, codeName, codeStatus, exitStatus } from './errors.ts';
+import { distrustOf } from './trust.ts';
 
 /** Attempts of a read that found the server unavailable, the first included. */
 const readAttempts = 4;
@@ -58,7 +59,7 @@ export class ApiError extends CliError {
 /** Makes a client. Nothing is sent before the first call. */
 export function createApi(options: ApiOptions): Api {
   const { settings, requestTimeoutMs, signal } = options;
-  const connection = new Connection(settings.server);
+  const connection = new Connection(settings.server, settings.ca);
   const transport: Transport = createConnectTransport({
     baseUrl: settings.server,
     httpVersion: '2',
@@ -234,6 +235,15 @@ function connectFailure(cause: unknown, server: string): ApiError {
     );
   }
   const message = cause instanceof Error ? cause.message : String(cause);
+  const distrust = distrustOf(system, message);
+  if (distrust) return new ApiError(`will not speak to ${server}: ${distrust}`, Code.Unavailable, { cause });
+  if (system.includes('ECONNRESET') && server.startsWith('http:')) {
+    return new ApiError(
+      `what answers at ${server} closes the connection: does it speak TLS (https://)?`,
+      Code.Unavailable,
+      { cause },
+    );
+  }
   if (system.some((code) => code.startsWith('ERR_HTTP2_')) || /protocol error/i.test(message)) {
     return new ApiError(
       `what answers at ${server} does not speak HTTP/2: is it a control plane of Baykeeper?`,

@@ -27,17 +27,20 @@ class ConnectionError extends Error {
  */
 export class Connection {
   readonly authority: string;
+  readonly #ca: string;
   #session: ClientHttp2Session | undefined;
 
-  constructor(server: string) {
+  /** @param ca Whom to trust over https, as PEM. Empty: whom the system trusts. */
+  constructor(server: string, ca: string) {
     this.authority = new URL(server).origin;
+    this.#ca = ca;
   }
 
   /** Connects where there is no connection. Rejects with the socket's error, with ETIMEDOUT after `timeoutMs`. */
   async open(timeoutMs: number): Promise<void> {
     const current = this.#session;
     if (current && !current.destroyed && !current.closed) return;
-    const session = connect(this.authority);
+    const session = connect(this.authority, { minVersion: 'TLSv1.2', ...(this.#ca ? { ca: this.#ca } : {}) });
     let timer: NodeJS.Timeout | undefined;
     try {
       await new Promise<void>((resolve, reject) => {

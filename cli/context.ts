@@ -17,12 +17,16 @@ export interface Context {
   readonly token?: string;
   /** A file that holds the token; relative to the file that names it. */
   readonly token_file?: string;
+  /** Whom to trust over https, as PEM, and nobody else. */
+  readonly ca?: string;
+  /** The same in a file; relative to the file that names it. */
+  readonly ca_file?: string;
   readonly bay?: string;
   readonly namespace?: string;
   /** For admins, who have all of them. */
   readonly project?: string;
 }
-const contextFields = ['server', 'token', 'token_file', 'bay', 'namespace', 'project'] as const;
+const contextFields = ['server', 'token', 'token_file', 'ca', 'ca_file', 'bay', 'namespace', 'project'] as const;
 
 /** The user's file of contexts. */
 export interface ConfigFile {
@@ -36,6 +40,8 @@ export interface Settings {
   /** Name of the context it comes from; empty when from flags and environment alone. */
   readonly context: string;
   readonly server: string;
+  /** Whom to trust over https, as PEM. Empty: whom the system trusts. */
+  readonly ca: string;
   /** Empty: none is sent. */
   readonly token: string;
   /** Of a login: the token of now, renewed when it is about to end. Rejects with CliError when it has ended. Unset: `token` stays as it is. */
@@ -58,6 +64,9 @@ export interface GlobalFlags {
   readonly namespace?: string;
   readonly project?: string;
   readonly allProjects?: boolean;
+  readonly caFile?: string;
+  /** Learnt a moment ago, and not in any file yet: PEM. */
+  readonly ca?: string;
   readonly requestTimeout?: number;
   readonly allowPlaintext?: boolean;
   readonly verbose?: boolean;
@@ -156,6 +165,7 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
   return {
     context: name,
     server,
+    ca: await caOf(io, flags, sameServer ? context : {}),
     token,
     ...(source && { freshToken: source }),
     tokenNote,
@@ -164,6 +174,17 @@ export async function resolveSettings(io: Io, flags: GlobalFlags): Promise<Setti
     namespace: flags.namespace || context.namespace || '',
     project: projectOf(io, flags, context),
   };
+}
+
+/** Who vouches for one server vouches for no other. */
+async function caOf(io: Io, flags: GlobalFlags, context: Context): Promise<string> {
+  if (flags.ca) return flags.ca;
+  const named = flags.caFile || io.env.BAYKEEPER_CA_FILE;
+  if (!named && context.ca) return context.ca;
+  const path = named || context.ca_file;
+  if (!path) return '';
+  const { readCa } = await import('./trust.ts');
+  return readCa(path);
 }
 
 function projectOf(io: Io, flags: GlobalFlags, context: Context): string {
@@ -207,17 +228,20 @@ async function chooseContext(io: Io, flags: GlobalFlags): Promise<{ name: string
 
 function parseContext(where: string, value: unknown, path: string): Context {
   if (!isMapping(value))
-    throw new CliError(`${where}: expected a mapping with server, token or token_file, bay, namespace`);
+    throw new CliError(`${where}: expected a mapping with server, token or token_file, ca or ca_file, bay, namespace`);
   const fields: Partial<Record<(typeof contextFields)[number], string>> = {};
   for (const [key, given] of Object.entries(value)) {
     const field = contextFields.find((known) => known === key);
     if (!field) throw new CliError(`${where}: unknown field "${key}"; fields are ${contextFields.join(', ')}`);
     if (given === null || given === '') continue;
     if (typeof given !== 'string') throw new CliError(`${where}.${key}: expected a string`);
-    fields[field] = field === 'token_file' ? resolve(dirname(path), given) : given;
+    fields[field] = field === 'token_file' || field === 'ca_file' ? resolve(dirname(path), given) : given;
   }
   if (fields.token !== undefined && fields.token_file !== undefined) {
     throw new CliError(`${where}: give token or token_file, not both`);
+  }
+  if (fields.ca !== undefined && fields.ca_file !== undefined) {
+    throw new CliError(`${where}: give ca or ca_file, not both`);
   }
   return fields;
 }

@@ -51,6 +51,7 @@ export const globalValueFlags: ReadonlySet<string> = new Set([
   '--context',
   '--server',
   '--token',
+  '--ca-file',
   '--request-timeout',
 ]);
 
@@ -65,6 +66,7 @@ export function withGlobals(command: Command): Command {
     new Option('--context <name>', 'which context of the configuration to use'),
     new Option('--server <url>', 'address of the control plane (default: BAYKEEPER_SERVER, or of the context)'),
     new Option('--token <token>', 'who you are (default: BAYKEEPER_TOKEN, or of the context)'),
+    new Option('--ca-file <path>', 'whom to trust over https, as PEM (default: BAYKEEPER_CA_FILE, or of the context)'),
     new Option('--request-timeout <time>', 'how long one call may take (default: 30s)').argParser(
       parsePositiveDuration,
     ),

@@ -3,6 +3,7 @@ import type { Command } from 'commander';
 import {
   type ConfigFile,
   type Context,
+  defaultServer,
   type GlobalFlags,
   listContexts,
   localContext,
@@ -15,10 +16,12 @@ import { type Io, write } from '../io.ts';
 import { forgetLogin } from '../login.ts';
 import { escapeLine } from '../output/escape.ts';
 import { allFlags, type Environment, examples, withGlobals } from '../session.ts';
+import { caOfFlags } from '../trust.ts';
 
 interface SetFlags extends GlobalFlags {
   readonly tokenFile?: string;
   readonly current?: boolean;
+  readonly caFingerprint?: string;
 }
 
 /** `bayctl config`. */
@@ -28,7 +31,7 @@ export function register(parent: Command, environment: Environment): void {
   examples(
     command,
     'bayctl config get-contexts',
-    'bayctl config set-context work --server https://bays.example.com --token-file ~/.work.token',
+    'bayctl config set-context work --server https://bays.example.com:7480 --ca-fingerprint sha256:… --token-file ~/.work.token',
     'bayctl config use-context work',
   );
   const add = (name: string, summary: string, example: string, build: (own: Command) => void): void => {
@@ -60,13 +63,14 @@ export function register(parent: Command, environment: Environment): void {
   );
   add(
     'set-context',
-    'make a context, or change one, with --server, --token, --bay, --namespace, --project',
+    'make a context, or change one, with --server, --ca-fingerprint, --ca-file, --token, --bay, --namespace, --project',
     'bayctl config set-context --current --bay edge-1',
     (own) =>
       own
         .argument('[name]', 'the context')
         .option('--current', 'the one in use')
         .option('--token-file <path>', 'a file that holds the token')
+        .option('--ca-fingerprint <sha256:hex>', 'learn the CA of the server now, which must have this fingerprint')
         .action((name: string | undefined, _flags: unknown, self: Command) =>
           setContext(io, name, allFlags<SetFlags>(self)),
         ),
@@ -120,22 +124,25 @@ async function setContext(io: Io, name: string | undefined, flags: SetFlags): Pr
   if (flags.token !== undefined && flags.tokenFile !== undefined)
     throw new UsageError('give --token or --token-file, not both');
   const before: Context = contexts.get(wanted) ?? {};
-  const { token, token_file, ...rest } = before;
+  const { token, token_file, ca, ca_file, ...rest } = before;
   const server = flags.server === undefined ? undefined : parseServer(flags.server);
-  // A token is for the server it was given for.
-  const kept =
+  // A token, or a CA, is for the server it was given for.
+  const kept: Context =
     server !== undefined && before.server !== undefined && parseServer(before.server) !== server
       ? {}
-      : { token, token_file };
+      : { token, token_file, ca, ca_file };
   const secret =
     flags.token !== undefined
       ? { token: flags.token }
       : flags.tokenFile !== undefined
         ? { token_file: absolute(io, flags.tokenFile) }
-        : kept;
+        : { token: kept.token, token_file: kept.token_file };
+  const learnt = await caOfFlags(server ?? parseServer(before.server ?? defaultServer), flags);
+  const trusted = learnt === undefined ? { ca: kept.ca, ca_file: kept.ca_file } : { ca: learnt };
   const context: Context = withoutEmpty({
     ...rest,
     ...secret,
+    ...trusted,
     ...(server === undefined ? {} : { server }),
     ...(flags.bay === undefined ? {} : { bay: flags.bay }),
     ...(flags.namespace === undefined ? {} : { namespace: flags.namespace }),

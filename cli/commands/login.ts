@@ -22,6 +22,7 @@ interface LoginFlags extends GlobalFlags {
   readonly osCloud?: string;
   readonly passwordStdin?: boolean;
   readonly insecure?: boolean;
+  readonly caFingerprint?: string;
 }
 
 /** `bayctl login`. */
@@ -36,6 +37,7 @@ export function register(parent: Command, environment: Environment): void {
       'the cloud of clouds.yaml (default: OS_CLOUD, else the OS_* variables, else the only one)',
     )
     .option('--password-stdin', 'read the password, or the secret of the application credential, from stdin')
+    .option('--ca-fingerprint <sha256:hex>', 'learn the CA of the server now, which must have this fingerprint')
     .option('--insecure', 'believe whoever answers for Keystone')
     .action(async (_flags: unknown, self: Command) => login(environment, allFlags<LoginFlags>(self)));
   examples(
@@ -59,6 +61,8 @@ async function login(environment: Environment, flags: LoginFlags): Promise<void>
   const { discard, loginToKeystone } = await import('../keystone_login.ts');
   // What is wrong with the command line is said before a password is asked for.
   const place = await placeOf(io, flags);
+  const { caOfFlags } = await import('../trust.ts');
+  const ca = await caOfFlags(place.server, flags);
   const { cloud, ...token } = await loginToKeystone(io, {
     cloud: flags.osCloud,
     insecure: flags.insecure,
@@ -70,14 +74,20 @@ async function login(environment: Environment, flags: LoginFlags): Promise<void>
   const context = place.context || nameFor(cloud, place.server);
   try {
     await checkFree(io, context, place);
-    session = await environment.openWith({ ...flags, ...place.sessionFlags, server: place.server, token: token.token });
+    session = await environment.openWith({
+      ...flags,
+      ...place.sessionFlags,
+      ca,
+      server: place.server,
+      token: token.token,
+    });
     me = await session.api.unary(SystemService.method.whoAmI, {});
   } catch (error) {
     // Nobody will use it.
     await discard(io, token).catch(() => undefined);
     throw error;
   }
-  await keep(io, { context, isNew: place.isNew, server: place.server, token });
+  await keep(io, { context, isNew: place.isNew, server: place.server, ca, token });
   const made = place.isNew ? `; context ${escapeLine(context)} is made and in use` : '';
   await session.out(
     `logged in to ${place.server} as ${escapeLine(token.who)}, role ${escapeLine(me.role)}, until ${new Date(token.expireTimeMs).toISOString()}${made}\n`,
@@ -130,15 +140,19 @@ interface Kept {
   readonly context: string;
   readonly isNew: boolean;
   readonly server: string;
+  /** PEM; undefined: as it is. */
+  readonly ca: string | undefined;
   readonly token: NewToken;
 }
 
-async function keep(io: Io, { context, isNew, server, token }: Kept): Promise<void> {
+async function keep(io: Io, { context, isNew, server, ca, token }: Kept): Promise<void> {
   await writeLogin(path.dirname(configPath(io)), context, { ...token, method: 'keystone', server });
-  if (!isNew) return;
+  if (!isNew && ca === undefined) return;
   const config = await readConfig(io);
-  const contexts = new Map([...config.contexts, [context, { ...config.contexts.get(context), server }] as const]);
-  await writeConfig({ ...config, contexts, current: context });
+  const { ca_file, ...before } = config.contexts.get(context) ?? {};
+  const trusted = ca === undefined ? (ca_file === undefined ? {} : { ca_file }) : { ca };
+  const contexts = new Map([...config.contexts, [context, { ...before, server, ...trusted }] as const]);
+  await writeConfig({ ...config, contexts, current: isNew ? context : config.current });
 }
 
 /** `bayctl logout`. */
