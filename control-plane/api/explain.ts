@@ -63,8 +63,8 @@ export function explainMethods(options: ExplainOptions): ServiceImpl<typeof Expl
           return explainAssigned({
             kind,
             object,
-            nodeUid: stored.nodeUid,
-            live: stored.nodeUid ? liveness.node(stored.nodeUid) : undefined,
+            assigneeUid: stored.assigneeUid,
+            live: stored.assigneeUid ? liveness.node(stored.assigneeUid) : undefined,
             publishTimeMs: publications.publishTimeMs(stored.uid, stored.generation),
             brokerConnected: bus.connected,
             engine: await engineOf(options, principal, kind, stored.project, object.metadata?.bay ?? ''),

@@ -86,7 +86,7 @@ test('a pod belongs to the bay, and its manifest comes back as it was', async (t
   t.is(made?.status?.phase, PodPhase.PENDING);
   t.deepEqual(made?.spec?.manifest, pod().spec.manifest);
   const uid = made?.metadata?.uid ?? '';
-  t.is((await f.api.store.get({ uid }))?.nodeUid, f.bayUid);
+  t.is((await f.api.store.get({ uid }))?.assigneeUid, f.bayUid);
   t.deepEqual(
     (await f.api.store.assigned(f.bayUid)).objects.map((object) => object.uid),
     [uid],

@@ -30,7 +30,7 @@ export function putChanged<T extends ObjectMessage>(
   if (!changed) return { object, stored, outcome: 'unchanged' };
   return {
     object,
-    stored: putFitting(view, kind, object, stored, specChanged ? stored.nodeUid : ''),
+    stored: putFitting(view, kind, object, stored, specChanged ? stored.assigneeUid : ''),
     outcome: 'configured',
   };
 }

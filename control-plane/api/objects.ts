@@ -253,7 +253,7 @@ export class Objects {
     const { store, clock, around } = this.#options;
     const at = await this.locate(principal, kind, ref);
     const end = (stored: StoredObject) => {
-      const assigned = kinds[kind].assigned && stored.nodeUid !== '';
+      const assigned = kinds[kind].assigned && stored.assigneeUid !== '';
       const request = { etag: how.etag, force: how.force, assigned, nowMs: clock.now() };
       return deleteObject<Kinds[K] & ObjectMessage>(kind, decode(kind, stored), request);
     };
@@ -274,8 +274,8 @@ export class Objects {
           throw notFound(kind, ref);
         }
         const { object, changed, remove } = end(stored);
-        if (remove) view.remove(stored.uid, stored.nodeUid);
-        else if (changed) view.put(encode(kind, object, stored), stored.nodeUid);
+        if (remove) view.remove(stored.uid, stored.assigneeUid);
+        else if (changed) view.put(encode(kind, object, stored), stored.assigneeUid);
         return { object, stored };
       },
     });
@@ -382,7 +382,7 @@ export class Objects {
 const unstored = (object: ObjectMessage) => ({
   uid: object.metadata?.uid ?? '',
   bayUid: '',
-  nodeUid: '',
+  assigneeUid: '',
   epoch: 0,
   deleting: false,
 });

@@ -170,25 +170,25 @@ export class Removal {
       reads: [{ uid }],
       apply: (view) => {
         const stored = view.get({ uid });
-        if (stored) view.remove(uid, stored.nodeUid);
+        if (stored) view.remove(uid, stored.assigneeUid);
       },
     });
   }
 
   /** Takes an object off its node: what was to go is gone, the rest waits for another node. */
-  async #unassign({ uid, nodeUid, bayUid }: StoredObject, bay: string): Promise<void> {
+  async #unassign({ uid, assigneeUid: nodeUid, bayUid }: StoredObject, bay: string): Promise<void> {
     await this.#options.store.write({
       reads: [{ uid }],
       apply: (view) => {
         const stored = view.get({ uid });
-        if (!stored || stored.nodeUid !== nodeUid || stored.bayUid !== bayUid) return;
+        if (!stored || stored.assigneeUid !== nodeUid || stored.bayUid !== bayUid) return;
         if (stored.deleting) {
           view.remove(uid, nodeUid);
           return;
         }
         const kind = stored.kind as KindName;
         const fresh = unreported<ObjectMessage>(kind, decode(kind, stored), bay);
-        view.put(encode(kind, fresh, { bayUid, nodeUid: '', epoch: 0, sequence: 0 }), nodeUid);
+        view.put(encode(kind, fresh, { bayUid, assigneeUid: '', epoch: 0, sequence: 0 }), nodeUid);
       },
     });
   }
@@ -201,11 +201,11 @@ export class Removal {
         apply: (view) => {
           const stored = view.get({ uid });
           if (!stored) return;
-          const assigned = stored.nodeUid !== '' && liveness.node(stored.nodeUid)?.fresh === true;
+          const assigned = stored.assigneeUid !== '' && liveness.node(stored.assigneeUid)?.fresh === true;
           const request = { etag: '', force: false, assigned, nowMs: clock.now() };
           const { object, changed, remove } = deleteObject(kind, decode(kind, stored), request);
-          if (remove) view.remove(uid, stored.nodeUid);
-          else if (changed) view.put(encode(kind, object, stored), stored.nodeUid);
+          if (remove) view.remove(uid, stored.assigneeUid);
+          else if (changed) view.put(encode(kind, object, stored), stored.assigneeUid);
         },
       });
     }

@@ -244,7 +244,7 @@ test('nodes are not created, and go only when nothing is on them or with force',
   t.is((await f.api.store.assigned(uid)).objects.length, 0);
   // The old node's chain ends with the two that it is to forget.
   const delta = await f.api.store.chainSince(uid, 0, 10);
-  t.is(delta?.changes.filter(({ object, op }) => op === 'remove' || object.nodeUid !== uid).length, 2);
+  t.is(delta?.changes.filter(({ object, op }) => op === 'remove' || object.assigneeUid !== uid).length, 2);
   t.is((await f.nodes.deleteNode({ ...ref, allowMissing: true })).node, undefined);
 });
 

@@ -23,13 +23,13 @@ export async function streamTarget(
 ): Promise<StreamTarget> {
   const stored = await objects.find(principal, kind, ref);
   const status = decode(kind, stored).status as AssignedStatus | undefined;
-  if (!stored.nodeUid) {
+  if (!stored.assigneeUid) {
     const waits = status?.message || 'it waits for one';
     throw new PreconditionError(`${kinds[kind].singular} "${stored.name}" is on no node yet: ${waits}`);
   }
   const nodeName = status?.node ?? '';
-  const live = liveness.node(stored.nodeUid);
-  const nodeUid = liveness.agentOf(stored.nodeUid);
+  const live = liveness.node(stored.assigneeUid);
+  const nodeUid = liveness.agentOf(stored.assigneeUid);
   if (!live?.fresh || nodeUid === undefined) throw new UnavailableError(silence(nodeName, live));
   return { bayUid: stored.bayUid, nodeUid, nodeName, objectUid: stored.uid };
 }

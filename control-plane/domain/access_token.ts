@@ -91,7 +91,7 @@ export function encodeAccessToken(token: AccessTokenRecord): (revision: number) 
   return (revision) => ({
     uid: token.id,
     ...accessTokenKey(token),
-    nodeUid: '',
+    assigneeUid: '',
     generation: 1,
     deleting: false,
     revision,

@@ -47,7 +47,7 @@ export function encodeJoinToken(token: JoinTokenRecord): (revision: number) => S
     bayUid: '',
     namespace: '',
     name: token.id,
-    nodeUid: '',
+    assigneeUid: '',
     generation: 1,
     deleting: false,
     revision,

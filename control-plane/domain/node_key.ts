@@ -29,7 +29,7 @@ export function encodeNodeKey(record: NodeKeyRecord, createTimeMs: number): (rev
     bayUid: '',
     namespace: '',
     name: record.publicKey,
-    nodeUid: '',
+    assigneeUid: '',
     generation: 1,
     deleting: false,
     revision,

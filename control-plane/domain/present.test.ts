@@ -24,7 +24,7 @@ const around = (nodes: Record<string, Freshness | undefined>, facts: readonly No
   leaderOf: () => undefined,
   nodesOf: () => facts,
 });
-const stored = { uid: 'u', bayUid: 'b', nodeUid: 'n', epoch: 1, deleting: false };
+const stored = { uid: 'u', bayUid: 'b', assigneeUid: 'n', epoch: 1, deleting: false };
 const container = (phase: ContainerPhase, observed = 1n) =>
   create(ContainerSchema, {
     metadata: { name: 'web', generation: 2n },
@@ -61,7 +61,7 @@ test('what only the control plane has said of an object stays true while its nod
   const unplaced = presentMessage(
     'Container',
     container(ContainerPhase.PENDING, 0n),
-    { ...stored, nodeUid: '' },
+    { ...stored, assigneeUid: '' },
     around({}),
   );
   t.is(unplaced.status?.reason, 'Before');

@@ -31,7 +31,7 @@ import { decode, type StoredRecord } from './record.ts';
 /** What presenting needs to know beside the object. */
 export interface Surroundings {
   /** Undefined: nothing heard of the node since this control plane started. */
-  liveness(nodeUid: string): Freshness | undefined;
+  liveness(assigneeUid: string): Freshness | undefined;
   /** Uid of the node whose agent leads a Kubernetes bay. */
   leaderOf(bayUid: string): string | undefined;
   /** The nodes of a bay. */
@@ -63,7 +63,7 @@ export function present<K extends KindName>(kind: K, stored: StoredRecord, aroun
 export function presentMessage<T extends ObjectMessage>(
   kind: KindName,
   object: T,
-  stored: Pick<StoredRecord, 'uid' | 'bayUid' | 'nodeUid' | 'epoch' | 'deleting'>,
+  stored: Pick<StoredRecord, 'uid' | 'bayUid' | 'assigneeUid' | 'epoch' | 'deleting'>,
   around: Surroundings,
 ): T {
   if (kind === 'Node') presentAnyNode(object as ObjectMessage as Node, stored, around);
@@ -142,13 +142,13 @@ export function silence(nodeName: string, live: Freshness | undefined): string {
 function presentAssigned(
   kind: AssignedKind,
   object: ObjectMessage,
-  stored: Pick<StoredRecord, 'nodeUid' | 'deleting'>,
+  stored: Pick<StoredRecord, 'assigneeUid' | 'deleting'>,
   around: Surroundings,
 ): void {
   const status = object.status as AssignedStatus | undefined;
   if (!status) return;
   const names = phases[kind];
-  const live = stored.nodeUid ? around.liveness(stored.nodeUid) : undefined;
+  const live = stored.assigneeUid ? around.liveness(stored.assigneeUid) : undefined;
   const reported = status.delivery !== undefined && status.delivery.observedGeneration > 0n;
   if (live && reported) {
     status.delivery ??= create(DeliverySchema);
@@ -160,7 +160,7 @@ function presentAssigned(
     status.reason = '';
     status.message = 'Its deletion is asked for.';
   }
-  if (!stored.nodeUid || live?.fresh) return;
+  if (!stored.assigneeUid || live?.fresh) return;
   if (!reported && !stored.deleting) {
     // That it was accepted and waits is the control plane's own word, and stays true while the node is away.
     if (status.phase !== names.pending) return;

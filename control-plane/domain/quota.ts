@@ -84,7 +84,7 @@ export function encodeQuota({ project, set }: QuotaRecord, createTimeMs: number)
   return (revision) => ({
     uid: `quota/${project}`,
     ...quotaKey(project),
-    nodeUid: '',
+    assigneeUid: '',
     generation: 1,
     deleting: false,
     revision,

@@ -14,7 +14,7 @@ export interface StoredRecord {
   readonly namespace: string;
   readonly name: string;
   /** What it is assigned to: a node, or its bay, when that is a Kubernetes bay. Empty: nothing yet. */
-  readonly nodeUid: string;
+  readonly assigneeUid: string;
   readonly generation: number;
   /** Its deletion is asked for. */
   readonly deleting: boolean;
@@ -30,15 +30,15 @@ export interface StoredRecord {
 /** What a stored object has beside its message. */
 export interface RecordFields {
   readonly bayUid: string;
-  readonly nodeUid: string;
+  readonly assigneeUid: string;
   readonly epoch: number;
   readonly sequence: number;
 }
 
 /** Fields of an object that has just been made. */
-export const newRecord = (bayUid: string, nodeUid: string): RecordFields => ({
+export const newRecord = (bayUid: string, assigneeUid: string): RecordFields => ({
   bayUid,
-  nodeUid,
+  assigneeUid,
   epoch: 0,
   sequence: 0,
 });
@@ -70,7 +70,7 @@ export function encode(
       bayUid: fields.bayUid,
       namespace: metadata.namespace,
       name: metadata.name,
-      nodeUid: fields.nodeUid,
+      assigneeUid: fields.assigneeUid,
       generation: Number(metadata.generation),
       deleting: metadata.deleteTime !== undefined,
       revision,

@@ -14,7 +14,7 @@ test('an agent that refuses what comes from the broker is a reason for waiting',
         metadata: { uid: 'u', name: 'web', bay: 'b', generation: 1n },
         status: { node: 'n1' },
       }),
-      nodeUid: 'n',
+      assigneeUid: 'n',
       live: {
         fresh: true,
         connected: true,

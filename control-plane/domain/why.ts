@@ -24,7 +24,7 @@ export interface AssignedFacts {
   /** As it is stored: with the last reported phase, not with UNKNOWN. */
   readonly object: ObjectMessage;
   /** Uid of its node; empty: none. */
-  readonly nodeUid: string;
+  readonly assigneeUid: string;
   readonly live: Freshness | undefined;
   /** When the current generation was handed to the bus, if that was in this control plane's life. */
   readonly publishTimeMs: number | undefined;
@@ -58,7 +58,7 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
     message: deleting ? 'Its deletion was accepted.' : `Generation ${metadata.generation} was accepted.`,
   };
 
-  if (!facts.nodeUid) {
+  if (!facts.assigneeUid) {
     const waits: StepInit = { outcome: WhyOutcome.WAITING, reason: status.reason, message: status.message };
     return [accepted, { ...waits, actor: 'broker' }, waiting(agent), waiting(engine), waiting(engine)];
   }

@@ -52,7 +52,7 @@ export function assignmentOfMessage(
 /** What a link of a chain tells the agents that follow it. An object that went to another node, or is gone, is to be forgotten. */
 export function assignmentOfChange(change: Change): Assignment {
   const { object } = change;
-  if (change.op === 'put' && object.nodeUid === change.chain) return assignmentOf(object);
+  if (change.op === 'put' && object.assigneeUid === change.chain) return assignmentOf(object);
   return create(AssignmentSchema, {
     uid: object.uid,
     kind: kindNumbers[object.kind as AssignedKind],

@@ -63,11 +63,11 @@ export class BayFinalizer {
         const { object, remove } = deleteObject(kind, decode(kind, stored), {
           etag: '',
           force: false,
-          assigned: stored.nodeUid !== '',
+          assigned: stored.assigneeUid !== '',
           nowMs: clock.now(),
         });
         if (remove) view.remove(uid, '');
-        else view.put(encode(kind, object, stored), stored.nodeUid);
+        else view.put(encode(kind, object, stored), stored.assigneeUid);
       },
     });
   }

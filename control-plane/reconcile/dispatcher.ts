@@ -383,7 +383,7 @@ export class Dispatcher implements Publications {
 function advance(known: NonNullable<Chain['known']>, change: Change): void {
   if (change.revision <= known.head) return;
   known.head = change.revision;
-  const { uid, generation, deleting, nodeUid } = change.object;
+  const { uid, generation, deleting, assigneeUid: nodeUid } = change.object;
   const was = known.members.get(uid);
   if (was) known.digest.remove({ uid, ...was });
   known.members.delete(uid);

@@ -172,8 +172,8 @@ export class Inventory implements Placement {
   }
 
   #putPlaced(object: StoredObject): void {
-    this.#count(object.uid, object.nodeUid);
-    if (object.nodeUid || object.deleting) this.#forgetUnplaced(object);
+    this.#count(object.uid, object.assigneeUid);
+    if (object.assigneeUid || object.deleting) this.#forgetUnplaced(object);
     else {
       const waiting = this.#unplaced.get(object.bayUid) ?? new Map<string, Unplaced>();
       if (waiting.has(object.uid)) return;

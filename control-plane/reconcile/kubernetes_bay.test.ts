@@ -60,14 +60,14 @@ async function fixture(t: ExecutionContext, containerEngine = ContainerEngine.KU
     apply(view) {
       const spec = { containerEngine };
       const bay = newObject('Bay', create(BaySchema, { metadata: { name: 'kube' }, spec }), { ...made, uid: bayUid });
-      view.put(encode('Bay', bay, { bayUid: '', nodeUid: '', epoch: 0, sequence: 0 }), '');
+      view.put(encode('Bay', bay, { bayUid: '', assigneeUid: '', epoch: 0, sequence: 0 }), '');
       for (const [uid, name] of [
         [masterA, 'a'],
         [masterB, 'b'],
       ] as const) {
         const input = create(NodeSchema, { metadata: { name, bay: 'kube' }, spec: { publicKey: `U${name}` } });
         const node = newObject('Node', input, { ...made, bay: 'kube', uid });
-        view.put(encode('Node', node, { bayUid, nodeUid: '', epoch: 0, sequence: 0 }), '');
+        view.put(encode('Node', node, { bayUid, assigneeUid: '', epoch: 0, sequence: 0 }), '');
       }
     },
   });
@@ -102,7 +102,7 @@ async function putPod({ store, reconciler, clock }: Fixture): Promise<void> {
         spec: { manifest: { containers: [{ name: 'main', image: 'busybox' }] }, createNamespace: true },
       });
       const made = { uid: podUid, project: 'default', bay: 'kube', nowMs: clock.now() };
-      const record = { bayUid, nodeUid: assignee, epoch: 0, sequence: 0 };
+      const record = { bayUid, assigneeUid: assignee, epoch: 0, sequence: 0 };
       view.put(encode('Pod', newObject('Pod', input, made), record), assignee);
     },
   });
@@ -116,7 +116,7 @@ async function deletePod({ store, clock }: Fixture): Promise<void> {
       if (!stored) return;
       const request = { etag: '', force: false, assigned: true, nowMs: clock.now() };
       const { object } = deleteObject('Pod', decode('Pod', stored), request);
-      view.put(encode('Pod', object, stored), stored.nodeUid);
+      view.put(encode('Pod', object, stored), stored.assigneeUid);
     },
   });
 }

@@ -64,7 +64,7 @@ async function fixture(t: ExecutionContext) {
   );
   await store.write({
     reads: [{ uid: nodeUid }, { kind: 'Node', project: 'default', bayUid, namespace: '', name: 'n' }],
-    apply: (view) => view.put(encode('Node', node, { bayUid, nodeUid: '', epoch: 0, sequence: 0 }), ''),
+    apply: (view) => view.put(encode('Node', node, { bayUid, assigneeUid: '', epoch: 0, sequence: 0 }), ''),
   });
   const changeNode = (change: (node: Node) => void) =>
     store.write({
@@ -128,7 +128,8 @@ test.serial('a node goes no sooner than what is on it', async (t) => {
   const container = newObject('Container', input, { ...made, uid: containerUid });
   await f.store.write({
     reads: [{ uid: containerUid }, { kind: 'Container', project: 'default', bayUid, namespace: 'default', name: 'c' }],
-    apply: (view) => view.put(encode('Container', container, { bayUid, nodeUid, epoch: 0, sequence: 0 }), nodeUid),
+    apply: (view) =>
+      view.put(encode('Container', container, { bayUid, assigneeUid: nodeUid, epoch: 0, sequence: 0 }), nodeUid),
   });
   await f.mark();
   f.clock.offsetMs = 5_000;

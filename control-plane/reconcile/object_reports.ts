@@ -50,13 +50,13 @@ export function takeObject(
   unwritten: Fence | undefined,
 ): Outcome {
   const stored = view.get({ uid: object.uid });
-  if (!stored || !(stored.nodeUid === node.uid || (leads && stored.nodeUid === node.bayUid))) return 'unknown';
+  if (!stored || !(stored.assigneeUid === node.uid || (leads && stored.assigneeUid === node.bayUid))) return 'unknown';
   const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
   if (!isNewer(fence, stored) || (unwritten && !isNewer(fence, unwritten))) return 'stale';
   if (object.removed) {
     // "It is not there" ends only what was to end: an agent that lost a workload makes it again.
     if (!stored.deleting) return 'unchanged';
-    view.remove(stored.uid, stored.nodeUid);
+    view.remove(stored.uid, stored.assigneeUid);
     return 'taken';
   }
   const { status } = object;

@@ -52,10 +52,10 @@ export class Placer {
       apply: (view) => {
         const stored = view.get({ uid: object.uid });
         // It may have been placed or deleted, and the node may be gone, since we looked.
-        if (!stored || stored.nodeUid || stored.deleting || view.get({ uid: node.uid })?.kind !== 'Node') return;
+        if (!stored || stored.assigneeUid || stored.deleting || view.get({ uid: node.uid })?.kind !== 'Node') return;
         const container = decode('Container', stored);
         if (container.status) place(container.status, node, container.metadata?.bay ?? '', object.node);
-        view.put(encode('Container', container, { ...stored, nodeUid: node.uid }), node.uid);
+        view.put(encode('Container', container, { ...stored, assigneeUid: node.uid }), node.uid);
       },
     });
     this.#options.log.debug({ object: object.uid, node: node.uid }, 'placed');

@@ -80,10 +80,10 @@ async function fixture(t: ExecutionContext) {
     apply: (view) => {
       const made = { project: 'default', bay: '', nowMs: clock.now() };
       const bay = newObject('Bay', create(BaySchema, { metadata: { name: 'b' }, spec: {} }), { ...made, uid: bayUid });
-      view.put(encode('Bay', bay, { bayUid: '', nodeUid: '', epoch: 0, sequence: 0 }), '');
+      view.put(encode('Bay', bay, { bayUid: '', assigneeUid: '', epoch: 0, sequence: 0 }), '');
       const input = create(NodeSchema, { metadata: { name: 'n', bay: 'b' }, spec: { publicKey: 'UNODE' } });
       const node = newObject('Node', input, { ...made, bay: 'b', uid: nodeUid });
-      view.put(encode('Node', node, { bayUid, nodeUid: '', epoch: 0, sequence: 0 }), '');
+      view.put(encode('Node', node, { bayUid, assigneeUid: '', epoch: 0, sequence: 0 }), '');
     },
   });
   return self;
@@ -116,8 +116,8 @@ async function put(store: Store, index: number, node = nodeUid, generation = 1):
           );
       if (container.metadata) container.metadata.generation = BigInt(stored ? stored.generation + 1 : generation);
       view.put(
-        encode('Container', container, stored ?? { bayUid, nodeUid: node, epoch: 0, sequence: 0 }),
-        stored?.nodeUid ?? node,
+        encode('Container', container, stored ?? { bayUid, assigneeUid: node, epoch: 0, sequence: 0 }),
+        stored?.assigneeUid ?? node,
       );
     },
   });
@@ -136,7 +136,7 @@ async function remove(store: Store, index: number): Promise<void> {
         assigned: true,
         nowMs: Date.now(),
       });
-      view.put(encode('Container', object, stored), stored.nodeUid);
+      view.put(encode('Container', object, stored), stored.assigneeUid);
     },
   });
 }
@@ -525,7 +525,11 @@ test('a clock that is set back keeps no silent node fresh', async (t) => {
 test('what waits for a node is placed when one can take it', async (t) => {
   const f = await fixture(t);
   await put(f.store, 1, '');
-  await until(t, 'placed on the only node', async () => (await f.store.get({ uid: uidOf(1) }))?.nodeUid === nodeUid);
+  await until(
+    t,
+    'placed on the only node',
+    async () => (await f.store.get({ uid: uidOf(1) }))?.assigneeUid === nodeUid,
+  );
   const agent = await joined(f);
   t.true(agent.objects.has(uidOf(1)));
 });

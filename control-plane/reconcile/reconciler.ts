@@ -140,7 +140,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   const mayBePlaced = (op: string, object: StoredObject) =>
     op === 'put' &&
     object.kind === 'Container' &&
-    object.nodeUid === '' &&
+    object.assigneeUid === '' &&
     !object.deleting &&
     inventory.choose(object.bayUid, '') !== undefined;
 

@@ -71,7 +71,7 @@ export class RevokedKeys {
           (revision) => ({
             ...key,
             uid,
-            nodeUid: '',
+            assigneeUid: '',
             generation: 1,
             deleting: false,
             revision,

@@ -23,7 +23,7 @@ export const nameKey = (name: string, rest: Partial<NameKey> = {}): NameKey => (
 export const makeObject = (fields: Partial<StoredObject> & { readonly name: string }): StoredObject => ({
   ...nameKey(fields.name),
   uid: newUid(),
-  nodeUid: '',
+  assigneeUid: '',
   generation: 1,
   deleting: false,
   revision: 0,

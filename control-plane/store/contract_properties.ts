@@ -48,7 +48,7 @@ const objectOf = (s: Step): StoredObject =>
     uid: uidOf(s),
     name: `name-${s.object % 3}`,
     bayUid: `bay-${Math.floor(s.object / 3) % 2}`,
-    nodeUid: s.node > 0 ? `node-${s.node}` : '',
+    assigneeUid: s.node > 0 ? `node-${s.node}` : '',
     createTimeMs: 1000 + s.object,
   });
 const refused = new PreconditionError('refused');
@@ -116,7 +116,7 @@ class Model {
   }
 }
 
-const essence = (o: StoredObject): string => `${o.uid} ${o.bayUid} ${o.name} ${o.nodeUid} @${o.revision}`;
+const essence = (o: StoredObject): string => `${o.uid} ${o.bayUid} ${o.name} ${o.assigneeUid} @${o.revision}`;
 const state = (objects: Iterable<StoredObject>): string[] => [...objects].map(essence).sort();
 const line = (c: Change): string =>
   `${c.revision} ${c.op} ${essence(c.object)} ${c.chain} ${c.chainPrevious} ${c.previousRevision}`;
@@ -152,7 +152,7 @@ const compare = async (store: Store, model: Model): Promise<void> => {
     const links = model.changes.filter((c) => c.chain === node);
     const head = links.at(-1)?.revision ?? 0;
     const assigned = await store.assigned(node);
-    const expected = [...model.objects.values()].filter((o) => o.nodeUid === node);
+    const expected = [...model.objects.values()].filter((o) => o.assigneeUid === node);
     equal([assigned.head, state(assigned.objects)], [head, state(expected)], 'assigned');
     for (const revision of [0, since, Math.floor((since + model.revision) / 2), model.revision]) {
       const after = links.filter((c) => c.revision > revision);

@@ -86,9 +86,9 @@ export const listContract = (check: ContractTest): void => {
 export const chainContract = (check: ContractTest): void => {
   check('a node has what is assigned to it, and the head of its chain', async (t, store, bed) => {
     t.deepEqual(await store.assigned('n1'), { objects: [], head: 0 });
-    const a = makeObject({ name: 'a', nodeUid: 'n1' });
+    const a = makeObject({ name: 'a', assigneeUid: 'n1' });
     await store.write(put(a, 'n1'));
-    await store.write(put(makeObject({ name: 'b', nodeUid: 'n2' }), 'n2'));
+    await store.write(put(makeObject({ name: 'b', assigneeUid: 'n2' }), 'n2'));
     await store.write(put({ ...a, sequence: 1 }));
     const { objects, head } = await store.assigned('n1');
     t.deepEqual([objects.map((o) => [o.name, o.revision]), head], [[['a', 3]], 1]);
@@ -99,7 +99,7 @@ export const chainContract = (check: ContractTest): void => {
   });
 
   check('a chain gives the newest change of each object after a revision', async (t, store) => {
-    const [a, b] = [makeObject({ name: 'a', nodeUid: 'n' }), makeObject({ name: 'b', nodeUid: 'n' })];
+    const [a, b] = [makeObject({ name: 'a', assigneeUid: 'n' }), makeObject({ name: 'b', assigneeUid: 'n' })];
     await store.write(put(a, 'n'));
     await store.write(put(b, 'n'));
     await store.write(put({ ...a, generation: 2 }, 'n'));
@@ -132,7 +132,7 @@ export const chainContract = (check: ContractTest): void => {
   });
 
   check('a chain that is forgotten in part says so, and goes on from its head', async (t, store, bed) => {
-    const a = makeObject({ name: 'a', nodeUid: 'n' });
+    const a = makeObject({ name: 'a', assigneeUid: 'n' });
     for (let i = 1; i <= 3; i += 1) await store.write(put({ ...a, generation: i }, 'n'));
     for (let i = 1; i <= 3; i += 1) await store.write(put(makeObject({ name: `o-${i}` })));
     await store.compact(3, 0);

@@ -15,7 +15,7 @@ export const writeContract = (check: ContractTest): void => {
     const object = makeObject({
       name: 'wéb-\u{1F6A2}-"\'\\',
       namespace: '',
-      nodeUid: 'node-1',
+      assigneeUid: 'node-1',
       generation: 7,
       deleting: true,
       epoch: 2 ** 40,
@@ -133,7 +133,7 @@ export const writeContract = (check: ContractTest): void => {
 
   check('a name is free again within the batch, and within the write, that removes its holder', async (t, store) => {
     const [a, b, c] = [
-      makeObject({ name: 'web', nodeUid: 'n1' }),
+      makeObject({ name: 'web', assigneeUid: 'n1' }),
       makeObject({ name: 'web' }),
       makeObject({ name: 'web' }),
     ];
@@ -141,9 +141,12 @@ export const writeContract = (check: ContractTest): void => {
     await Promise.all([
       store.write(together(remove(a.uid), create(b))),
       store.write(together(remove(b.uid), create(c), remove(c.uid), put(a))),
-      store.write(put({ ...a, nodeUid: 'n2', createTimeMs: 5 })),
+      store.write(put({ ...a, assigneeUid: 'n2', createTimeMs: 5 })),
     ]);
-    t.deepEqual(plain(await store.get(nameKey('web'))), plain({ ...a, nodeUid: 'n2', createTimeMs: 5, revision: 8 }));
+    t.deepEqual(
+      plain(await store.get(nameKey('web'))),
+      plain({ ...a, assigneeUid: 'n2', createTimeMs: 5, revision: 8 }),
+    );
     t.is((await store.assigned('n1')).objects.length, 0);
     t.is((await store.assigned('n2')).objects.length, 1);
   });

@@ -49,7 +49,7 @@ export const checkObject = (object: StoredObject, revision: number): void => {
   checkKey({ uid: object.uid });
   checkKey(object as NameKey);
   if (object.uid === '') throw new TypeError('an object without a uid was put');
-  if (!isStorable(object.nodeUid)) throw new InvalidError('nodeUid', 'expected text without NUL characters');
+  if (!isStorable(object.assigneeUid)) throw new InvalidError('assigneeUid', 'expected text without NUL characters');
   for (const field of numberFields) {
     if (!Number.isSafeInteger(object[field])) throw new TypeError(`${field} of an object is not a safe integer`);
   }

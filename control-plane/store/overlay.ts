@@ -219,7 +219,7 @@ export class Overlay {
 }
 
 const foundAlike = (a: StoredObject, b: StoredObject): boolean =>
-  nameText(a) === nameText(b) && a.nodeUid === b.nodeUid && a.createTimeMs === b.createTimeMs;
+  nameText(a) === nameText(b) && a.assigneeUid === b.assigneeUid && a.createTimeMs === b.createTimeMs;
 
 /** Says whose name is taken. */
 export const nameTaken = (key: NameKey): AlreadyExistsError =>

@@ -23,13 +23,13 @@ export interface Store {
   countInBay(bayUid: string): Promise<number>;
 
   /** Everything assigned to a node, and the revision of the newest link of its chain (0: none yet). */
-  assigned(nodeUid: string): Promise<AssignedSet>;
+  assigned(assigneeUid: string): Promise<AssignedSet>;
 
   /**
    * The newest change of each object in a node's chain after `revision`, oldest first, and the chain's head. Undefined when the feed
    * has been compacted past it, or when there are more than `limit`: take `assigned` then.
    */
-  chainSince(nodeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined>;
+  chainSince(assigneeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined>;
 
   /**
    * The changes after `revision`, at most `limit`, oldest first; with `only`, those that match: fewer than `limit` means that there is

@@ -247,14 +247,14 @@ class SqliteStore implements Store {
     return row?.count ?? 0;
   }
 
-  async assigned(nodeUid: string): Promise<AssignedSet> {
-    const rows = await this.#read<{ head: number } & Partial<Nullable<ObjectRow>>>(selectAssigned, [nodeUid]);
+  async assigned(assigneeUid: string): Promise<AssignedSet> {
+    const rows = await this.#read<{ head: number } & Partial<Nullable<ObjectRow>>>(selectAssigned, [assigneeUid]);
     return { objects: rows.filter(hasObject).map(toObject), head: rows[0]?.head ?? 0 };
   }
 
-  async chainSince(nodeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined> {
+  async chainSince(assigneeUid: string, revision: number, limit: number): Promise<ChainDelta | undefined> {
     const rows = await this.#read<{ head: number; gap: number | null } & Partial<Nullable<ChangeRow>>>(selectChain, [
-      nodeUid,
+      assigneeUid,
       revision,
       limit + 1,
     ]);

@@ -13,7 +13,7 @@ type Attributes = readonly [
   bayUid: string,
   namespace: string,
   name: string,
-  nodeUid: string,
+  assigneeUid: string,
   createTimeMs: number,
   generation: number,
   deleting: 0 | 1,
@@ -22,7 +22,7 @@ type Attributes = readonly [
   sequence: number,
 ];
 
-/** The same order, as columns of `objects`. */
+/** The same order, as columns of `objects`. `node_uid` is the assignee's: a node's, or its bay's. */
 export const attributeColumns: readonly string[] = [
   'uid',
   'kind',
@@ -50,7 +50,7 @@ const attributes = (o: StoredObject): Attributes => [
   o.bayUid,
   o.namespace,
   o.name,
-  o.nodeUid,
+  o.assigneeUid,
   o.createTimeMs,
   o.generation,
   o.deleting ? 1 : 0,
@@ -73,7 +73,7 @@ export const toObject = (row: ObjectRow): StoredObject => {
     bayUid: a[3],
     namespace: a[4],
     name: a[5],
-    nodeUid: a[6],
+    assigneeUid: a[6],
     createTimeMs: a[7],
     generation: a[8],
     deleting: a[9] === 1,

@@ -36,7 +36,7 @@ const create = (): Write<StoredObject> => {
         (revision) => ({
           ...key,
           uid,
-          nodeUid,
+          assigneeUid: nodeUid,
           generation: 1,
           deleting: false,
           revision,

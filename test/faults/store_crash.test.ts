@@ -101,7 +101,7 @@ const verify = async (store: Store, known: Known, acknowledged: readonly Acknowl
   for (const [node, head] of known.heads) {
     const assigned = await store.assigned(node);
     if (assigned.head !== head) throw new Error(`the chain of ${node} ends at ${assigned.head} in place of ${head}`);
-    const count = objects.filter((o) => o.nodeUid === node).length;
+    const count = objects.filter((o) => o.assigneeUid === node).length;
     if (assigned.objects.length !== count)
       throw new Error(`${assigned.objects.length} objects are assigned to ${node}`);
   }

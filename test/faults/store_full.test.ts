@@ -24,7 +24,7 @@ const create = (size: number): Write<StoredObject> => {
     request: { project: 'red', requestId: uid },
     apply: (view) => {
       view.remember(uid, 'fingerprint');
-      return view.put((revision) => ({ ...key, uid, nodeUid: 'node-1', ...rest, revision, body }), 'node-1');
+      return view.put((revision) => ({ ...key, uid, assigneeUid: 'node-1', ...rest, revision, body }), 'node-1');
     },
   };
 };

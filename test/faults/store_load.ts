@@ -31,7 +31,7 @@ const objectOf = (n: number, revision: number, requestId: string, partners: read
   bayUid: 'bay-1',
   namespace: 'default',
   name: `name-${n}`,
-  nodeUid: `node-${n % nodes}`,
+  assigneeUid: `node-${n % nodes}`,
   generation: revision,
   deleting: false,
   revision,

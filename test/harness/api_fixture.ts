@@ -223,7 +223,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
       const node = newObject('Node', input, made);
       await store.write({
         reads: [{ kind: 'Node', project: stored.project, bayUid, namespace: '', name }],
-        apply: (view) => view.put(encode('Node', node, { bayUid, nodeUid: '', epoch: 1, sequence: 0 }), ''),
+        apply: (view) => view.put(encode('Node', node, { bayUid, assigneeUid: '', epoch: 1, sequence: 0 }), ''),
       });
       return { node: { uid, name }, publicKey };
     },
