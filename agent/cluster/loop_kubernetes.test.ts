@@ -320,14 +320,18 @@ test('two programs that want different things of a field are told of, and do not
   t.is((await get(controllerPath('fought'))).spec.replicas, 5);
 });
 
-/** A driver whose watches of pods first pass a gate. */
-const gated = (driver: ClusterDriver, gate: () => Promise<ClusterError | undefined>): ClusterDriver =>
+/** A driver whose watches of some kinds first pass a gate. */
+const gated = (
+  driver: ClusterDriver,
+  kinds: readonly string[],
+  gate: () => Promise<ClusterError | undefined>,
+): ClusterDriver =>
   new Proxy(driver, {
     get: (target, property) => {
       const value: unknown = Reflect.get(target, property, target);
       if (property !== 'watch') return typeof value === 'function' ? value.bind(target) : value;
       return async function* (...[type, options]: Parameters<ClusterDriver['watch']>) {
-        const error = type.kind === 'Pod' ? await gate() : undefined;
+        const error = kinds.includes(type.kind) ? await gate() : undefined;
         if (error) yield { type: 'down', error };
         else yield* target.watch(type, options);
       };
@@ -336,7 +340,7 @@ const gated = (driver: ClusterDriver, gate: () => Promise<ClusterError | undefin
 
 test('who begins to lead has a word on every object before its silence confirms anything', async (t) => {
   const gate: { current: Promise<ClusterError | undefined> } = { current: Promise.resolve(undefined) };
-  const bed = new ClusterBed(t, cluster, { wrap: (driver) => gated(driver, () => gate.current) });
+  const bed = new ClusterBed(t, cluster, { wrap: (driver) => gated(driver, ['Pod', 'Node'], () => gate.current) });
   const uid = bed.put('Pod', 'awaited', pod());
   const front = bed.put('Service', 'awaited', service);
   await bed.applied(uid);
@@ -349,10 +353,10 @@ test('who begins to lead has a word on every object before its silence confirms 
   bed.reports.latest.clear();
   await bed.restart();
   await bed.applied(front);
-  t.is(bed.workloads.unseen, 1);
+  t.is(bed.workloads.unseen, 2, 'the pod, and the nodes');
   opened.resolve(undefined);
   await bed.applied(uid);
-  t.is(bed.workloads.unseen, 0);
+  await until('there is a word on everything', () => bed.workloads.unseen === 0);
 
   gate.current = Promise.resolve(new ClusterError('forbidden', 'pods is forbidden'));
   await bed.stop();

@@ -32,6 +32,7 @@ export class Nodes {
   readonly #nodes = new Map<string, ClusterNodeView>();
   #usage: ReadonlyMap<string, NodeMetrics> = new Map();
   #listed = false;
+  #tried = false;
   #cancelMetrics: () => void = () => undefined;
 
   constructor(options: NodesOptions) {
@@ -44,6 +45,11 @@ export class Nodes {
   /** Undefined until the cluster has told. */
   all(): readonly NodeReport[] | undefined {
     return this.#listed ? [...this.#nodes.values()].map((view) => this.#reportOf(view)) : undefined;
+  }
+
+  /** It is not known yet what nodes there are, nor why that cannot be known. */
+  get isAwaited(): boolean {
+    return !this.#tried;
   }
 
   async #watch(): Promise<void> {
@@ -60,6 +66,7 @@ export class Nodes {
 
   #take(event: WatchEvent<ClusterNodeView>): void {
     const { reports, log } = this.#options;
+    this.#tried = true;
     switch (event.type) {
       case 'snapshot': {
         const first = !this.#listed;

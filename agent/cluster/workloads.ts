@@ -155,7 +155,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
 
   get unseen(): number {
     const term = this.leads ? this.#term : undefined;
-    return term ? term.loop.unseen + this.#containers.unseen : 0;
+    return term ? term.loop.unseen + this.#containers.unseen + (term.nodes.isAwaited ? 1 : 0) : 0;
   }
 
   nodes(): readonly NodeReport[] | undefined {
