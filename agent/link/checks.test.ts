@@ -2,7 +2,7 @@ import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import { AssignmentOp, CheckReplySchema, CheckRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
-import { testNonce, testSigner, testVerifier } from '../../test/harness/signing.ts';
+import { TestSigner, testNonce, testSigner, testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { type Cluster, StreamError, type Verdict } from '../ports.ts';
 import { Checks } from './checks.ts';
@@ -36,9 +36,9 @@ function bed(check: (() => Promise<Verdict>) | undefined, { maxPayloadBytes = 1 
     log: silentLog,
     maxChecks,
   }).start();
-  return (data: Uint8Array = request) =>
+  return (data: Uint8Array = request, seal = sealed) =>
     new Promise<ReturnType<typeof read>>((resolve) => {
-      listener({ subject: '', data: sealed(data), respond: (reply) => resolve(read(reply)) });
+      listener({ subject: '', data: seal(data), respond: (reply) => resolve(read(reply)) });
     });
 }
 const read = (reply: Uint8Array) => fromBinary(CheckReplySchema, reply);
@@ -63,6 +63,26 @@ test('what is no request is refused, and so is more than can be done', async (t)
   ended.resolve({});
   t.is((await first).error, undefined);
   t.is((await ask()).error, undefined, 'there is room again');
+});
+
+test('nobody but the control plane asks the cluster, and in this session only', async (t) => {
+  let asked = 0;
+  const ask = bed(async () => {
+    asked += 1;
+    return {};
+  });
+  const context = { ...address, purpose: 'check', nonce: testNonce } as const;
+  for (const seal of [
+    (data: Uint8Array) => data,
+    (data: Uint8Array) => new TestSigner(8).seal(context, data),
+    (data: Uint8Array) => testSigner.seal({ ...context, nonce: new Uint8Array(16) }, data),
+    (data: Uint8Array) => testSigner.seal({ ...context, nodeUid: 'other' }, data),
+  ]) {
+    t.is((await ask(request, seal)).error?.code, 14);
+  }
+  t.is(asked, 0);
+  t.is((await ask()).error, undefined);
+  t.is(asked, 1);
 });
 
 test('copies that do not fit into a message are left out, the verdict is not', async (t) => {

@@ -9,8 +9,8 @@ import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { BaySchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
 import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { NodePhase, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
-import { upSubject } from '../../proto/subjects.ts';
-import { testSigner } from '../../test/harness/signing.ts';
+import { downSubject, upSubject } from '../../proto/subjects.ts';
+import { testSigner, testVerifier } from '../../test/harness/signing.ts';
 import type { Access, ConnectionEvent } from '../broker/port.ts';
 import { deleteObject, newObject } from '../domain/lifecycle.ts';
 import { decode, encode } from '../domain/record.ts';
@@ -568,4 +568,33 @@ test('rubbish on every subject is answered or dropped, and ends nothing', async 
   t.is((await stranger.hello()).error?.reason, ErrorReason.REVOKED);
   await put(f.store, 1);
   await until(t, 'it still works', () => agrees(f.store, agent));
+});
+
+test('what is sent is signed for the session that the agent has drawn, after a restart of the control plane too', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  const verifier = testVerifier(agent.address);
+  const seen: Uint8Array[] = [];
+  f.bus.subscribe(downSubject(agent.address, 'assign'), ({ data }) => void seen.push(data));
+  await put(f.store, 1);
+  await until(t, 'it was sent', () => seen.length > 0);
+  await f.restart();
+  agent.heartbeat();
+  await until(t, 'the session is known again', () => seen.length > 1);
+  await put(f.store, 2);
+  await until(t, 'it was sent again', () => seen.length > 2);
+  for (const data of seen) t.truthy(verifier.open('assign', agent.session, data));
+  t.is(verifier.open('assign', new Uint8Array(16), seen[0] ?? new Uint8Array()), undefined);
+
+  // The right epoch, and not what was drawn for it: that is another session, and is told to who said so.
+  const { session } = agent;
+  agent.session = new Uint8Array(16).fill(9);
+  t.is((await agent.sync()).error?.reason, ErrorReason.FENCED);
+  t.is((await agent.report([])).error?.reason, ErrorReason.FENCED);
+  const before = seen.length;
+  agent.heartbeat();
+  await until(t, 'it is told', () => seen.length > before);
+  t.truthy(verifier.open('assign', agent.session, seen.at(-1) ?? new Uint8Array()));
+  agent.session = session;
+  t.is((await agent.sync()).error, undefined);
 });

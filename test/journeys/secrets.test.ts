@@ -139,6 +139,9 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
   const files = filesBelow(folder.path);
   const seeds = [...files].filter(([, content]) => /^S[A-Z0-9]{20,}\s*$/.test(content.toString('latin1')));
   t.true(seeds.length >= 4, 'operator, accounts, the control plane itself and the agent have keys');
+  const signing = 'control-plane/signing/keys.json';
+  const [signingKey] = JSON.parse(files.get(signing)?.toString() ?? '[]') as { seed: string }[];
+  t.truthy(signingKey?.seed);
   /** Each secret, and the only files that may hold it. */
   const secrets: readonly (readonly [string, string, RegExp | undefined])[] = [
     ['the admin token', admin, /^control-plane\/admin\.token$/],
@@ -148,6 +151,7 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
     ['what was typed', typed, undefined],
     // Whoever may read the object may read that; it is no business of logs.
     ['a value in a spec', inSpec, /^(control-plane\/store\.db|agent\/)/],
+    ['the key that messages are signed with', signingKey?.seed ?? '', new RegExp(`^${signing}$`)],
     ...seeds.map(
       ([file, content]) => [`the key in ${file}`, content.toString('latin1').trim(), new RegExp(`^${file}$`)] as const,
     ),
