@@ -49,7 +49,9 @@ export async function startNatsServer(binary: string, configPath: string, logPat
     throw new BrokerError(`cannot write ${logPath}: ${messageOf(cause)}`, { cause });
   });
   try {
-    const child = spawn(binary, ['-c', configPath], { detached: true, stdio: ['ignore', log.fd, log.fd] });
+    // What we are told of a cloud, a password among it, is not for it.
+    const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('OS_')));
+    const child = spawn(binary, ['-c', configPath], { detached: true, stdio: ['ignore', log.fd, log.fd], env });
     const pid = await started(child, binary);
     const exited = new Promise<string>((resolve) => {
       child.once('exit', (code, signal) => resolve(signal ? `signal ${signal}` : `exit status ${code}`));

@@ -60,7 +60,7 @@ const agent = new Child({
   logFile: logs.agent,
   // Its exitCodes `config` and `refused`.
   finalCodes: [2, 3],
-  environment: environment(),
+  environment: agentEnvironment(),
   say,
 });
 
@@ -139,7 +139,7 @@ async function join(api: ControlPlaneApi): Promise<void> {
     {
       stdio: ['ignore', 'ignore', 'pipe'],
       // Not among the arguments: everybody on the machine sees those.
-      env: { ...environment(), BAYKEEPER_AGENT_TOKEN: token },
+      env: { ...agentEnvironment(), BAYKEEPER_AGENT_TOKEN: token },
       signal: stopping.signal,
     },
   );
@@ -209,6 +209,11 @@ function environment(): NodeJS.ProcessEnv {
   const { BAYKEEPER_HOME: _home, DOCKER_HOST: _docker, NODE_CHANNEL_FD: _channel, ...rest } = process.env;
   // By this npm stop knows them again, whatever becomes of us: the same name is in processes.mjs.
   return { ...rest, BAYKEEPER_SUPERVISED: home };
+}
+
+/** What the control plane is told of a cloud, its password among it, is not the agent's. */
+function agentEnvironment(): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(environment()).filter(([name]) => !name.startsWith('OS_')));
 }
 
 function say(text: string): void {

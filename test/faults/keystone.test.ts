@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises';
 import { Code, ConnectError, createClient, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import test from 'ava';
@@ -79,6 +80,14 @@ test.serial(
     await until('it is asked again', async () => (await whoAmI(plane, alice)) === 'alice@Default');
     t.true(performance.now() - backMs < 7_000);
     t.is(await whoAmI(plane, rita), 'rita@Default');
+    // Once, however many have called, and without a secret.
+    const log = plane.program.output;
+    t.is(log.split('Keystone cannot be asked who is calling').length, 2, log);
+    t.is(log.split('Keystone answers again').length, 2, log);
+    for (const secret of [alice, rita, password]) t.false(log.includes(secret));
+    // Nor does the broker inherit one.
+    const broker = await plane.brokerPid();
+    t.false((await readFile(`/proc/${broker}/environ`, 'utf8')).includes(password));
   },
 );
 
