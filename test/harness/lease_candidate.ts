@@ -1,15 +1,15 @@
 import { KubernetesDriver } from '../../agent/drivers/kubernetes/driver.ts';
 
 /**
- * A program that stands for election with its arguments, KUBECONFIG and IDENTITY, says "leads" or "follows" whenever that changes, each with
+ * A program that stands for election with its arguments, KUBECONFIG, LEASE and IDENTITY, says "leads" or "follows" whenever that changes, each with
  * the time, and lets go at SIGTERM.
  */
-const [, , kubeconfig = '', identity = ''] = process.argv;
+const [, , kubeconfig = '', name = '', identity = ''] = process.argv;
 const driver = new KubernetesDriver({ kubeconfig, context: '' });
 const say = (words: string) => process.stdout.write(`${Date.now()} ${identity} ${words}\n`);
 const election = driver.elect({
   namespace: 'kube-system',
-  name: 'baykeeper-test',
+  name,
   identity,
   onChange: (leads) => say(leads ? 'leads' : 'follows'),
   onProblem: (error) => say(error ? `problem ${error.kind}` : 'well'),

@@ -1,4 +1,3 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { type Kubernetes, startKubernetes } from '../../../test/harness/kubernetes/cluster.ts';
 import { ownProgram, Program } from '../../../test/harness/program.ts';
@@ -13,32 +12,61 @@ test.after.always(async () => {
   await cluster?.[Symbol.asyncDispose]();
 });
 
-/** A process that stands for election. */
-async function stand(t: ExecutionContext, identity: string) {
-  const program = new Program({
-    command: ownProgram('test/harness/lease_candidate.ts', cluster.kubeconfig, identity),
-    readyLine: /stands/,
-  });
-  t.teardown(() => program.kill());
-  await program.start();
-  /** Times at which it began to lead and ended, alternating; still open when it leads. */
-  const terms = () =>
-    program.output.split('\n').flatMap((line) => {
-      const [time, , word] = line.split(' ');
-      return word === 'leads' || word === 'follows' ? [Number(time)] : [];
-    });
-  return { program, terms, leads: () => program.running && terms().length % 2 === 1 };
+/** Where processes stand for election: a lease of the test's own. */
+function election(t: ExecutionContext, name: string) {
+  const lease = async () =>
+    JSON.parse(await cluster.kubectl(['-n', 'kube-system', 'get', 'lease', name, '-o', 'json'])).spec;
+  return {
+    lease,
+    async stand(identity: string) {
+      const program = new Program({
+        command: ownProgram('test/harness/lease_candidate.ts', cluster.kubeconfig, name, identity),
+        readyLine: /stands/,
+      });
+      t.teardown(() => program.kill());
+      await program.start();
+      /** Times at which it began to lead and ended, alternating; still open when it leads. */
+      const terms = () =>
+        program.output.split('\n').flatMap((line) => {
+          const [time, , word] = line.split(' ');
+          return word === 'leads' || word === 'follows' ? [Number(time)] : [];
+        });
+      return { program, terms, leads: () => program.running && terms().length % 2 === 1 };
+    },
+    /** Whoever leads says so twice more, and others look as often: by then somebody else would have tried. */
+    async renewedTwice() {
+      for (let times = 0; times < 2; times += 1) {
+        const { renewTime } = await lease();
+        await until('the lease is renewed', async () => (await lease()).renewTime !== renewTime, { intervalMs: 200 });
+      }
+    },
+  };
 }
 
 const untilLeads = (one: { leads(): boolean }) => until('it leads', () => one.leads());
-const lease = async () =>
-  JSON.parse(await cluster.kubectl(['-n', 'kube-system', 'get', 'lease', 'baykeeper-test', '-o', 'json'])).spec;
 
-test.serial('when a leader is killed, one of the others leads within 15 seconds', async (t) => {
-  const first = await stand(t, 'first');
+// By itself, and first: it takes the API server away, under all that stand.
+test.serial('while the API server is away nobody leads; afterwards one does', async (t) => {
+  const { stand } = election(t, 'away');
+  const all = await Promise.all([stand('one'), stand('two')]);
+  await until('one leads', () => all.some((one) => one.leads()));
+  await cluster.killApiServer();
+  const downMs = Date.now();
+  await until('nobody leads', () => !all.some((one) => one.leads()), { timeoutMs: 10_000 });
+  t.true(Date.now() - downMs < 8_500);
+  await cluster.startApiServer();
+  await until('one leads again', () => all.some((one) => one.leads()));
+  t.is(all.filter((one) => one.leads()).length, 1);
+  const terms = all.flatMap((one) => pairs(one.terms())).toSorted(([a], [b]) => a - b);
+  for (const [i, [startMs]] of terms.entries()) t.true(startMs >= (terms[i - 1]?.[1] ?? 0), 'two led at the same time');
+});
+
+test('when a leader is killed, one of the others leads within 15 seconds', async (t) => {
+  const { stand, lease, renewedTwice } = election(t, 'killed');
+  const first = await stand('first');
   await untilLeads(first);
-  const others = [await stand(t, 'second'), await stand(t, 'third')];
-  await delay(3_000);
+  const others = await Promise.all([stand('second'), stand('third')]);
+  await renewedTwice();
   t.false(others.some((one) => one.leads()));
   const killedMs = Date.now();
   await first.program.kill();
@@ -59,31 +87,18 @@ test.serial('when a leader is killed, one of the others leads within 15 seconds'
   t.like(await lease(), { holderIdentity: '' });
 });
 
-test.serial('a leader that was stopped and comes to itself knows that it has lost its place', async (t) => {
-  const first = await stand(t, 'asleep');
+test('a leader that was stopped and comes to itself knows that it has lost its place', async (t) => {
+  const { stand, renewedTwice } = election(t, 'asleep');
+  const first = await stand('asleep');
   await untilLeads(first);
-  const second = await stand(t, 'awake');
+  const second = await stand('awake');
   await first.program.signal('SIGSTOP');
   await untilLeads(second);
   await first.program.signal('SIGCONT');
   await until('it knows', () => !first.leads());
-  await delay(2_000);
+  await renewedTwice();
   t.true(second.leads());
   t.false(first.leads());
-});
-
-test.serial('while the API server is away nobody leads; afterwards one does', async (t) => {
-  const all = [await stand(t, 'one'), await stand(t, 'two')];
-  await until('one leads', () => all.some((one) => one.leads()));
-  await cluster.killApiServer();
-  const downMs = Date.now();
-  await until('nobody leads', () => !all.some((one) => one.leads()), { timeoutMs: 10_000 });
-  t.true(Date.now() - downMs < 8_500);
-  await cluster.startApiServer();
-  await until('one leads again', () => all.some((one) => one.leads()));
-  t.is(all.filter((one) => one.leads()).length, 1);
-  const terms = all.flatMap((one) => pairs(one.terms())).toSorted(([a], [b]) => a - b);
-  for (const [i, [startMs]] of terms.entries()) t.true(startMs >= (terms[i - 1]?.[1] ?? 0), 'two led at the same time');
 });
 
 /** From when to when it led. */
