@@ -8,6 +8,8 @@ export interface ConnectionsOptions {
   readonly access: Access;
   readonly inventory: Inventory;
   readonly liveness: LivenessTracker;
+  /** The last connection of a node's agent is closed. */
+  readonly onGone: (nodeUid: string) => void;
 }
 
 /** Keeps what the broker says of the agents' connections. */
@@ -20,7 +22,7 @@ export class Connections {
   }
 
   start(): () => void {
-    const { access, bus, inventory, liveness } = this.#options;
+    const { access, bus, inventory, liveness, onGone } = this.#options;
     const ends = [
       access.onConnection(({ publicKey, connected, connectionId }) => {
         const nodeUid = inventory.nodeOfKey(publicKey);
@@ -35,6 +37,7 @@ export class Connections {
           if (live.size > 0) return;
           this.#live.delete(nodeUid);
           liveness.disconnected(nodeUid);
+          onGone(nodeUid);
         }
       }),
       // While we could not hear the broker, connections came and went unseen.

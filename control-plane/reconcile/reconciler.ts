@@ -89,7 +89,13 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     chainOf: (address) => inventory.chainOf(address),
     onHead: (nodeUid, revision) => liveness.assigned(nodeUid, revision),
   });
-  const connections = new Connections({ bus, access, inventory, liveness });
+  const connections = new Connections({
+    bus,
+    access,
+    inventory,
+    liveness,
+    onGone: (nodeUid) => streams.agentGone(nodeUid),
+  });
   const sessions = new Sessions({
     store,
     liveness,
@@ -100,6 +106,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     clock,
     log,
     connections: (nodeUid) => connections.count(nodeUid),
+    onBegun: (nodeUid) => streams.agentGone(nodeUid),
   });
   const reporting = new Reporting({ store, liveness, inventory, clock, newUid: createUidSource() });
   const placer = new Placer({ store, inventory, log });

@@ -53,6 +53,8 @@ export interface SessionsOptions {
   readonly log: Logger;
   /** How many live connections the broker has for this node's key; undefined when it is not known. */
   readonly connections: (nodeUid: string) => number | undefined;
+  /** A session has begun: what was open in the one before is not any more. */
+  readonly onBegun: (nodeUid: string) => void;
 }
 
 interface Session extends SessionId {
@@ -120,6 +122,7 @@ export class Sessions {
     const session = newSession({ epoch, nonce: Uint8Array.from(hello.session) }, hello.instanceId, now);
     this.#sessions.set(nodeUid, session);
     this.#suspicions.delete(nodeUid);
+    this.#options.onBegun(nodeUid);
     this.#options.dispatcher.open(address, session);
     this.#leads(address, epoch, leader);
     this.#options.log.info({ node: nodeUid, epoch, version: hello.agentVersion }, 'session began');

@@ -23,7 +23,9 @@ type Body = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
 const payloadOf = (sealed: Uint8Array) => fromBinary(SignedSchema, sealed).payload;
 
 /** The agent's side, scripted: faults that no real agent makes on request. */
-function agent(options: { error?: { code: Code; message: string }; relay?: Partial<StreamRelayOptions> } = {}) {
+function agent(
+  options: { error?: { code: Code; message: string }; silent?: boolean; relay?: Partial<StreamRelayOptions> } = {},
+) {
   const listeners = new Map<string, (message: BusMessage) => void>();
   const received: Frame[] = [];
   let opened: StreamOpen | undefined;
@@ -34,7 +36,8 @@ function agent(options: { error?: { code: Code; message: string }; relay?: Parti
     publish: (_subject, data) => received.push(fromBinary(FrameSchema, payloadOf(data))),
     request: async (_subject, data) => {
       opened = fromBinary(StreamOpenSchema, payloadOf(data));
-      const { error } = options;
+      const { error, silent } = options;
+      if (silent) return new Promise(() => undefined);
       return toBinary(StreamOpenReplySchema, create(StreamOpenReplySchema, { error, creditBytes: 100_000 }));
     },
     subscribe: (subject, listener) => {
@@ -163,4 +166,24 @@ test('input waits for room, and the exit code comes last', async (t) => {
   send({ case: 'end', value: { exitCode: 7 } });
   t.deepEqual((await first).value?.output, { case: 'exitCode', value: 7 });
   t.true((await output.next()).done);
+});
+
+test('when the agent is gone its streams end at once, also one that it has not opened yet', async (t) => {
+  const { relay, listeners } = agent();
+  const lines = logs(relay);
+  const first = lines.next();
+  await turn();
+  relay.agentGone('another');
+  t.is(relay.open, 1);
+  relay.agentGone(target.nodeUid);
+  await t.throwsAsync(first, { instanceOf: UnavailableError, message: /the agent of node "n1" has gone/ });
+  t.is(listeners.size, 0);
+  t.is(relay.open, 0);
+
+  const silent = agent({ silent: true });
+  const opening = logs(silent.relay).next();
+  await turn();
+  silent.relay.agentGone(target.nodeUid);
+  await t.throwsAsync(opening, { instanceOf: UnavailableError, message: /the agent of node "n1" has gone/ });
+  t.is(silent.relay.open, 0);
 });

@@ -66,7 +66,8 @@ const inputChunkBytes = 64 * 1024;
  */
 export class StreamRelay implements Streams {
   readonly #options: Required<StreamRelayOptions>;
-  #open = 0;
+  /** By node. */
+  readonly #streams = new Map<string, Set<RelayedStream>>();
 
   constructor(options: StreamRelayOptions) {
     const keepaliveMs =
@@ -83,7 +84,14 @@ export class StreamRelay implements Streams {
 
   /** How many streams are open now. */
   get open(): number {
-    return this.#open;
+    return [...this.#streams.values()].reduce((sum, { size }) => sum + size, 0);
+  }
+
+  /** The node's agent has lost its connection, or begun another session: it knows nothing any more of what is open. */
+  agentGone(nodeUid: string): void {
+    for (const stream of [...(this.#streams.get(nodeUid) ?? [])]) {
+      stream.fail(new UnavailableError(`the agent of node "${stream.nodeName}" has gone: try again`));
+    }
   }
 
   async *logs(target: StreamTarget, request: LogsRequest, signal: AbortSignal): AsyncIterable<LogsResponse> {
@@ -142,7 +150,8 @@ export class StreamRelay implements Streams {
     const nonce = sessionOf(target.nodeUid);
     if (!nonce) throw new UnavailableError(`the agent of node "${target.nodeName}" has no session: try again`);
     const stream = new RelayedStream(target, nonce, this.#options);
-    this.#open += 1;
+    const ofNode = this.#streams.get(target.nodeUid) ?? new Set();
+    this.#streams.set(target.nodeUid, ofNode.add(stream));
     const abort = () => stream.fail(new UnavailableError('the call was cancelled'));
     try {
       signal.addEventListener('abort', abort);
@@ -157,12 +166,13 @@ export class StreamRelay implements Streams {
         { ...addressOf(target), purpose: 'stream-open', nonce },
         toBinary(StreamOpenSchema, request),
       );
-      const answer = await bus
+      const asked = bus
         .request(downSubject(target, 'open'), sealed, this.#options.openTimeoutMs)
         .catch((cause: unknown) => {
           // It has just gone, and nobody has noticed yet; or its engine takes too long.
           throw new UnavailableError(`the agent of node "${target.nodeName}" does not answer: try again`, { cause });
         });
+      const answer = await Promise.race([asked, stream.failed]);
       const reply = fromBinary(StreamOpenReplySchema, answer);
       if (reply.error) throw errorOf(reply.error.code, reply.error.message);
       stream.opened(reply.creditBytes);
@@ -171,7 +181,8 @@ export class StreamRelay implements Streams {
     } finally {
       signal.removeEventListener('abort', abort);
       stream.close();
-      this.#open -= 1;
+      ofNode.delete(stream);
+      if (ofNode.size === 0) this.#streams.delete(target.nodeUid);
     }
   }
 }
@@ -189,6 +200,7 @@ class RelayedStream {
   #wake: (() => void) | undefined;
   #wakeCredit: (() => void) | undefined;
   #failure: Error | undefined;
+  readonly #failed = Promise.withResolvers<never>();
   #ended = false;
   #closed = false;
   #sequenceIn = 0;
@@ -203,6 +215,8 @@ class RelayedStream {
     this.#target = target;
     this.#nonce = nonce;
     this.#options = options;
+    // Whoever waits for it hears of it; mostly nobody does.
+    this.#failed.promise.catch(() => undefined);
     this.#subscription = options.bus.subscribe(upStreamSubject(target, this.id), ({ data }) => this.#take(data));
     this.#keepalive = setInterval(() => {
       if (!this.#opened) return;
@@ -212,6 +226,15 @@ class RelayedStream {
         );
       } else this.#send({ case: 'keepalive', value: true });
     }, options.keepaliveMs);
+  }
+
+  get nodeName(): string {
+    return this.#target.nodeName;
+  }
+
+  /** Rejects when it fails. */
+  get failed(): Promise<never> {
+    return this.#failed.promise;
   }
 
   opened(inputCredit: number): void {
@@ -255,6 +278,7 @@ class RelayedStream {
 
   fail(error: Error): void {
     this.#failure ??= error;
+    this.#failed.reject(error);
     this.#wake?.();
     this.#wakeCredit?.();
   }
