@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
-import { Code } from '@connectrpc/connect';
+import { Code, ConnectError } from '@connectrpc/connect';
 import {
   type Frame,
   FrameSchema,
@@ -152,7 +152,11 @@ export class StreamRelay implements Streams {
     const stream = new RelayedStream(target, nonce, this.#options);
     const ofNode = this.#streams.get(target.nodeUid) ?? new Set();
     this.#streams.set(target.nodeUid, ofNode.add(stream));
-    const abort = () => stream.fail(new UnavailableError('the call was cancelled'));
+    const abort = () => {
+      const { code, rawMessage } = ConnectError.from(signal.reason);
+      // A server that is to stop says so.
+      stream.fail(new UnavailableError(code === Code.Unavailable ? rawMessage : 'the call was cancelled'));
+    };
     try {
       signal.addEventListener('abort', abort);
       if (signal.aborted) return;
