@@ -14,9 +14,10 @@ import {
   type EventOptions,
   type ExecOptions,
   type LogOptions,
-  type OutputChunk,
   type UpdateRequest,
 } from './driver.ts';
+import { FakeEvents } from './fake_events.ts';
+import { echoed, fakeExec, fakeOutput } from './fake_streams.ts';
 
 type Mutable = { -readonly [K in keyof EngineContainer]: EngineContainer[K] };
 interface Held {
@@ -52,8 +53,7 @@ export class FakeEngine implements Driver {
   /** Things happen, and no event tells. */
   mute = false;
   readonly #held = new Map<string, Held>();
-  readonly #history: EngineEvent[] = [];
-  readonly #listeners = new Set<{ readonly push: (event: EngineEvent) => void; readonly end: () => void }>();
+  readonly #events = new FakeEvents();
   readonly #now: () => number;
   #ids = 0;
   #ticks = 0;
@@ -231,43 +231,11 @@ export class FakeEngine implements Driver {
 
   async history(sinceMs: number): Promise<EngineEvent[]> {
     this.#reach();
-    return this.#history.filter((event) => event.timeMs >= sinceMs);
+    return this.#events.since(sinceMs);
   }
 
-  async *events({ sinceMs, signal, opened }: EventOptions): AsyncGenerator<EngineEvent> {
-    this.#reach();
-    if (signal.aborted) return;
-    const queue = this.#history.filter((event) => event.timeMs >= sinceMs);
-    let wake: () => void = () => undefined;
-    let over = false;
-    const listener = {
-      push(event: EngineEvent) {
-        queue.push(event);
-        wake();
-      },
-      end() {
-        over = true;
-        wake();
-      },
-    };
-    this.#listeners.add(listener);
-    signal.addEventListener('abort', listener.end, { once: true });
-    opened();
-    try {
-      for (;;) {
-        const event = queue.shift();
-        if (event) yield event;
-        else if (over) return;
-        else {
-          await new Promise<void>((resolve) => {
-            wake = resolve;
-          });
-        }
-      }
-    } finally {
-      this.#listeners.delete(listener);
-      signal.removeEventListener('abort', listener.end);
-    }
+  events(options: EventOptions): AsyncIterable<EngineEvent> {
+    return this.#events.follow(options, () => this.#reach());
   }
 
   async info(): Promise<EngineInfo> {
@@ -284,39 +252,15 @@ export class FakeEngine implements Driver {
     this.#reach();
     const { spec, container } = this.#get(id);
     const text =
-      container.startedMs === undefined || !options.stdout ? undefined : echo([...spec.command, ...spec.args]);
-    return scripted(text === undefined ? [] : [{ stream: 'stdout', data: text }]);
+      container.startedMs === undefined || !options.stdout ? undefined : echoed([...spec.command, ...spec.args]);
+    return fakeOutput(text === undefined ? [] : [{ stream: 'stdout', data: text }]);
   }
 
-  /** Knows `echo`, `cat` (of its input), `true` and `false`. */
   async exec(id: string, { command }: ExecOptions): Promise<EngineExec> {
     this.#reach();
     const { container } = this.#get(id);
     if (container.state !== 'running') throw new DriverError('not-running', `the container is ${container.state}`);
-    const program = command
-      .join(' ')
-      .replace(/^\/bin\//, '')
-      .split(' ')[0];
-    const input: Uint8Array[] = [];
-    let ended: () => void = () => undefined;
-    const inputEnded = new Promise<void>((resolve) => {
-      ended = resolve;
-    });
-    const chunks = (async function* (): AsyncGenerator<OutputChunk> {
-      const text = echo(command);
-      if (text) yield { stream: 'stdout', data: text };
-      if (program !== 'cat') return;
-      await inputEnded;
-      yield { stream: 'stdout', data: Buffer.concat(input) };
-    })();
-    return {
-      chunks,
-      write: async (data) => void input.push(data),
-      endInput: () => ended(),
-      resize: async () => undefined,
-      exitCode: async () => (program === 'false' ? 1 : 0),
-      close: () => ended(),
-    };
+    return fakeExec(command);
   }
 
   // What others do, and what happens by itself.
@@ -378,8 +322,7 @@ export class FakeEngine implements Driver {
   /** The engine goes away; with `forgetEvents`, as a restart of it would. */
   goDown(forgetEvents = false): void {
     this.down = true;
-    if (forgetEvents) this.#history.length = 0;
-    for (const listener of this.#listeners) listener.end();
+    this.#events.breakOff(forgetEvents);
   }
 
   comeBack(): void {
@@ -410,18 +353,8 @@ export class FakeEngine implements Driver {
   #emit(action: EventAction, id: string, more: { oldName?: string; exitCode?: number } = {}): void {
     if (this.mute) return;
     const { name, labels } = this.#get(id).container;
-    const event: EngineEvent = {
-      action,
-      timeMs: this.#tick(),
-      id,
-      name,
-      oldName: more.oldName,
-      labels: { ...labels, name },
-      exitCode: more.exitCode,
-    };
-    this.#history.push(event);
-    if (this.#history.length > 256) this.#history.shift();
-    for (const listener of this.#listeners) listener.push(event);
+    const { oldName, exitCode } = more;
+    this.#events.push({ action, timeMs: this.#tick(), id, name, oldName, labels: { ...labels, name }, exitCode });
   }
 
   #tick(): number {
@@ -443,18 +376,4 @@ export class FakeEngine implements Driver {
     if (!held) throw new DriverError('not-found', `no such container: ${idOrName}`);
     return held;
   }
-}
-
-function echo(command: readonly string[]): Uint8Array | undefined {
-  const words = command.map((word) => word.replace(/^\/bin\//, ''));
-  return words[0] === 'echo' ? Buffer.from(`${words.slice(1).join(' ')}\n`) : undefined;
-}
-
-function scripted(chunks: readonly OutputChunk[]): EngineOutput {
-  return {
-    chunks: (async function* () {
-      yield* chunks;
-    })(),
-    close: () => undefined,
-  };
 }
