@@ -21,6 +21,8 @@ export interface Login {
   readonly who: string;
   /** What the method needs to know of it. No secrets. */
   readonly detail: Readonly<Record<string, string>>;
+  /** What the next token is got with, where the method has such a thing. */
+  readonly refreshToken?: string;
 }
 
 /** A token, and what is known of it. */
@@ -37,6 +39,7 @@ export interface LoginMethod {
 /** All ways, each loaded when it is used. */
 const loginMethods: Readonly<Record<string, () => Promise<LoginMethod>>> = {
   keystone: async () => (await import('./keystone_login.ts')).keystoneLogin,
+  oidc: async () => (await import('./oidc_login.ts')).oidcLogin,
 };
 
 async function methodOf({ method }: Login): Promise<LoginMethod> {
@@ -134,12 +137,16 @@ function parsed(text: string): Login | undefined {
     return undefined;
   }
   if (typeof value !== 'object' || value === null) return undefined;
-  const { method, server, token, issueTimeMs, expireTimeMs, who, detail } = value as Record<string, unknown>;
+  const { method, server, token, issueTimeMs, expireTimeMs, who, detail, refreshToken } = value as Record<
+    string,
+    unknown
+  >;
   if (typeof method !== 'string' || typeof server !== 'string' || typeof token !== 'string') return undefined;
   if (typeof issueTimeMs !== 'number' || typeof expireTimeMs !== 'number' || typeof who !== 'string') return undefined;
   if (typeof detail !== 'object' || detail === null) return undefined;
   const strings = Object.entries(detail).filter((entry): entry is [string, string] => typeof entry[1] === 'string');
-  return { method, server, token, issueTimeMs, expireTimeMs, who, detail: Object.fromEntries(strings) };
+  const login = { method, server, token, issueTimeMs, expireTimeMs, who, detail: Object.fromEntries(strings) };
+  return typeof refreshToken === 'string' ? { ...login, refreshToken } : login;
 }
 
 const reasonOf = (cause: unknown): string => (cause instanceof Error ? cause.message : String(cause));

@@ -23,6 +23,9 @@ interface LoginFlags extends GlobalFlags {
   readonly passwordStdin?: boolean;
   readonly insecure?: boolean;
   readonly caFingerprint?: string;
+  readonly oidc?: string;
+  readonly oidcClient?: string;
+  readonly oidcScope?: string;
 }
 
 /** `bayctl login`. */
@@ -30,7 +33,7 @@ export function register(parent: Command, environment: Environment): void {
   const command = parent
     .command('login')
     .description(
-      'log in to a control plane with a user of OpenStack: as clouds.yaml or the OS_* variables say, by password, application credential or token',
+      'log in to a control plane with a user of OpenStack (as clouds.yaml or the OS_* variables say, by password, application credential or token), or of an OpenID provider',
     )
     .option(
       '--os-cloud <name>',
@@ -39,18 +42,23 @@ export function register(parent: Command, environment: Environment): void {
     .option('--password-stdin', 'read the password, or the secret of the application credential, from stdin')
     .option('--ca-fingerprint <sha256:hex>', 'learn the CA of the server now, which must have this fingerprint')
     .option('--insecure', 'believe whoever answers for Keystone')
+    .option('--oidc <issuer>', 'log in at this OpenID provider, in a browser of any machine')
+    .option('--oidc-client <id>', 'with --oidc: the client to log in as')
+    .option('--oidc-scope <scopes>', 'with --oidc: what to ask for (default: openid profile email offline_access)')
     .action(async (_flags: unknown, self: Command) => login(environment, allFlags<LoginFlags>(self)));
   examples(
     withGlobals(command),
     'bayctl login --os-cloud red --server https://bays.example.com',
     'OS_CLOUD=red bayctl login --context red',
     'pass show openstack | bayctl login --password-stdin',
+    'bayctl login --oidc https://id.example.com --oidc-client bayctl --server https://bays.example.com',
   );
   command.addHelpText(
     'after',
     `
 The token is kept for the context, in a file that only you can read, and every command uses it. When it is about to end it is renewed, if the password
-or secret is in clouds.yaml, secure.yaml or the environment; else log in again. No password is kept. \`bayctl logout\` revokes the token.
+or secret is in clouds.yaml, secure.yaml or the environment; else log in again. No password is kept. \`bayctl logout\` revokes the token; that of an OpenID
+provider stays good until it expires, and is not renewed any more.
 Without a context for the server, one is made and put in use.
 `,
   );
@@ -58,17 +66,11 @@ Without a context for the server, one is made and put in use.
 
 async function login(environment: Environment, flags: LoginFlags): Promise<void> {
   const { io } = environment;
-  const { discard, loginToKeystone } = await import('../keystone_login.ts');
   // What is wrong with the command line is said before a password is asked for.
   const place = await placeOf(io, flags);
   const { caOfFlags } = await import('../trust.ts');
   const ca = await caOfFlags(place.server, flags);
-  const { cloud, ...token } = await loginToKeystone(io, {
-    cloud: flags.osCloud,
-    insecure: flags.insecure,
-    allowPlaintext: flags.allowPlaintext,
-    askSecret: (what) => (flags.passwordStdin ? readSecret(io) : promptSecret(io, what)),
-  });
+  const { method, cloud, token, discard } = await (flags.oidc ? tokenOfOidc(io, flags) : tokenOfKeystone(io, flags));
   let session: Session;
   let me: { subject: string; role: string };
   const context = place.context || nameFor(cloud, place.server);
@@ -84,15 +86,56 @@ async function login(environment: Environment, flags: LoginFlags): Promise<void>
     me = await session.api.unary(SystemService.method.whoAmI, {});
   } catch (error) {
     // Nobody will use it.
-    await discard(io, token).catch(() => undefined);
+    await discard().catch(() => undefined);
     throw error;
   }
-  await keep(io, { context, isNew: place.isNew, server: place.server, ca, token });
+  await keep(io, { method, context, isNew: place.isNew, server: place.server, ca, token });
   const made = place.isNew ? `; context ${escapeLine(context)} is made and in use` : '';
   await session.out(
     `logged in to ${place.server} as ${escapeLine(token.who)}, role ${escapeLine(me.role)}, until ${new Date(token.expireTimeMs).toISOString()}${made}\n`,
   );
   if (io.env.BAYKEEPER_TOKEN) await session.err('note: BAYKEEPER_TOKEN is set, and wins over this login\n');
+}
+
+/** A token, how it was got, and what undoes that. */
+interface Got {
+  readonly method: string;
+  /** What a context for it could be called; `envvars`: as the server. */
+  readonly cloud: string;
+  readonly token: NewToken;
+  discard(): Promise<void>;
+}
+
+async function tokenOfKeystone(io: Io, flags: LoginFlags): Promise<Got> {
+  if (flags.oidcClient || flags.oidcScope) throw new UsageError('--oidc-client and --oidc-scope go with --oidc');
+  const { discard, loginToKeystone } = await import('../keystone_login.ts');
+  const { cloud, ...token } = await loginToKeystone(io, {
+    cloud: flags.osCloud,
+    insecure: flags.insecure,
+    allowPlaintext: flags.allowPlaintext,
+    askSecret: (what) => (flags.passwordStdin ? readSecret(io) : promptSecret(io, what)),
+  });
+  return { method: 'keystone', cloud, token, discard: () => discard(io, token) };
+}
+
+async function tokenOfOidc(io: Io, flags: LoginFlags): Promise<Got> {
+  const { oidc: issuer = '', oidcClient: clientId, oidcScope: scope } = flags;
+  if (flags.osCloud || flags.passwordStdin || flags.insecure)
+    throw new UsageError('--oidc goes with --oidc-client and --oidc-scope only');
+  if (!clientId) throw new UsageError('--oidc needs --oidc-client: the id of a client of the provider');
+  const { loginToOidc, oidcLogin } = await import('../oidc_login.ts');
+  const token = await loginToOidc(io, {
+    issuer,
+    clientId,
+    scope,
+    show: ({ url, code }) => write(io.stderr, `Open ${escapeLine(url)} and enter the code ${escapeLine(code)}\n`),
+  });
+  return {
+    method: 'oidc',
+    cloud: 'envvars',
+    token,
+    discard: () => oidcLogin.revoke(io, { ...token, method: 'oidc', server: '' }),
+  };
 }
 
 interface Place {
@@ -137,6 +180,7 @@ async function checkFree(io: Io, name: string, { isNew, server }: Place): Promis
 }
 
 interface Kept {
+  readonly method: string;
   readonly context: string;
   readonly isNew: boolean;
   readonly server: string;
@@ -145,8 +189,8 @@ interface Kept {
   readonly token: NewToken;
 }
 
-async function keep(io: Io, { context, isNew, server, ca, token }: Kept): Promise<void> {
-  await writeLogin(path.dirname(configPath(io)), context, { ...token, method: 'keystone', server });
+async function keep(io: Io, { method, context, isNew, server, ca, token }: Kept): Promise<void> {
+  await writeLogin(path.dirname(configPath(io)), context, { ...token, method, server });
   if (!isNew && ca === undefined) return;
   const config = await readConfig(io);
   const { ca_file, ...before } = config.contexts.get(context) ?? {};

@@ -18,6 +18,8 @@ export interface OidcProvider extends AsyncDisposable {
     claims: Readonly<Record<string, unknown>>,
     options?: { audience?: string; ttlSeconds?: number },
   ): Promise<string>;
+  /** Lets whoever waits with this user code log in as somebody with these claims. */
+  approve(userCode: string, claims: Readonly<Record<string, unknown>>): Promise<void>;
   /** Signs with another key from now on; the one before is known to nobody any more. */
   rotateKeys(): Promise<void>;
   /** Takes no connections, until {@link start}. */
@@ -32,6 +34,7 @@ export async function startOidcProvider(): Promise<OidcProvider> {
   let claimsOfNext: Readonly<Record<string, unknown>> = {};
   let ttlSeconds = 600;
   let handle: ReturnType<Provider['callback']> | undefined;
+  let provider: Provider | undefined;
   let server: Server;
   let port = 0;
 
@@ -56,7 +59,14 @@ export async function startOidcProvider(): Promise<OidcProvider> {
   const useKey = async (): Promise<void> => {
     const { privateKey } = await generateKeyPair('ES256', { extractable: true });
     const key: JWK = { ...(await exportJWK(privateKey)), alg: 'ES256', use: 'sig', kid: crypto.randomUUID() };
-    handle = new Provider(issuer, configuration(key)).callback();
+    provider = new Provider(issuer, configuration(key));
+    // Without it, clients wait for five seconds before they ask at all.
+    provider.use(async (context, next) => {
+      await next();
+      if (context.path === '/device/auth' && context.status === 200)
+        Object.assign(context.body as object, { interval: 1 });
+    });
+    handle = provider.callback();
   };
   const configuration = (key: JWK): Configuration => ({
     // The default, which warns where it is not given.
@@ -71,12 +81,36 @@ export async function startOidcProvider(): Promise<OidcProvider> {
         redirect_uris: [],
         response_types: [],
       },
+      {
+        client_id: 'bayctl',
+        id_token_signed_response_alg: 'ES256',
+        token_endpoint_auth_method: 'none',
+        grant_types: ['urn:ietf:params:oauth:grant-type:device_code', 'refresh_token'],
+        redirect_uris: [],
+        response_types: [],
+      },
     ],
-    ttl: { ClientCredentials: () => ttlSeconds },
+    claims: { openid: ['sub', 'project', 'roles'], profile: ['preferred_username'], email: ['email'] },
+    conformIdTokenClaims: false,
+    findAccount: (_context, sub) => ({ accountId: sub, claims: async () => ({ ...claimsOfNext, sub }) }),
+    // What is given expires as it would anyway; what is not comes with a notice.
+    ttl: {
+      ClientCredentials: () => ttlSeconds,
+      IdToken: () => ttlSeconds,
+      AccessToken: 600,
+      DeviceCode: 600,
+      Grant: 3600,
+      RefreshToken: 3600,
+    },
     extraTokenClaims: () => claimsOfNext as Record<string, never>,
     features: {
       devInteractions: { enabled: false },
       clientCredentials: { enabled: true },
+      deviceFlow: { enabled: true },
+      revocation: {
+        enabled: true,
+        allowedPolicy: async (_context, client, token) => token.clientId === client.clientId,
+      },
       resourceIndicators: {
         enabled: true,
         getResourceServerInfo: (_context, resource) => ({
@@ -94,6 +128,17 @@ export async function startOidcProvider(): Promise<OidcProvider> {
     issuer,
     get keyReads() {
       return keyReads;
+    },
+    async approve(userCode, claims) {
+      claimsOfNext = claims;
+      const code = await provider?.DeviceCode.findByUserCode(userCode.replaceAll('-', ''));
+      if (!provider || !code) throw new Error(`nobody waits with code ${userCode}`);
+      const scope = 'openid profile email offline_access';
+      const grant = new provider.Grant({ clientId: 'bayctl', accountId: 'alice' });
+      grant.addOIDCScope(scope);
+      const grantId = await grant.save();
+      Object.assign(code, { accountId: 'alice', grantId, scope, authTime: Math.floor(Date.now() / 1000) });
+      await code.save();
     },
     rotateKeys: useKey,
     start: listen,
