@@ -139,15 +139,27 @@ test('whoever speaks without TLS, or rubbish, is cut off at once', async (t) => 
   t.is((await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`])).stdout, 'ready\n');
 });
 
-test('a thousand handshakes that are never finished hold nothing up, and are ended', async (t) => {
-  const f = await fixture(t, { handshakeTimeoutMs: 3_000 });
-  const sockets = Array.from({ length: 1000 }, () => net.connect(f.port, '127.0.0.2'));
+/** Connections that begin a handshake and do not go on: half of them say nothing, half the beginning of a ClientHello. */
+async function halfOpen(port: number, count: number) {
+  const sockets = Array.from({ length: count }, () => net.connect(port, '127.0.0.2'));
   const ends = sockets.map(ended);
   await Promise.all(sockets.map((socket) => once(socket, 'connect')));
-  // Half of them say the beginning of a ClientHello, and then nothing.
-  for (const socket of sockets.slice(500)) socket.write(Buffer.from('160301020001', 'hex'));
+  for (const socket of sockets.slice(count / 2)) socket.write(Buffer.from('160301020001', 'hex'));
+  return { sockets, ends };
+}
+
+test('a thousand handshakes that are never finished hold nothing up', async (t) => {
+  const f = await fixture(t, { handshakeTimeoutMs: 120_000 });
+  const { sockets, ends } = await halfOpen(f.port, 1000);
   t.is((await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`])).stdout, 'ready\n');
   t.is(sockets.filter((socket) => socket.destroyed).length, 0, 'others are served meanwhile');
+  await f.api.server.close({ graceMs: 60_000 });
+  await Promise.all(ends);
+});
+
+test('a handshake has its time, and is ended then', async (t) => {
+  const f = await fixture(t, { handshakeTimeoutMs: 300 });
+  const { ends } = await halfOpen(f.port, 20);
   await Promise.all(ends);
   t.is((await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`])).stdout, 'ready\n');
 });

@@ -1,5 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import type { ServiceImpl } from '@connectrpc/connect';
+import { certificatesIn, fingerprintOf } from '../../proto/fingerprint.ts';
 import type { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { InvalidError, NotFoundError } from '../domain/errors.ts';
 import {
@@ -16,7 +17,7 @@ import { projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayDirectory } from './bay_directory.ts';
 import { principalOf } from './call.ts';
-import { fingerprintsOf, type Trust } from './trust.ts';
+import type { Trust } from './trust.ts';
 
 /** What join tokens need. */
 export interface JoinTokenOptions {
@@ -131,7 +132,7 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
  */
 function joinCommand({ joinCommandPrefix, trust }: JoinTokenOptions, token: string, bay: string): string {
   const { serverUrls, certificates } = trust();
-  const [fingerprint] = fingerprintsOf(certificates);
-  const known = fingerprint ? ` --ca-fingerprint ${fingerprint}` : '';
+  const [authority] = certificatesIn(certificates[0] ?? '');
+  const known = authority ? ` --ca-fingerprint ${fingerprintOf(authority)}` : '';
   return `BAYKEEPER_AGENT_TOKEN=${token} ${joinCommandPrefix} --server ${serverUrls[0]}${known} --bay ${bay} --name $(hostname)`;
 }

@@ -1,4 +1,3 @@
-import { createHash, X509Certificate } from 'node:crypto';
 import { create } from '@bufbuild/protobuf';
 import { type TrustBundle, TrustBundleSchema } from '../../proto/gen/baykeeper/v1/trust_bundle_pb.js';
 
@@ -19,7 +18,3 @@ export const trustBundle = ({ certificates, brokerCertificates, serverUrls }: Tr
     brokerCaCertificates: [...brokerCertificates],
     serverUrls: [...serverUrls],
   });
-
-/** `sha256:` and 64 hexadecimal digits, for each certificate. */
-export const fingerprintsOf = (certificates: readonly string[]): readonly string[] =>
-  certificates.map((one) => `sha256:${createHash('sha256').update(new X509Certificate(one).raw).digest('hex')}`);

@@ -1,7 +1,8 @@
 import 'reflect-metadata';
-import { createHash, randomBytes, webcrypto, X509Certificate } from 'node:crypto';
+import { randomBytes, webcrypto, X509Certificate } from 'node:crypto';
 import { isIP } from 'node:net';
 import * as x509 from '@peculiar/x509';
+import { fingerprintOf as fingerprint } from '../../proto/fingerprint.ts';
 
 /** Certificates are made here, and nowhere else: the only place that knows the X.509 library. Loaded only where there is TLS. */
 
@@ -88,9 +89,8 @@ export async function makeLeaf(
   return { certificate: pemOf(certificate), key: await exportKey(keys.privateKey) };
 }
 
-/** What a certificate is told apart by: `sha256:` and 64 hexadecimal digits, of the whole certificate. */
-export const fingerprintOf = (certificate: string): string =>
-  `sha256:${createHash('sha256').update(new X509Certificate(certificate).raw).digest('hex')}`;
+/** The fingerprint of a certificate that is given as PEM. */
+export const fingerprintOf = (certificate: string): string => fingerprint(new X509Certificate(certificate));
 
 /** When a certificate ends, in milliseconds since 1970. */
 export const endOf = (certificate: string): number => new X509Certificate(certificate).validToDate.getTime();

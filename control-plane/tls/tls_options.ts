@@ -51,7 +51,10 @@ const localNames = ['localhost', '127.0.0.1', '::1'];
 export function addExposureOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('--advertise <host[:port]...>', 'where agents and users find the API (default: where it listens)')
+      new Option(
+        '--advertise <host...>',
+        'where agents and users find the API, HOST or HOST:PORT (default: where it listens)',
+      )
         .env('BAYKEEPER_ADVERTISE')
         .argParser(endpoints),
     )
@@ -62,8 +65,8 @@ export function addExposureOptions(command: Command): Command {
     )
     .addOption(
       new Option(
-        '--nats-advertise <host[:port]...>',
-        'where agents find nats-server (default: the hosts of --advertise)',
+        '--nats-advertise <host...>',
+        'where agents find nats-server, HOST or HOST:PORT (default: the hosts of --advertise)',
       )
         .env('BAYKEEPER_NATS_ADVERTISE')
         .argParser(endpoints),
@@ -113,7 +116,9 @@ export function readExposureOptions(command: Command): ExposureConfig {
   const advertise: readonly Endpoint[] = options.advertise ?? (isWildcard(host) ? [endpoint(hostname())] : []);
   const natsAdvertise: readonly Endpoint[] =
     options.natsAdvertise ??
-    (options.advertise || isWildcard(natsHost) ? advertise.map((one) => ({ host: one.host, port: undefined })) : []);
+    (!options.natsUrl && (options.advertise || isWildcard(natsHost))
+      ? advertise.map((one) => ({ host: one.host, port: undefined }))
+      : []);
   const names = [
     ...advertise.map((one) => one.host),
     ...natsAdvertise.map((one) => one.host),
