@@ -36,7 +36,7 @@ test('a few are recorded each, a flood is counted', (t) => {
 
 test('a flood from everywhere is no more on the disk than one from somewhere', (t) => {
   const { noted, clock, refusals } = bed();
-  const hours = 24;
+  const hours = 2;
   for (let minute = 0; minute < hours * 60; minute += 1) {
     clock.nowMs = minute * 60_000;
     for (let i = 0; i < 300; i += 1)

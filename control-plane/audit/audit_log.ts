@@ -3,7 +3,7 @@ import { type FileHandle, mkdir, open, readFile, rename, writeFile } from 'node:
 import { join } from 'node:path';
 import type { Logger } from 'pino';
 import { UnavailableError } from '../domain/errors.ts';
-import { auditFiles, fileName, readLines } from './audit_files.ts';
+import { auditFiles, fileName, inSlices, readLines } from './audit_files.ts';
 import { origin, readLine, writeLine } from './chain.ts';
 import { type AuditEntry, type AuditLog, type AuditRecord, type ChainHead, nobody, type Verification } from './port.ts';
 import { verifyFiles } from './verify.ts';
@@ -13,7 +13,7 @@ export interface FileAuditLogOptions {
   readonly folder: string;
   readonly clock: { now(): number };
   readonly log: Logger;
-  /** From this size on a new file is begun. Default 16 MiB. */
+  /** From this size on a new file is begun. Default 4 MiB. */
   readonly maxFileBytes?: number;
   /** How soon it is tried again to write what could not be written. Default 1 s. */
   readonly retryMs?: number;
@@ -67,7 +67,7 @@ export class FileAuditLog implements AuditLog {
 
   private constructor(options: FileAuditLogOptions) {
     this.#options = options;
-    this.#maxFileBytes = options.maxFileBytes ?? 16 * 1024 * 1024;
+    this.#maxFileBytes = options.maxFileBytes ?? 4 * 1024 * 1024;
   }
 
   get head(): ChainHead {
@@ -99,7 +99,7 @@ export class FileAuditLog implements AuditLog {
     for (const { name, first } of (await auditFiles(folder)).reverse()) {
       if (first >= end) continue;
       const { lines } = await readLines(folder, name);
-      for (const line of lines.reverse()) {
+      for await (const [, line] of inSlices(lines.reverse())) {
         const record = readLine(line);
         if (record && record.sequence < end) yield record;
       }

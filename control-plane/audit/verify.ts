@@ -1,4 +1,4 @@
-import { auditFiles, readLines } from './audit_files.ts';
+import { auditFiles, inSlices, readLines } from './audit_files.ts';
 import { follow, origin } from './chain.ts';
 import type { AuditProblem, ChainHead, Verification } from './port.ts';
 
@@ -25,7 +25,7 @@ export async function verifyFiles(folder: string, witnesses: readonly ChainHead[
       add(name, 0, `the log begins with record ${first}: what is before it is not here`);
     }
     const { lines, torn } = await readLines(folder, name);
-    for (const [at, line] of lines.entries()) {
+    for await (const [at, line] of inSlices(lines)) {
       const { record, problem } = follow(head, line);
       if (problem) add(name, at + 1, problem);
       if (at === 0 && record && record.sequence !== first) add(name, 0, `it begins with record ${record.sequence}`);
