@@ -300,21 +300,20 @@ test('two programs that want different things of a field are told of, and do not
   const bed = new ClusterBed(t, cluster);
   const uid = bed.put('ReplicationController', 'fought', controller(1));
   await bed.applied(uid);
-  let changes = 0;
   for (let round = 0; round < 3; round += 1) {
     await cluster.kubectl(['scale', 'rc', 'fought', '--replicas=5']);
-    changes += 1;
     if (round < 2)
       await until('it is mended', async () => (await get(controllerPath('fought'))).spec.replicas === 1, mending);
   }
   await until('it is mended', async () => (await get(controllerPath('fought'))).spec.replicas === 1, mending);
-  await cluster.kubectl(['scale', 'rc', 'fought', '--replicas=5']);
-  const status = await bed.shows<ReplicationControllerStatus>(
-    uid,
-    'a contest',
-    ({ reason, retryTime }) => reason === 'FieldContested' && retryTime !== undefined,
-  );
-  t.is(changes, 3);
+  // On a busy machine the first wait may be over before the next change comes.
+  const status = await until('a contest', async () => {
+    if ((await get(controllerPath('fought'))).spec.replicas !== 5) {
+      await cluster.kubectl(['scale', 'rc', 'fought', '--replicas=5']);
+    }
+    const shown = bed.status(uid) as ReplicationControllerStatus | undefined;
+    return shown?.reason === 'FieldContested' && shown.retryTime !== undefined ? shown : undefined;
+  });
   t.regex(status.message, /spec\.replicas \(the cluster has not noted by whom\)/);
   t.not(status.phase, ReplicationControllerPhase.FAILED);
   t.is((await get(controllerPath('fought'))).spec.replicas, 5);
