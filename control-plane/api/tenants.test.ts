@@ -96,6 +96,30 @@ test('an admin sees every project at once, each object once, and names one by it
   );
 });
 
+test('a watch tells of what its own project does, however much others do beside it', async (t) => {
+  const { red, blue, inRed, inBlue } = await twoTenants(t);
+  const bays = red.bays.watchBays({})[Symbol.asyncIterator]();
+  const containers = red.containers.watchContainers({ bay: 'local' })[Symbol.asyncIterator]();
+  for (const events of [bays, containers]) {
+    t.is((await events.next()).value?.type, WatchEventType.ADDED);
+    t.is((await events.next()).value?.type, WatchEventType.SYNCED);
+  }
+  for (const [name, tenant] of [
+    ['theirs', blue],
+    ['ours', red],
+  ] as const) {
+    await tenant.bays.createBay({ bay: { metadata: { name } } });
+    await tenant.containers.createContainer({ container: { metadata: { bay: 'local', name }, spec: { image: name } } });
+  }
+  t.is((await bays.next()).value?.bay?.metadata?.name, 'ours');
+  t.is((await containers.next()).value?.container?.metadata?.name, 'ours');
+  await blue.containers.deleteContainer({ bay: 'local', uid: inBlue.uid, force: true });
+  await red.containers.deleteContainer({ bay: 'local', uid: inRed.uid, force: true });
+  const { value } = await containers.next();
+  t.deepEqual([value?.type, value?.container?.metadata?.uid], [WatchEventType.DELETED, inRed.uid]);
+  await Promise.all([bays.return?.(), containers.return?.()]);
+});
+
 test('a project that cannot be is named as such', async (t) => {
   const { api } = await twoTenants(t);
   for (const project of ['a/b', 'x'.repeat(64), '..', '-a']) {
