@@ -7,8 +7,8 @@ export function asksOfSpec(spec: ContainerSpec): Ask[] {
   return [
     { rule: 'images', value: spec.image, field: 'spec.image' },
     ...spec.mounts.flatMap(({ type, source, readOnly }, index): Ask[] =>
-      // A type that is new to us is not known to be harmless.
-      type === MountType.VOLUME || type === MountType.TMPFS
+      // A type that is new to us is not known to be harmless, nor is a volume that is named by a path.
+      (type === MountType.VOLUME && !source.includes('/')) || type === MountType.TMPFS
         ? []
         : [{ rule: 'hostMounts', value: source, writable: !readOnly, field: `spec.mounts[${index}].source` }],
     ),
