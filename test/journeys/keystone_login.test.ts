@@ -158,7 +158,8 @@ test.serial(
     });
     await watching.start();
     try {
-      await until('its token has been renewed, twice', async () => (await renewals()).size >= 3);
+      await renewals();
+      await until('its token has been renewed', async () => (await renewals()).size >= 2);
       t.true(watching.running, watching.output);
       await type(['bay', 'create', 'late', '--engine', 'docker'], alice);
       await until('it shows what is new', () => watching.output.includes('bay/late'));
