@@ -6,8 +6,8 @@ import { keptAnnotationOf, keptUidOf } from './labels.ts';
 import type { Kept } from './replace.ts';
 
 export interface KeptAddressesOptions {
-  readonly driver: Pick<ClusterDriver, 'get' | 'mergePatch'>;
-  /** The bay's Lease, which is there as long as somebody leads. */
+  readonly driver: Pick<ClusterDriver, 'get' | 'mergePatch' | 'create'>;
+  /** A Lease of the bay, for this alone. It is made when it is needed. */
   readonly lease: ObjectRef;
   readonly desired: Pick<Desired, 'current'>;
   /** Aborts when this agent leads no more. */
@@ -17,8 +17,8 @@ export interface KeptAddressesOptions {
 
 /**
  * Addresses and ports of services that are being replaced, from before the end of the one until the next is made: whoever goes on after an agent
- * that was killed between the two, on another master perhaps, asks for the same. They are annotations of the Lease by which the masters agree who leads:
- * only a leader writes them.
+ * that was killed between the two, on another master perhaps, asks for the same. They are annotations of a Lease, as an agent has the rights for these:
+ * not of the one by which the masters agree who leads, as each write would get in the way of its renewal. Only a leader writes them.
  */
 export class KeptAddresses {
   readonly #options: KeptAddressesOptions;
@@ -88,14 +88,22 @@ export class KeptAddresses {
 
   async #patch(annotations: Record<string, string | null>): Promise<void> {
     const { driver, lease, term } = this.#options;
+    const patch = async () => await driver.mergePatch(lease, { metadata: { annotations } }, { signal: term });
     try {
-      await driver.mergePatch(lease, { metadata: { annotations } }, { signal: term });
+      await patch();
+      return;
     } catch (error) {
-      if (error instanceof ClusterError && error.kind === 'not-found') {
-        throw new ClusterError('unavailable', 'the lease of the bay is gone, and not made again yet', { cause: error });
-      }
-      throw error;
+      if (!(error instanceof ClusterError && error.kind === 'not-found')) throw error;
     }
+    const { type, namespace = '', name } = lease;
+    try {
+      const made = { apiVersion: type.apiVersion, kind: type.kind, metadata: { namespace, name } };
+      await driver.create(type, made, { signal: term });
+    } catch (error) {
+      // By another replacement, at the same time.
+      if (!(error instanceof ClusterError && error.kind === 'already-exists')) throw error;
+    }
+    await patch();
   }
 }
 

@@ -16,7 +16,7 @@ export const endedAnnotation = 'baykeeper.io/ended';
 
 const keptPrefix = 'kept.baykeeper.io/';
 
-/** Annotation of the bay's Lease: what a service that is being replaced is to have again. */
+/** Annotation of a Lease of the bay: what a service that is being replaced is to have again. */
 export const keptAnnotationOf = (objectUid: string): string => `${keptPrefix}${objectUid}`;
 export const keptUidOf = (annotation: string): string | undefined =>
   annotation.startsWith(keptPrefix) ? annotation.slice(keptPrefix.length) : undefined;

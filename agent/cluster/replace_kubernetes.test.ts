@@ -203,6 +203,8 @@ for (const [index, { step, when }] of (
     killer.armed = true;
     bed.change(uid, balanced(port + 1));
     await until('it is killed', () => killer.killed);
+    t.deepEqual(Object.keys(await leaseAnnotations(bed)), [`kept.baykeeper.io/${uid}`]);
+    t.is((await lease(bed, '')).metadata.annotations, undefined, 'the lease of the leader is left alone');
     await bed.stop();
     bed.reports.latest.clear();
     await bed.restart();
@@ -233,10 +235,12 @@ test('a service whose address was given to another meanwhile gets one of its own
   t.not((await get('services', 'robbed')).spec.clusterIP, clusterIP);
 });
 
-const leaseAnnotations = async ({ bayUid }: ClusterBed): Promise<Record<string, string>> => {
-  const path = `/apis/coordination.k8s.io/v1/namespaces/baykeeper/leases/baykeeper-${bayUid}`;
-  return (await cluster.request<ClusterObject>('GET', path)).body.metadata.annotations ?? {};
+const lease = async ({ bayUid }: ClusterBed, suffix: string): Promise<Any> => {
+  const path = `/apis/coordination.k8s.io/v1/namespaces/baykeeper/leases/baykeeper-${bayUid}${suffix}`;
+  return (await cluster.request('GET', path)).body;
 };
+const leaseAnnotations = async (bed: ClusterBed): Promise<Record<string, string>> =>
+  (await lease(bed, '-kept')).metadata.annotations ?? {};
 
 for (const step of steps) {
   for (const when of ['before', 'after'] as const) {

@@ -241,7 +241,7 @@ class ClusterWorkloads implements RunningWorkloads, Cluster {
     const options = this.#options;
     const namespaces = new Namespaces({ ...options, term, isWanted: (namespace) => this.#isWanted(namespace) });
     const { bayUid, leaseNamespace: namespace } = options;
-    const lease = { type: resourceTypes.Lease, namespace, name: leaseNameOf(bayUid) };
+    const lease = { type: resourceTypes.Lease, namespace, name: `${leaseNameOf(bayUid)}-kept` };
     const addresses = new KeptAddresses({ ...options, desired: this.#desired, lease, term });
     const manifestOfAssignment = (assignment: Assignment) => this.#manifestOf(assignment);
     this.#term = {
