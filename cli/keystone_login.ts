@@ -1,7 +1,7 @@
-import { type Cloud, type Credential, isLoopback } from '../openstack/cloud.ts';
-import { environmentCloud, findCloud } from '../openstack/clouds_file.ts';
-import { CloudError, KeystoneError } from '../openstack/errors.ts';
-import { type IssuedToken, type KeystoneClient, openKeystoneClient } from '../openstack/keystone_client.ts';
+import { type Cloud, type Credential, isLoopback } from '../proto/openstack/cloud.ts';
+import { environmentCloud, findCloud } from '../proto/openstack/clouds_file.ts';
+import { CloudError, KeystoneError } from '../proto/openstack/errors.ts';
+import { type IssuedToken, type KeystoneClient, openKeystoneClient } from '../proto/openstack/keystone_client.ts';
 import { CliError, exitStatus, UsageError } from './errors.ts';
 import type { Io } from './io.ts';
 import type { Login, LoginMethod, NewToken } from './login.ts';

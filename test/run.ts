@@ -33,7 +33,7 @@ const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
     '--concurrency=4',
-    '{proto,control-plane,agent,cli,openstack}/**/*.test.ts',
+    '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
     not(engineTests),
     ...aloneTests.map(not),

@@ -1,7 +1,7 @@
 import test from 'ava';
 import { pino } from 'pino';
-import { KeystoneError } from '../../../openstack/errors.ts';
-import type { TokenInfo } from '../../../openstack/token.ts';
+import { KeystoneError } from '../../../proto/openstack/errors.ts';
+import type { TokenInfo } from '../../../proto/openstack/token.ts';
 import { DeniedError, UnavailableError } from '../../domain/errors.ts';
 import { KeystoneAuthenticator } from './authenticator.ts';
 import { defaultRoleNames } from './principal_of.ts';

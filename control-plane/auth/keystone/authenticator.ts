@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import type { Logger } from 'pino';
-import { CloudError, KeystoneError } from '../../../openstack/errors.ts';
-import type { KeystoneClient } from '../../../openstack/keystone_client.ts';
-import type { TokenInfo } from '../../../openstack/token.ts';
+import { CloudError, KeystoneError } from '../../../proto/openstack/errors.ts';
+import type { KeystoneClient } from '../../../proto/openstack/keystone_client.ts';
+import type { TokenInfo } from '../../../proto/openstack/token.ts';
 import { DeniedError, UnavailableError } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import type { AuthenticateOptions, Authenticator, Credentials } from '../port.ts';

@@ -1,5 +1,5 @@
 import test from 'ava';
-import { KeystoneError } from '../../../openstack/errors.ts';
+import { KeystoneError } from '../../../proto/openstack/errors.ts';
 import { Gate } from './gate.ts';
 
 const away = () => Promise.reject(new KeystoneError('unavailable', 'away'));

@@ -1,4 +1,4 @@
-import { KeystoneError } from '../../../openstack/errors.ts';
+import { KeystoneError } from '../../../proto/openstack/errors.ts';
 
 /** Failures in a row after which Keystone counts as away. One alone may be the fault of what was asked. */
 const failuresUntilAway = 3;

@@ -5,7 +5,7 @@ import test, { type ExecutionContext } from 'ava';
 import { Command } from 'commander';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
-import { CloudError } from '../../../openstack/errors.ts';
+import { CloudError } from '../../../proto/openstack/errors.ts';
 import { UnavailableError } from '../../domain/errors.ts';
 import { addKeystoneOptions, readKeystoneOptions } from './keystone_options.ts';
 import { openKeystone } from './open_keystone.ts';

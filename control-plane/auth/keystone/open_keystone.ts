@@ -1,10 +1,10 @@
 import { homedir } from 'node:os';
 import type { Logger } from 'pino';
 import { Counter, type Registry } from 'prom-client';
-import { isLoopback } from '../../../openstack/cloud.ts';
-import { findCloud } from '../../../openstack/clouds_file.ts';
-import { CloudError, KeystoneError } from '../../../openstack/errors.ts';
-import { openKeystoneClient } from '../../../openstack/keystone_client.ts';
+import { isLoopback } from '../../../proto/openstack/cloud.ts';
+import { findCloud } from '../../../proto/openstack/clouds_file.ts';
+import { CloudError, KeystoneError } from '../../../proto/openstack/errors.ts';
+import { openKeystoneClient } from '../../../proto/openstack/keystone_client.ts';
 import type { Authenticator } from '../port.ts';
 import { KeystoneAuthenticator } from './authenticator.ts';
 import type { KeystoneConfig } from './keystone_options.ts';

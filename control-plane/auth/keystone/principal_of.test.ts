@@ -1,5 +1,5 @@
 import test from 'ava';
-import type { TokenInfo } from '../../../openstack/token.ts';
+import type { TokenInfo } from '../../../proto/openstack/token.ts';
 import { defaultRoleNames, principalOf } from './principal_of.ts';
 
 const domain = { id: 'default', name: 'Default' };

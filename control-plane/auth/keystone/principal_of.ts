@@ -1,4 +1,4 @@
-import type { TokenInfo } from '../../../openstack/token.ts';
+import type { TokenInfo } from '../../../proto/openstack/token.ts';
 import { type Principal, projectPattern, type Role } from '../../domain/principal.ts';
 
 /** Which role of Keystone, in lower case, is which of ours. */

@@ -1,6 +1,6 @@
 import test from 'ava';
-import type { Cloud } from '../../../openstack/cloud.ts';
-import type { IssuedToken } from '../../../openstack/keystone_client.ts';
+import type { Cloud } from '../../../proto/openstack/cloud.ts';
+import type { IssuedToken } from '../../../proto/openstack/keystone_client.ts';
 import { ServiceToken } from './service_token.ts';
 
 const domain = { id: 'default', name: 'Default' };

@@ -1,6 +1,6 @@
-import { type Cloud, identityUrl } from '../../../openstack/cloud.ts';
-import { KeystoneError } from '../../../openstack/errors.ts';
-import type { IssuedToken, KeystoneClient } from '../../../openstack/keystone_client.ts';
+import { type Cloud, identityUrl } from '../../../proto/openstack/cloud.ts';
+import { KeystoneError } from '../../../proto/openstack/errors.ts';
+import type { IssuedToken, KeystoneClient } from '../../../proto/openstack/keystone_client.ts';
 
 /** The most that is left of a token's life when it is renewed. */
 const marginMs = 60_000;
