@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { connect, createServer } from 'node:tls';
 import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
+import { certificatesIn } from '../../proto/fingerprint.ts';
 import { authorityFile, openAuthority, readAuthority, rotateAuthority, trustedBy } from './authority.ts';
 import { ownSource } from './own_source.ts';
 import type { CertificateMaterial } from './port.ts';
@@ -121,4 +122,15 @@ test('a certificate is renewed at two thirds of its life, an authority at two th
   const third = await read(second);
   t.is(third.trusted.length, 2);
   t.is(third.trusted[1], first.trusted[0]);
+});
+
+test('a machine that believes it is long ago finds every certificate valid', async (t) => {
+  const dir = await folder(t);
+  const read = source(dir, Date);
+  const before = await read();
+  await rotateAuthority(dir, hour, Date.now());
+  const { chain, trusted } = await read(before);
+  const all = certificatesIn([chain, ...trusted].join(''));
+  t.is(all.length, 4, 'its own, the new CA by the old one, and both of them');
+  for (const one of all) t.is(one.validFromDate.getTime(), 0);
 });
