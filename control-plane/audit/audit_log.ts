@@ -227,8 +227,9 @@ export class FileAuditLog implements AuditLog {
   /** Who waits is told, and what was to be recorded is kept until it can be. */
   #failed(batch: readonly Pending[], error: Error): void {
     const { log, retryMs = 1_000 } = this.#options;
-    if (this.#problem !== error.message) log.error({ err: error }, 'the audit log cannot be written');
-    this.#problem = error.message;
+    const problem = problemOf(error, this.#options.folder);
+    if (this.#problem !== problem) log.error({ err: error }, 'the audit log cannot be written');
+    this.#problem = problem;
     for (const { settle } of batch) settle(this.#unavailable());
     this.#waiting.unshift(...batch.map((one) => ({ ...one, settle: () => undefined })));
     for (const one of this.#waiting) one.settle(this.#unavailable());
@@ -318,4 +319,9 @@ async function syncFolder(path: string): Promise<void> {
   } finally {
     await folder.close();
   }
+}
+
+/** For whoever has to mend it. */
+function problemOf({ code, message }: NodeJS.ErrnoException, folder: string): string {
+  return code === 'ENOSPC' || code === 'EDQUOT' ? `the disk that holds ${folder} is full: free some space` : message;
 }
