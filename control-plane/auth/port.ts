@@ -4,7 +4,7 @@ import type { Principal } from '../domain/principal.ts';
 export interface Authenticator {
   /**
    * Undefined: these credentials are not of a kind that it knows, or not valid. Throws or rejects with DeniedError for who is known, and has no
-   * rights here; with UnavailableError while it cannot find out, as whoever knows is away. With nothing else for what a caller sends.
+   * rights here; with ExhaustedError as `mayAsk` says; with UnavailableError while it cannot find out, as whoever knows is away. With nothing else for what a caller sends.
    */
   authenticate(
     credentials: Credentials,
@@ -16,6 +16,11 @@ export interface Authenticator {
 export interface AuthenticateOptions {
   /** How old an answer may be that is still remembered, in milliseconds. Default: as the authenticator thinks right. */
   readonly maxAgeMs?: number;
+  /**
+   * Asked before somebody else is asked about credentials that were not seen before. False: too many such have come from where these do, and
+   * ExhaustedError is thrown. Default: always.
+   */
+  readonly mayAsk?: () => boolean;
 }
 
 /** What a caller sends to prove who it is. */

@@ -36,10 +36,15 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     }
     const credentials = credentialsOf(request.header);
     // Awaited only where it has to be: most answers are at hand.
-    const answer = credentials && options.authenticator.authenticate(credentials);
+    let counted = false;
+    const mayAsk = (): boolean => {
+      counted = true;
+      return peers.take(peer);
+    };
+    const answer = credentials && options.authenticator.authenticate(credentials, { mayAsk });
     const principal = answer instanceof Promise ? await answer : answer;
     if (!principal || !credentials) {
-      if (!peers.take(peer)) throw tooMany(options.peerLimit);
+      if (!counted && !peers.take(peer)) throw tooMany(options.peerLimit);
       throw new UnauthenticatedError(
         credentials
           ? 'this token is not known here'

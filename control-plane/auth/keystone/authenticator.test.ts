@@ -2,7 +2,7 @@ import test from 'ava';
 import { pino } from 'pino';
 import { KeystoneError } from '../../../proto/openstack/errors.ts';
 import type { TokenInfo } from '../../../proto/openstack/token.ts';
-import { DeniedError, UnavailableError } from '../../domain/errors.ts';
+import { DeniedError, ExhaustedError, UnavailableError } from '../../domain/errors.ts';
 import { KeystoneAuthenticator } from './authenticator.ts';
 import { defaultRoleNames } from './principal_of.ts';
 
@@ -62,6 +62,21 @@ test('an answer is at hand until it is too old, at once and without a promise', 
   // A clock that goes back makes nothing younger than it is.
   state.nowMs = 0;
   await ask('a');
+  t.is(state.asked.length, 3);
+});
+
+test('Keystone is not asked about new tokens from where too many came, and still about those that it knew', async (t) => {
+  const { state, script, authenticator, ask } = setUp();
+  await ask('a');
+  script.validate = async () => undefined;
+  await ask('none');
+  state.nowMs = 60_001;
+  const mayAsk = () => false;
+  for (const name of ['new', 'none']) {
+    t.throws(() => authenticator.authenticate({ token: token(name) }, { mayAsk }), { instanceOf: ExhaustedError });
+  }
+  t.is(state.asked.length, 2);
+  await authenticator.authenticate({ token: token('a') }, { mayAsk });
   t.is(state.asked.length, 3);
 });
 

@@ -3,7 +3,7 @@ import type { Logger } from 'pino';
 import { CloudError, KeystoneError } from '../../../proto/openstack/errors.ts';
 import type { KeystoneClient } from '../../../proto/openstack/keystone_client.ts';
 import type { TokenInfo } from '../../../proto/openstack/token.ts';
-import { DeniedError, UnavailableError } from '../../domain/errors.ts';
+import { DeniedError, ExhaustedError, UnavailableError } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import type { AuthenticateOptions, Authenticator, Credentials } from '../port.ts';
 import { type Answer, Answers } from './answers.ts';
@@ -66,12 +66,18 @@ export class KeystoneAuthenticator implements Authenticator {
   /** Also rejects with DeniedError: for a token that Keystone knows, but that gives no rights here. */
   authenticate(
     { token }: Credentials,
-    { maxAgeMs = Number.POSITIVE_INFINITY }: AuthenticateOptions = {},
+    { maxAgeMs = Number.POSITIVE_INFINITY, mayAsk }: AuthenticateOptions = {},
   ): Principal | undefined | Promise<Principal | undefined> {
     if (!mayBeIssued(token)) return undefined;
     const key = createHash('sha256').update(token).digest('base64');
     const known = this.#known.get(key) ?? this.#unknown.get(key);
     if (known && this.#isFresh(known, maxAgeMs)) return this.#outcome(known);
+    // Whoever guesses must not keep Keystone busy.
+    if ((!known || 'unknown' in known) && !this.#pending.has(key) && mayAsk?.() === false) {
+      throw new ExhaustedError(
+        'too many tokens that are not known here come from this address: try again a little later',
+      );
+    }
     return this.#lookUp(key, token, known);
   }
 
