@@ -3,7 +3,7 @@ import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper
 import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from '../clock.ts';
 import { type Driver, DriverError, type EngineContainer, type EngineEvent } from '../drivers/driver.ts';
-import { type HealthThresholds, NodeHealth, policyFinding } from '../health.ts';
+import type { HealthThresholds } from '../health.ts';
 import type { Log } from '../log.ts';
 import { forbiddenReason, type PolicySource, refusal, restricts, type Violation } from '../policy.ts';
 import type { Desired, Reports, Workloads } from '../ports.ts';
@@ -12,6 +12,7 @@ import { Unseen } from '../unseen.ts';
 import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
 import { judgeObject } from './enforcement.ts';
+import { EngineHealth } from './engine_health.ts';
 import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
 import { openExecute, openLogs } from './engine_streams.ts';
 import { EngineWatch } from './engine_watch.ts';
@@ -56,7 +57,6 @@ export interface RunningWorkloads extends Workloads {
 /** Plan and steps, before it is said that they lead nowhere. */
 const maxRounds = 6;
 const removalPollMs = 250;
-const memoryDelayMs = 1_000;
 /** How long a step under way may hold up the end. */
 const stopPatienceMs = 5_000;
 const startPatienceMs = 2_000;
@@ -75,14 +75,12 @@ class Loop implements RunningWorkloads {
   readonly #unseen: Unseen;
   readonly #queue: KeyedQueue;
   readonly #watch: EngineWatch;
-  readonly #health: NodeHealth;
-  readonly #nodeListeners = new Set<() => void>();
+  readonly #health: EngineHealth;
   #memory = new VolatileMemory();
   #endings = new Endings(this.#memory);
   #stopped = false;
   #unsubscribe: () => void = () => undefined;
   #cancelResync: () => void = () => undefined;
-  #cancelFlush: (() => void) | undefined;
   #firstLook: () => void = () => undefined;
 
   constructor(options: WorkloadsOptions) {
@@ -90,7 +88,7 @@ class Loop implements RunningWorkloads {
     this.#options = options;
     this.#owner = { bayUid, nodeUid };
     this.#unseen = new Unseen(options.desired);
-    this.#health = new NodeHealth({ clock, thresholds: options.thresholds });
+    this.#health = new EngineHealth(options);
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 8,
       work: (uid, aside) => this.#work(uid, aside),
@@ -103,11 +101,11 @@ class Loop implements RunningWorkloads {
       random,
       sinceMs: () => this.#memory.lastEventMs,
       onUp: () => {
-        this.#tellNode();
+        this.#health.news();
         void this.#relist();
       },
       onDown: () => {
-        this.#tellNode();
+        this.#health.news();
         // Of what there is a word on already that word is kept.
         for (const uid of desired.current.objects.keys()) if (!this.#tracked.get(uid)?.report) this.#queue.add(uid);
         this.#firstLook();
@@ -119,7 +117,7 @@ class Loop implements RunningWorkloads {
   async start(): Promise<void> {
     const { clock, desired, log, memoryFile, policy, resyncMs = 60_000 } = this.#options;
     try {
-      this.#memory = await FileMemory.open(memoryFile, log);
+      this.#memory = await FileMemory.open({ path: memoryFile, clock, log });
     } catch (error) {
       log.error({ memoryFile, error: text(error) }, 'the memory file cannot be read: going on without');
     }
@@ -152,11 +150,10 @@ class Loop implements RunningWorkloads {
     this.#stopped = true;
     this.#unsubscribe();
     this.#cancelResync();
-    this.#cancelFlush?.();
     for (const one of this.#tracked.values()) one.callOff();
     const late = new Promise<void>((resolve) => setTimeout(resolve, stopPatienceMs).unref());
     await Promise.race([Promise.all([this.#watch.stop(), this.#queue.stop()]), late]);
-    await this.#flush();
+    await this.#memory.close();
   }
 
   snapshot(): readonly ObjectReport[] {
@@ -167,38 +164,13 @@ class Loop implements RunningWorkloads {
     return this.#unseen.count;
   }
 
-  async nodeStatus(): Promise<NodeStatus> {
-    const { driver, policy } = this.#options;
-    let problem = this.#watch.problem;
-    if (problem === undefined) {
-      // The stream of events does not tell an engine that hangs from one that has nothing to say.
-      await driver.ping().catch((error: unknown) => {
-        problem = text(error);
-      });
-    }
-    let containersRunning = 0;
-    let containersTotal = 0;
-    for (const { owned } of this.#tracked.values()) {
-      containersTotal += owned.length;
-      containersRunning += owned.filter((one) => one.state === 'running' || one.state === 'paused').length;
-    }
-    const findings = [policyFinding(policy)];
-    return await this.#health.status({
-      info: this.#watch.info,
-      problem,
-      containersRunning,
-      containersTotal,
-      findings,
-    });
+  nodeStatus(): Promise<NodeStatus> {
+    const containers = [...this.#tracked.values()].flatMap(({ owned }) => owned);
+    return this.#health.status(this.#watch, containers);
   }
 
   onNodeChange(listener: () => void): () => void {
-    this.#nodeListeners.add(listener);
-    return () => this.#nodeListeners.delete(listener);
-  }
-
-  #tellNode(): void {
-    for (const listener of this.#nodeListeners) listener();
+    return this.#health.onNews(listener);
   }
 
   async openLogs(...[uid, request, sink]: Parameters<Workloads['openLogs']>): ReturnType<Workloads['openLogs']> {
@@ -226,7 +198,7 @@ class Loop implements RunningWorkloads {
   }
 
   #onPolicy(): void {
-    this.#tellNode();
+    this.#health.news();
     for (const one of this.#tracked.values()) {
       // What was allowed when it was begun may not be any more.
       one.callOff();
@@ -241,7 +213,7 @@ class Loop implements RunningWorkloads {
     const uid = ownedUid(this.#owner, event);
     if (uid !== undefined) {
       this.#endings.observe(uid, event);
-      this.#remember();
+      this.#memory.touch();
       if (!quiet.has(event.action) && !this.#stopped) this.#queue.add(uid);
     }
     if (event.action !== 'destroy' && event.action !== 'rename') return;
@@ -275,7 +247,7 @@ class Loop implements RunningWorkloads {
       for (const uid of this.#memory.uids()) {
         if (!objects.has(uid) && !graves.has(uid) && !found.has(uid)) this.#memory.forget(uid);
       }
-      this.#remember();
+      this.#memory.touch();
     } catch (error) {
       log.warn({ error: text(error) }, 'the engine could not be asked for its containers');
     } finally {
@@ -367,7 +339,6 @@ class Loop implements RunningWorkloads {
       );
     } finally {
       one.doing = undefined;
-      this.#remember();
     }
     return !this.#watch.isUp;
   }
@@ -380,7 +351,6 @@ class Loop implements RunningWorkloads {
     one.problem = { reason: forbiddenReason, message: message.slice(0, maxMessageChars), retryTimeMs: undefined };
     if (wanted.kind === 'present' && this.#memory.get(one.uid).applied?.generation === wanted.generation) {
       this.#memory.set(one.uid, { applied: undefined });
-      this.#remember();
     }
     if (isNews) log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
     this.#report(one, wanted);
@@ -392,12 +362,10 @@ class Loop implements RunningWorkloads {
     if (wanted.kind === 'present') {
       if (this.#memory.get(one.uid).applied?.generation !== wanted.generation) {
         this.#memory.set(one.uid, { applied: { generation: wanted.generation, timeMs: clock.now() } });
-        this.#remember();
       }
       return this.#report(one, wanted);
     }
     this.#memory.forget(one.uid);
-    this.#remember();
     const { objects, graves } = desired.current;
     if (objects.has(one.uid)) {
       this.#put(one, create(ObjectReportSchema, { uid: one.uid, removed: true }));
@@ -464,27 +432,6 @@ class Loop implements RunningWorkloads {
     this.#unseen.seen(one.uid);
     // While something is added for it, it comes back by itself.
     if (this.#tracked.get(one.uid) === one) this.#tracked.delete(one.uid);
-  }
-
-  /** The memory goes to disk soon: a change by itself is not worth a write. */
-  #remember(): void {
-    if (this.#memory instanceof FileMemory) this.#memory.touch();
-    if (this.#cancelFlush || this.#stopped) return;
-    this.#cancelFlush = this.#options.clock.after(memoryDelayMs, () => {
-      this.#cancelFlush = undefined;
-      void this.#flush();
-    });
-  }
-
-  async #flush(): Promise<void> {
-    try {
-      await this.#memory.flush();
-    } catch (error) {
-      this.#options.log.warn(
-        { error: text(error) },
-        'the memory file cannot be written; tried again at the next change',
-      );
-    }
   }
 }
 

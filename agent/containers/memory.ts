@@ -1,4 +1,5 @@
 import { readFile, rename } from 'node:fs/promises';
+import type { Clock } from '../clock.ts';
 import { writeDurably } from '../durable_file.ts';
 import type { Log } from '../log.ts';
 
@@ -75,25 +76,44 @@ export class VolatileMemory implements Memory, EventMemory {
     return [...this.objects.keys()];
   }
 
+  /** For a change of `lastEventMs` alone, which is worth a write only now and then. */
+  touch(): void {}
+
   async flush(): Promise<void> {}
+
+  /** What was set is on disk, as far as it can be; nothing is written any more. */
+  async close(): Promise<void> {}
 }
 
 const fileMode = 0o600;
+/** A change by itself is not worth a write. */
+const writeDelayMs = 1_000;
+
+/** Options of {@link FileMemory}. */
+export interface FileMemoryOptions {
+  /** In a folder that exists. */
+  readonly path: string;
+  readonly clock: Pick<Clock, 'after'>;
+  readonly log: Log;
+}
 
 /** On disk. A file that cannot be understood is put aside, and the memory begins empty: nothing depends on it but finer points. */
 export class FileMemory extends VolatileMemory {
-  readonly #path: string;
+  readonly #options: FileMemoryOptions;
   #changed = false;
   #writing: Promise<void> | undefined;
+  #cancelWrite: (() => void) | undefined;
+  #closed = false;
 
-  private constructor(path: string) {
+  private constructor(options: FileMemoryOptions) {
     super();
-    this.#path = path;
+    this.#options = options;
   }
 
-  /** The folder must exist. Rejects when the file is there and cannot be read. */
-  static async open(path: string, log: Log): Promise<FileMemory> {
-    const memory = new FileMemory(path);
+  /** Rejects when the file is there and cannot be read. */
+  static async open(options: FileMemoryOptions): Promise<FileMemory> {
+    const { path, log } = options;
+    const memory = new FileMemory(options);
     let text: string;
     try {
       text = await readFile(path, 'utf8');
@@ -115,18 +135,37 @@ export class FileMemory extends VolatileMemory {
 
   override set(uid: string, change: Partial<ObjectMemory>): void {
     super.set(uid, change);
-    this.#changed = true;
+    this.touch();
   }
 
   override forget(uid: string): void {
     if (!this.objects.has(uid)) return;
     super.forget(uid);
-    this.#changed = true;
+    this.touch();
   }
 
-  /** For a change of `lastEventMs` alone, which is worth a write only now and then. */
-  touch(): void {
+  override touch(): void {
     this.#changed = true;
+    if (this.#closed) return;
+    this.#cancelWrite ??= this.#options.clock.after(writeDelayMs, () => {
+      this.#cancelWrite = undefined;
+      void this.#tryFlush();
+    });
+  }
+
+  override async close(): Promise<void> {
+    this.#closed = true;
+    this.#cancelWrite?.();
+    await this.#tryFlush();
+  }
+
+  async #tryFlush(): Promise<void> {
+    try {
+      await this.flush();
+    } catch (error) {
+      const said = { error: error instanceof Error ? error.message : String(error) };
+      this.#options.log.warn(said, 'the memory file cannot be written; tried again at the next change');
+    }
   }
 
   override async flush(): Promise<void> {
@@ -141,7 +180,7 @@ export class FileMemory extends VolatileMemory {
   async #write(): Promise<void> {
     this.#changed = false;
     try {
-      await writeDurably(this.#path, [Buffer.from(formatMemory(this.lastEventMs, this.objects))], fileMode);
+      await writeDurably(this.#options.path, [Buffer.from(formatMemory(this.lastEventMs, this.objects))], fileMode);
     } catch (error) {
       this.#changed = true;
       throw error;

@@ -71,13 +71,7 @@ test('kill -9 loses the record of no acknowledged change, and the chain goes on'
 
 test('a full disk is said, what is refused is so, and the chain goes on when there is space', async (t) => {
   await using folder = await temporaryFolder('audit-full');
-  try {
-    await run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder.path]);
-  } catch {
-    t.log('not run: this user may not mount a file system');
-    t.pass();
-    return;
-  }
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder.path]);
   const filler = join(folder.path, 'filler');
   const audit = await FileAuditLog.open({
     folder: join(folder.path, 'audit'),
@@ -103,7 +97,7 @@ test('a full disk is said, what is refused is so, and the chain goes on when the
       if (error === undefined) continue;
       refused += 1;
       t.true(error instanceof UnavailableError);
-      t.regex(String(error), /the audit log cannot be written: .*ENOSPC/);
+      t.regex(String(error), /the audit log cannot be written: the disk that holds .*audit is full/);
       t.true(done.length < 1_000);
     }
     t.true(done.length > 20);

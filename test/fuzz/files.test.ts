@@ -5,6 +5,7 @@ import { create, toBinary } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
 import { createUser } from 'nkeys.js';
+import { systemClock } from '../../agent/clock.ts';
 import { FileMemory } from '../../agent/containers/memory.ts';
 import { ClusterError } from '../../agent/drivers/cluster_driver.ts';
 import { parseKubeconfig } from '../../agent/drivers/kubernetes/kubeconfig.ts';
@@ -151,9 +152,10 @@ test.serial('the identity of an agent', async (t) => {
 test.serial('the memory of an agent', async (t) => {
   await using folder = await temporaryFolder('fuzz-memory');
   const file = path.join(folder.path, 'memory.json');
-  const memory = await FileMemory.open(file, silentLog);
+  const options = { path: file, clock: systemClock, log: silentLog };
+  const memory = await FileMemory.open(options);
   memory.set('a-uid', { reboots: 2n, restarts: { containerId: 'c', count: 3 } });
-  await memory.flush();
+  await memory.close();
   const sample = new Uint8Array(readFileSync(file));
   await fuzz(t, {
     target: 'memory',
@@ -161,7 +163,7 @@ test.serial('the memory of an agent', async (t) => {
     runs: 500,
     check: async (input) => {
       await writeFile(file, input);
-      await refusedOrTaken(() => FileMemory.open(file, silentLog));
+      await refusedOrTaken(() => FileMemory.open(options));
       await rm(`${file}.broken`, { force: true });
     },
   });
