@@ -1,5 +1,4 @@
-import { create } from '@bufbuild/protobuf';
-import { type ObjectReport, ObjectReportSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import type { ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from '../clock.ts';
 import { type Driver, DriverError, type EngineContainer, type EngineEvent } from '../drivers/driver.ts';
@@ -8,7 +7,6 @@ import type { Log } from '../log.ts';
 import { forbiddenReason, type PolicySource, refusal, restricts, type Violation } from '../policy.ts';
 import type { Desired, Reports, Workloads } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
-import { Unseen } from '../unseen.ts';
 import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
 import { judgeObject } from './enforcement.ts';
@@ -18,11 +16,11 @@ import { openExecute, openLogs } from './engine_streams.ts';
 import { EngineWatch } from './engine_watch.ts';
 import { execute, whoseName } from './execute.ts';
 import { FileMemory, VolatileMemory } from './memory.ts';
-import { objectReport, sameReport } from './object_report.ts';
 import { mainOf, observe } from './observe.ts';
 import { planObject, type Wanted, wantedOf } from './plan.ts';
+import { Roster } from './roster.ts';
 import { containerOf } from './stream_target.ts';
-import { Tracked } from './tracked.ts';
+import type { Tracked } from './tracked.ts';
 
 export interface WorkloadsOptions {
   readonly driver: Driver;
@@ -71,8 +69,7 @@ export function createWorkloads(options: WorkloadsOptions): RunningWorkloads {
 class Loop implements RunningWorkloads {
   readonly #options: WorkloadsOptions;
   readonly #owner: Owner;
-  readonly #tracked = new Map<string, Tracked>();
-  readonly #unseen: Unseen;
+  readonly #roster: Roster;
   readonly #queue: KeyedQueue;
   readonly #watch: EngineWatch;
   readonly #health: EngineHealth;
@@ -87,7 +84,11 @@ class Loop implements RunningWorkloads {
     const { driver, desired, clock, log, random, bayUid, nodeUid } = options;
     this.#options = options;
     this.#owner = { bayUid, nodeUid };
-    this.#unseen = new Unseen(options.desired);
+    this.#roster = new Roster({
+      ...options,
+      away: () => this.#watch.problem,
+      memoryOf: (uid) => this.#memory.get(uid),
+    });
     this.#health = new EngineHealth(options);
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 8,
@@ -107,7 +108,7 @@ class Loop implements RunningWorkloads {
       onDown: () => {
         this.#health.news();
         // Of what there is a word on already that word is kept.
-        for (const uid of desired.current.objects.keys()) if (!this.#tracked.get(uid)?.report) this.#queue.add(uid);
+        for (const uid of desired.current.objects.keys()) if (!this.#roster.get(uid)?.report) this.#queue.add(uid);
         this.#firstLook();
       },
       onEvent: (event) => this.#onEvent(event),
@@ -128,7 +129,6 @@ class Loop implements RunningWorkloads {
       for (const end of unsubscribe) end();
     };
     const looked = new Promise<void>((resolve) => {
-      this.#firstLook = resolve;
       const cancel = clock.after(startPatienceMs, resolve);
       this.#firstLook = () => {
         cancel();
@@ -150,22 +150,22 @@ class Loop implements RunningWorkloads {
     this.#stopped = true;
     this.#unsubscribe();
     this.#cancelResync();
-    for (const one of this.#tracked.values()) one.callOff();
+    for (const one of this.#roster.all()) one.callOff();
     const late = new Promise<void>((resolve) => setTimeout(resolve, stopPatienceMs).unref());
     await Promise.race([Promise.all([this.#watch.stop(), this.#queue.stop()]), late]);
     await this.#memory.close();
   }
 
   snapshot(): readonly ObjectReport[] {
-    return [...this.#tracked.values()].flatMap(({ report }) => (report ? [report] : []));
+    return this.#roster.snapshot();
   }
 
   get unseen(): number {
-    return this.#unseen.count;
+    return this.#roster.unseen;
   }
 
   nodeStatus(): Promise<NodeStatus> {
-    const containers = [...this.#tracked.values()].flatMap(({ owned }) => owned);
+    const containers = [...this.#roster.all()].flatMap(({ owned }) => owned);
     return this.#health.status(this.#watch, containers);
   }
 
@@ -184,22 +184,22 @@ class Loop implements RunningWorkloads {
   #containerOf(uid: string): Promise<EngineContainer> {
     const { desired, driver } = this.#options;
     const away = this.#watch.isUp ? undefined : (this.#watch.problem ?? '');
-    return containerOf({ driver, desired, owner: this.#owner, away, problem: this.#tracked.get(uid)?.problem }, uid);
+    return containerOf({ driver, desired, owner: this.#owner, away, problem: this.#roster.get(uid)?.problem }, uid);
   }
 
   #onDesired(uids: readonly string[]): void {
     for (const uid of uids) {
-      const one = this.#track(uid);
+      const one = this.#roster.track(uid);
       const wanted = wantedOf(this.#options.desired.current, uid);
       // What it does now, and what it waits for, are of no interest when something else is wanted.
-      if (one.want(wanted)) this.#report(one, wanted);
+      if (one.want(wanted)) this.#roster.report(one, wanted);
       this.#queue.add(uid);
     }
   }
 
   #onPolicy(): void {
     this.#health.news();
-    for (const one of this.#tracked.values()) {
+    for (const one of this.#roster.all()) {
       // What was allowed when it was begun may not be any more.
       one.callOff();
       one.retryNow();
@@ -218,7 +218,7 @@ class Loop implements RunningWorkloads {
     }
     if (event.action !== 'destroy' && event.action !== 'rename') return;
     // A name has become free, perhaps one that is waited for.
-    for (const one of this.#tracked.values()) {
+    for (const one of this.#roster.all()) {
       if (one.waitsForName !== undefined && (one.waitsForName === event.name || one.waitsForName === event.oldName)) {
         one.retryNow();
         this.#queue.add(one.uid);
@@ -238,7 +238,7 @@ class Loop implements RunningWorkloads {
       }
       const { objects, graves } = desired.current;
       for (const uid of new Set([...objects.keys(), ...graves, ...found.keys()])) {
-        const one = this.#track(uid);
+        const one = this.#roster.track(uid);
         const same = one.seen === (found.get(uid) ?? []).sort().join('\n');
         if (changedOnly && same && one.settled) continue;
         if (!changedOnly) one.retryNow();
@@ -259,7 +259,7 @@ class Loop implements RunningWorkloads {
     const { desired, policy } = this.#options;
     // What happened while nobody looked is told before it is known whether the engine can be asked: then all is looked at.
     if (!this.#watch.isTried) return;
-    const one = this.#track(uid);
+    const one = this.#roster.track(uid);
     for (let round = 0; !this.#stopped; round += 1) {
       const wanted = wantedOf(desired.current, uid);
       one.want(wanted);
@@ -269,8 +269,8 @@ class Loop implements RunningWorkloads {
           if (!(await this.#step(one, wanted, aside, round))) continue;
           if (isKnown) return;
         }
-        if (wanted.kind === 'untouched') this.#untrack(one);
-        else this.#report(one, wanted);
+        if (wanted.kind === 'untouched') this.#roster.untrack(one);
+        else this.#roster.report(one, wanted);
         return;
       } catch (error) {
         if (error instanceof DriverError && error.kind === 'cancelled') continue;
@@ -294,14 +294,14 @@ class Loop implements RunningWorkloads {
     if (blocked?.by === 'name') {
       one.waitsForName = blocked.occupant.name;
       if (one.isWaiting(clock.now())) {
-        this.#report(one, wanted);
+        this.#roster.report(one, wanted);
         return true;
       }
       throw new DriverError('name-taken', whoseName(this.#owner, blocked.occupant));
     }
     if (blocked) {
       one.retryAfter(removalPollMs, () => this.#queue.add(one.uid));
-      this.#report(one, wanted);
+      this.#roster.report(one, wanted);
       return true;
     }
     if (steps.length === 0) {
@@ -309,7 +309,7 @@ class Loop implements RunningWorkloads {
       return true;
     }
     if (one.isWaiting(clock.now())) {
-      this.#report(one, wanted);
+      this.#roster.report(one, wanted);
       return true;
     }
     if (round >= maxRounds) {
@@ -332,7 +332,7 @@ class Loop implements RunningWorkloads {
           aside,
           doing: (what) => {
             one.doing = what;
-            this.#report(one, wanted);
+            this.#roster.report(one, wanted);
           },
         },
         goOn,
@@ -353,7 +353,7 @@ class Loop implements RunningWorkloads {
       this.#memory.set(one.uid, { applied: undefined });
     }
     if (isNews) log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
-    this.#report(one, wanted);
+    this.#roster.report(one, wanted);
   }
 
   async #settle(one: Tracked, wanted: Wanted): Promise<void> {
@@ -363,14 +363,14 @@ class Loop implements RunningWorkloads {
       if (this.#memory.get(one.uid).applied?.generation !== wanted.generation) {
         this.#memory.set(one.uid, { applied: { generation: wanted.generation, timeMs: clock.now() } });
       }
-      return this.#report(one, wanted);
+      return this.#roster.report(one, wanted);
     }
     this.#memory.forget(one.uid);
     const { objects, graves } = desired.current;
     if (objects.has(one.uid)) {
-      this.#put(one, create(ObjectReportSchema, { uid: one.uid, removed: true }));
+      this.#roster.removed(one);
     } else {
-      this.#untrack(one);
+      this.#roster.untrack(one);
     }
     if (graves.has(one.uid)) await desired.buried(one.uid);
   }
@@ -385,7 +385,7 @@ class Loop implements RunningWorkloads {
     } else if (error.kind === 'engine-unavailable') {
       // No fault of the object's, and the node's condition says it: everything is looked at again once the engine is back.
       one.failed(error, clock.now(), () => this.#queue.add(one.uid));
-      if (!this.#watch.isUp) this.#report(one, wanted);
+      if (!this.#watch.isUp) this.#roster.report(one, wanted);
       return;
     }
     const retryTimeMs = one.failed(error, clock.now(), () => this.#queue.add(one.uid));
@@ -394,44 +394,7 @@ class Loop implements RunningWorkloads {
       { uid: one.uid, reason: one.problem.reason, message: one.problem.message, retryTimeMs },
       'an object is not as asked',
     );
-    this.#report(one, wanted);
-  }
-
-  /** Says how an object is, when that is anything new. */
-  #report(one: Tracked, wanted: Wanted): void {
-    const { desired, nodeName, clock } = this.#options;
-    const object = desired.current.objects.get(one.uid);
-    if (!object || wanted.kind === 'untouched') return;
-    const { generation } = object.assignment;
-    const away = this.#watch.problem;
-    // Objects keep their last word while the engine is away: that is the node's condition. A new generation needs one of its own.
-    if (away !== undefined && one.report && one.reportedGeneration === generation) return;
-    one.reportedGeneration = generation;
-    const memory = this.#memory.get(one.uid);
-    this.#put(one, objectReport({ object, wanted, one, memory, away, nodeName, nowMs: clock.now() }));
-  }
-
-  #put(one: Tracked, report: ObjectReport): void {
-    this.#unseen.seen(one.uid);
-    if (one.report && sameReport(one.report, report)) return;
-    one.report = report;
-    this.#options.reports.put(report);
-  }
-
-  #track(uid: string): Tracked {
-    let one = this.#tracked.get(uid);
-    if (!one) {
-      one = new Tracked(uid, this.#options);
-      this.#tracked.set(uid, one);
-    }
-    return one;
-  }
-
-  #untrack(one: Tracked): void {
-    one.callOff();
-    this.#unseen.seen(one.uid);
-    // While something is added for it, it comes back by itself.
-    if (this.#tracked.get(one.uid) === one) this.#tracked.delete(one.uid);
+    this.#roster.report(one, wanted);
   }
 }
 

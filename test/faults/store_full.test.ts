@@ -111,13 +111,7 @@ const story = async (
 
 test.serial('a full disk refuses writes, loses nothing, and when it has space again they go on', async (t) => {
   await using folder = await temporaryFolder('store-full');
-  try {
-    await run('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', folder.path]);
-  } catch {
-    t.log('not run: this user may not mount a file system');
-    t.pass();
-    return;
-  }
+  await run('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', folder.path]);
   try {
     const filler = path.join(folder.path, 'filler');
     await story(t, folder.path, async (full) => {
