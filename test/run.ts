@@ -11,7 +11,7 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | alone | FILE…]`; without a choice, one after the other.
  * Units lie beside the code and run four files at a time, as half of them wait. System tests, in `test/`, start servers and engines of their
- * own, two files at a time. Alone are those that look at the whole machine, or use what there is one of.
+ * own, three files at a time. Alone are those that look at the whole machine, or use what there is one of.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -38,7 +38,7 @@ const suites: Record<string, readonly string[]> = {
     not(engineTests),
     ...aloneTests.map(not),
   ],
-  system: ['--concurrency=2', '--serial', 'test/*/**/*.test.ts', engineTests, ...aloneTests.map(not)],
+  system: ['--concurrency=3', '--serial', 'test/*/**/*.test.ts', engineTests, ...aloneTests.map(not)],
   alone: ['--concurrency=1', '--serial', ...aloneTests],
 };
 
