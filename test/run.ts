@@ -11,7 +11,7 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | alone | FILE…]`; without a choice, one after the other.
  * Units lie beside the code and run four files at a time, as half of them wait. System tests, in `test/`, start servers and engines of their
- * own, three files at a time. Alone are those that look at the whole machine, or use what there is one of.
+ * own, three files at a time. Alone are those of what there is one of.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -27,8 +27,8 @@ interface Counts {
 const root = path.resolve(import.meta.dirname, '..');
 /** Beside the code, but of a whole engine or cluster. */
 const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
-/** What they leave on the machine, this machine's own Docker engine, and runs of tests that hang. */
-const aloneTests = ['test/journeys/kubernetes_fixture.test.ts', 'test/journeys/quickstart.test.ts', 'test/run.test.ts'];
+/** `npm start` as a user has it, and runs of tests that hang. */
+const aloneTests = ['test/journeys/quickstart.test.ts', 'test/run.test.ts'];
 const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
