@@ -4,7 +4,7 @@ import { CloudError, KeystoneError } from '../proto/openstack/errors.ts';
 import { type IssuedToken, type KeystoneClient, openKeystoneClient } from '../proto/openstack/keystone_client.ts';
 import { CliError, exitStatus, UsageError } from './errors.ts';
 import type { Io } from './io.ts';
-import type { Login, LoginMethod, NewToken } from './login.ts';
+import type { Login, LoginMethod, NewToken } from './login_method.ts';
 
 /** How Keystone is spoken to. */
 export interface KeystoneLoginOptions {

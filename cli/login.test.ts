@@ -7,7 +7,8 @@ import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 import { fixtureToken, startFixture } from './control_plane_fixture.ts';
-import { freshLogin, type Login, readLogin, writeLogin } from './login.ts';
+import { freshLogin, readLogin, writeLogin } from './login.ts';
+import type { Login } from './login_method.ts';
 import { bayctl, captureIo } from './run_fixture.ts';
 import { promptSecret, readSecret } from './secret_input.ts';
 

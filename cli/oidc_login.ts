@@ -12,7 +12,7 @@ import {
 } from 'openid-client';
 import { CliError, exitStatus, UsageError } from './errors.ts';
 import type { Io } from './io.ts';
-import type { Login, LoginMethod, NewToken } from './login.ts';
+import type { Login, LoginMethod, NewToken } from './login_method.ts';
 
 const timeoutS = 10;
 const defaultScope = 'openid profile email offline_access';

@@ -13,7 +13,8 @@ import {
 } from '../context.ts';
 import { CliError, UsageError } from '../errors.ts';
 import { type Io, write } from '../io.ts';
-import { type NewToken, writeLogin } from '../login.ts';
+import { writeLogin } from '../login.ts';
+import type { NewToken } from '../login_method.ts';
 import { escapeLine } from '../output/escape.ts';
 import { promptSecret, readSecret } from '../secret_input.ts';
 import { allFlags, type Environment, examples, type Session, withGlobals } from '../session.ts';
