@@ -9,9 +9,9 @@ import { stripVTControlCharacters } from 'node:util';
 import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.ts';
 
 /**
- * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | alone | FILE…]`; without a choice, one after the other.
+ * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system.
  * Units lie beside the code and run four files at a time, as half of them wait. System tests, in `test/`, start servers and engines of their
- * own, three files at a time. Alone are those of what there is one of.
+ * own, one after the other.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -27,8 +27,8 @@ interface Counts {
 const root = path.resolve(import.meta.dirname, '..');
 /** Beside the code, but of a whole engine or cluster. */
 const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
-/** `npm start` as a user has it, and runs of tests that hang. */
-const aloneTests = ['test/journeys/quickstart.test.ts', 'test/run.test.ts'];
+/** Of this file: it waits for tests that hang. */
+const runnerTests = 'test/run.test.ts';
 const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
@@ -36,10 +36,9 @@ const suites: Record<string, readonly string[]> = {
     '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
     not(engineTests),
-    ...aloneTests.map(not),
+    not(runnerTests),
   ],
-  system: ['--concurrency=3', '--serial', 'test/*/**/*.test.ts', engineTests, ...aloneTests.map(not)],
-  alone: ['--concurrency=1', '--serial', ...aloneTests],
+  system: ['--serial', 'test/*/**/*.test.ts', engineTests, runnerTests],
 };
 
 /** For AVA to say what it was at, once it is told to end. */
