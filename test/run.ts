@@ -9,9 +9,9 @@ import { stripVTControlCharacters } from 'node:util';
 import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.ts';
 
 /**
- * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | system | FILE…]`; without a choice, unit and then system.
- * Units lie beside the code and run four files at a time, as half of them wait. System tests, in `test/`, start servers and engines of their
- * own, one after the other.
+ * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | clusters | system | FILE…]`; without a choice, one of these after the other.
+ * Units lie beside the code and run four files at a time, as half of them wait; so do tests on a cluster of their own, two at a time. System
+ * tests, in `test/`, start all kinds of servers and engines, and run one after the other.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -25,8 +25,9 @@ interface Counts {
 }
 
 const root = path.resolve(import.meta.dirname, '..');
-/** Beside the code, but of a whole engine or cluster. */
-const engineTests = 'agent/**/*{docker,_kubernetes}*.test.ts';
+/** Beside the code, but of a whole cluster or engine. */
+const clusterTests = 'agent/**/*_kubernetes*.test.ts';
+const engineTests = 'agent/**/*docker*.test.ts';
 /** Of this file: it waits for tests that hang. */
 const runnerTests = 'test/run.test.ts';
 const not = (pattern: string): string => `!${pattern}`;
@@ -35,9 +36,9 @@ const suites: Record<string, readonly string[]> = {
     '--concurrency=4',
     '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
-    not(engineTests),
-    not(runnerTests),
+    ...[clusterTests, engineTests, runnerTests].map(not),
   ],
+  clusters: ['--concurrency=2', clusterTests],
   system: ['--serial', 'test/*/**/*.test.ts', engineTests, runnerTests],
 };
 
