@@ -1,7 +1,7 @@
 import type { DescMethod, Message } from '@bufbuild/protobuf';
 import { ApplyOutcome, type ApplyResult, type Manifest } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import type { Metadata } from '../../proto/gen/baykeeper/v1/metadata_pb.js';
-import type { AuditedObject } from '../audit/port.ts';
+import { type AuditedObject, noObject } from '../audit/port.ts';
 
 /*
  * Which objects a call is about, by what all messages of the contract have in common: an object has `metadata`, and a request that names one has
@@ -78,17 +78,6 @@ const ofManifest = (manifest: Manifest | undefined, outcome = ''): AuditedObject
   return ofMetadata(object?.case ? capital(object.case) : '', object?.value?.metadata, outcome);
 };
 
-const nothing: AuditedObject = {
-  kind: '',
-  bay: '',
-  namespace: '',
-  name: '',
-  uid: '',
-  revision: 0,
-  generation: 0,
-  outcome: '',
-};
-
 /** What the request names; of a node that joins, what it was made. */
 function ofReference(kind: string, request: Fields, response: Fields): readonly AuditedObject[] {
   const { case: part, value: start } = (request.input ?? {}) as { case?: string; value?: Fields };
@@ -96,9 +85,9 @@ function ofReference(kind: string, request: Fields, response: Fields): readonly 
   const credentials = (response.credentials ?? {}) as Fields;
   const token = (response.joinToken ?? response.accessToken ?? {}) as Fields;
   // A quota is of the project that the record names.
-  if (kind === 'Quota') return [{ ...nothing, kind }];
+  if (kind === 'Quota') return [{ ...noObject, kind }];
   const object: AuditedObject = {
-    ...nothing,
+    ...noObject,
     kind,
     bay: bounded(named.bay || credentials.bay || token.bay),
     namespace: bounded(named.namespace),

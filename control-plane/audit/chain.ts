@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import type { AuditEntry, AuditedObject, AuditRecord, ChainHead } from './port.ts';
+import { type AuditEntry, type AuditedObject, type AuditRecord, type ChainHead, noObject } from './port.ts';
 
 /** How a record is a line of JSON, and how lines hang together. Pure. */
 
@@ -67,17 +67,6 @@ export function readLine(line: string): AuditRecord | undefined {
     objects: Array.isArray(fields.objects) ? fields.objects.map((one) => ({ ...noObject, ...one })) : [],
   };
 }
-
-export const noObject: AuditedObject = {
-  kind: '',
-  bay: '',
-  namespace: '',
-  name: '',
-  uid: '',
-  revision: 0,
-  generation: 0,
-  outcome: '',
-};
 
 /** Holds the next line against those before it. Returns what it is, or what is wrong with it. */
 export function follow(before: ChainHead, line: string): { readonly record?: AuditRecord; readonly problem?: string } {

@@ -51,6 +51,18 @@ export interface AuditedObject {
   readonly outcome: string;
 }
 
+/** What is not known of an object. */
+export const noObject: AuditedObject = {
+  kind: '',
+  bay: '',
+  namespace: '',
+  name: '',
+  uid: '',
+  revision: 0,
+  generation: 0,
+  outcome: '',
+};
+
 export interface AuditRecord extends AuditEntry, ChainHead {
   readonly timeMs: number;
   /** Hash of the record before it. */
