@@ -6,6 +6,7 @@ import {
   AccessTokenSchema,
   Role as RoleMessage,
 } from '../../proto/gen/baykeeper/v1/access_token_pb.js';
+import { decodeOwn, encodeOwn } from './own_record.ts';
 import type { Principal, Role } from './principal.ts';
 import type { StoredRecord } from './record.ts';
 
@@ -87,29 +88,11 @@ export const accessTokenKey = ({ project, id }: Pick<AccessTokenRecord, 'project
 });
 
 /** As it is stored. */
-export function encodeAccessToken(token: AccessTokenRecord): (revision: number) => StoredRecord {
-  return (revision) => ({
-    uid: token.id,
-    ...accessTokenKey(token),
-    assigneeUid: '',
-    generation: 1,
-    deleting: false,
-    revision,
-    epoch: 0,
-    sequence: 0,
-    createTimeMs: token.createTimeMs,
-    body: Buffer.from(JSON.stringify(token)),
-  });
-}
+export const encodeAccessToken = (value: AccessTokenRecord): ((revision: number) => StoredRecord) =>
+  encodeOwn({ ...accessTokenKey(value), uid: value.id, createTimeMs: value.createTimeMs, value });
 
-/** Only the control plane itself writes these; one that cannot be read is a broken store. */
-export function decodeAccessToken(stored: StoredRecord): AccessTokenRecord {
-  const token: unknown = JSON.parse(Buffer.from(stored.body).toString('utf8'));
-  if (typeof token !== 'object' || token === null || (token as AccessTokenRecord).id !== stored.uid) {
-    throw new Error(`access token ${stored.uid} is broken in the store`);
-  }
-  return token as AccessTokenRecord;
-}
+export const decodeAccessToken = (stored: StoredRecord): AccessTokenRecord =>
+  decodeOwn<AccessTokenRecord>(stored, ({ id }) => id === stored.uid);
 
 /** As it is shown. */
 export function accessTokenMessage(token: AccessTokenRecord): AccessToken {

@@ -3,6 +3,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type JoinToken, JoinTokenSchema } from '../../proto/gen/baykeeper/v1/join_token_pb.js';
 import { DeniedError } from './errors.ts';
+import { decodeOwn, encodeOwn } from './own_record.ts';
 import type { StoredRecord } from './record.ts';
 
 /** The store's kind of join tokens: one of the control plane's own, not one of the seven. Its uid is the token's id. */
@@ -36,36 +37,12 @@ export const joinTokenKey = ({ project, id }: Pick<JoinTokenRecord, 'project' | 
 
 export const hashSecret = (secret: string): string => createHash('sha256').update(secret).digest('hex');
 
-/**
- * As it is stored. It is in no bay's column, so that it does not count as something in the bay.
- */
-export function encodeJoinToken(token: JoinTokenRecord): (revision: number) => StoredRecord {
-  return (revision) => ({
-    uid: token.id,
-    kind: joinTokenKind,
-    project: token.project,
-    bayUid: '',
-    namespace: '',
-    name: token.id,
-    assigneeUid: '',
-    generation: 1,
-    deleting: false,
-    revision,
-    epoch: 0,
-    sequence: 0,
-    createTimeMs: token.createTimeMs,
-    body: Buffer.from(JSON.stringify(token)),
-  });
-}
+/** As it is stored. */
+export const encodeJoinToken = (value: JoinTokenRecord): ((revision: number) => StoredRecord) =>
+  encodeOwn({ ...joinTokenKey(value), uid: value.id, createTimeMs: value.createTimeMs, value });
 
-/** Only the control plane itself writes these; one that cannot be read is a broken store. */
-export function decodeJoinToken(stored: StoredRecord): JoinTokenRecord {
-  const token: unknown = JSON.parse(Buffer.from(stored.body).toString('utf8'));
-  if (typeof token !== 'object' || token === null || (token as JoinTokenRecord).id !== stored.uid) {
-    throw new Error(`join token ${stored.uid} is broken in the store`);
-  }
-  return token as JoinTokenRecord;
-}
+export const decodeJoinToken = (stored: StoredRecord): JoinTokenRecord =>
+  decodeOwn<JoinTokenRecord>(stored, ({ id }) => id === stored.uid);
 
 /** As it is shown. */
 export function joinTokenMessage(token: JoinTokenRecord): JoinToken {

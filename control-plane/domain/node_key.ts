@@ -1,3 +1,4 @@
+import { decodeOwn, encodeOwn } from './own_record.ts';
 import type { StoredRecord } from './record.ts';
 
 /** The store's kind of the records that say which node a public key belongs to. Found by name: the key. */
@@ -21,30 +22,8 @@ export const nodeKeyKey = (publicKey: string) => ({
 });
 
 /** As it is stored. */
-export function encodeNodeKey(record: NodeKeyRecord, createTimeMs: number): (revision: number) => StoredRecord {
-  return (revision) => ({
-    uid: `key-${record.publicKey}`,
-    kind: nodeKeyKind,
-    project: '',
-    bayUid: '',
-    namespace: '',
-    name: record.publicKey,
-    assigneeUid: '',
-    generation: 1,
-    deleting: false,
-    revision,
-    epoch: 0,
-    sequence: 0,
-    createTimeMs,
-    body: Buffer.from(JSON.stringify(record)),
-  });
-}
+export const encodeNodeKey = (value: NodeKeyRecord, createTimeMs: number): ((revision: number) => StoredRecord) =>
+  encodeOwn({ ...nodeKeyKey(value.publicKey), uid: `key-${value.publicKey}`, createTimeMs, value });
 
-/** Only the control plane itself writes these; one that cannot be read is a broken store. */
-export function decodeNodeKey(stored: StoredRecord): NodeKeyRecord {
-  const record: unknown = JSON.parse(Buffer.from(stored.body).toString('utf8'));
-  if (typeof record !== 'object' || record === null || (record as NodeKeyRecord).publicKey !== stored.name) {
-    throw new Error(`the record of key ${stored.name} is broken in the store`);
-  }
-  return record as NodeKeyRecord;
-}
+export const decodeNodeKey = (stored: StoredRecord): NodeKeyRecord =>
+  decodeOwn<NodeKeyRecord>(stored, ({ publicKey }) => publicKey === stored.name);

@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { type ResourceAmounts, ResourceAmountsSchema } from '../../proto/gen/baykeeper/v1/quota_pb.js';
 import { ExhaustedError } from './errors.ts';
+import { decodeOwn, encodeOwn } from './own_record.ts';
 import type { StoredRecord } from './record.ts';
 
 /** The store's kind of quotas: one of the control plane's own, not one of the seven. */
@@ -80,29 +81,14 @@ export interface QuotaRecord {
 export const quotaKey = (project: string) => ({ kind: quotaKind, project, bayUid: '', namespace: '', name: 'quota' });
 
 /** As it is stored. `createTimeMs`: now, unless it is there already. */
-export function encodeQuota({ project, set }: QuotaRecord, createTimeMs: number): (revision: number) => StoredRecord {
-  return (revision) => ({
-    uid: `quota/${project}`,
-    ...quotaKey(project),
-    assigneeUid: '',
-    generation: 1,
-    deleting: false,
-    revision,
-    epoch: 0,
-    sequence: 0,
-    createTimeMs,
-    body: Buffer.from(JSON.stringify({ project, set })),
-  });
-}
+export const encodeQuota = (
+  { project, set }: QuotaRecord,
+  createTimeMs: number,
+): ((revision: number) => StoredRecord) =>
+  encodeOwn({ ...quotaKey(project), uid: `quota/${project}`, createTimeMs, value: { project, set } });
 
-/** Only the control plane itself writes these; one that cannot be read is a broken store. */
-export function decodeQuota(stored: StoredRecord): QuotaRecord {
-  const quota: unknown = JSON.parse(Buffer.from(stored.body).toString('utf8'));
-  if (typeof quota !== 'object' || quota === null || (quota as QuotaRecord).project !== stored.project) {
-    throw new Error(`the quota of project ${stored.project} is broken in the store`);
-  }
-  return quota as QuotaRecord;
-}
+export const decodeQuota = (stored: StoredRecord): QuotaRecord =>
+  decodeOwn<QuotaRecord>(stored, ({ project }) => project === stored.project);
 
 /** As messages have it. */
 export function amountsMessage(amounts: Amounts): ResourceAmounts {
