@@ -11,14 +11,9 @@ import { PodPhase } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import { ServiceService } from '../../proto/gen/baykeeper/v1/service_service_pb.js';
 import { type ApiFixtureOptions, startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Verdict } from '../reconcile/port.ts';
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-}
 
 /** A Kubernetes bay, `kube`, whose cluster says to a check what `verdict` is at that moment. */
 async function fixture(t: ExecutionContext, options: ApiFixtureOptions = {}) {

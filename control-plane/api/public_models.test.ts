@@ -1,4 +1,4 @@
-import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
@@ -6,12 +6,7 @@ import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_p
 import { ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-}
+import { refused } from '../../test/harness/refused.ts';
 
 function clientsOf(api: ApiFixture, token: string, project = '') {
   const transport = api.transport({ token, project });

@@ -1,17 +1,12 @@
-import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import type { Amounts } from '../domain/quota.ts';
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-}
 
 const clientsOf = (api: ApiFixture, token: string, project = '') => {
   const transport = api.transport({ token, project });

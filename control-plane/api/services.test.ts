@@ -1,6 +1,6 @@
 import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { Code, ConnectError, createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
 import { createUser, type KeyPair } from 'nkeys.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
@@ -21,13 +21,8 @@ import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { type ApiFixtureOptions, startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import { UnavailableError } from '../domain/errors.ts';
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-}
 
 async function fixture(t: ExecutionContext, options: ApiFixtureOptions = {}) {
   const api = await startApi(options);

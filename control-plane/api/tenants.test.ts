@@ -7,12 +7,7 @@ import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_servic
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message?: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-}
+import { refused } from '../../test/harness/refused.ts';
 
 function clientsOf(api: ApiFixture, token: string, project = '') {
   const transport = api.transport({ token, project });

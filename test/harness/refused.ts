@@ -1,0 +1,14 @@
+import { Code, ConnectError } from '@connectrpc/connect';
+import type { ExecutionContext } from 'ava';
+
+/** Holds that a call fails with this code, and says this. */
+export async function refused(
+  t: ExecutionContext,
+  call: Promise<unknown>,
+  code: Code,
+  message?: RegExp,
+): Promise<void> {
+  const error = ConnectError.from(await t.throwsAsync(call));
+  t.is(Code[error.code], Code[code], error.message);
+  if (message) t.regex(error.rawMessage, message);
+}
