@@ -15,8 +15,8 @@ test('what the default says holds for the rules that are not given', (t) => {
   t.false(restricts(open) || restricts(allowAll));
   t.is(
     summary(strict),
-    'privileged: forbid, hostNetwork: forbid, hostPID: forbid, hostIPC: forbid, exec: forbid, hostMounts: forbid, ' +
-      'capabilities: forbid, images: docker.io/library/busybox',
+    'privileged: forbid, hostNetwork: forbid, hostPID: forbid, hostIPC: forbid, exec: forbid, hostPorts: forbid, ' +
+      'hostMounts: forbid, capabilities: forbid, images: docker.io/library/busybox',
   );
 });
 
@@ -40,6 +40,18 @@ test('a path is allowed where it is in an allowed folder, and nowhere else', (t)
   t.false(forbids(rules, 'hostMounts', '/var/log/x', false));
   t.false(forbids({ hostMounts: ['/'] }, 'hostMounts', '/etc'));
   t.true(forbids({ hostMounts: [] }, 'hostMounts', '/etc'));
+});
+
+test('a port is allowed where it is in a range, and one that is chosen on the node in none', (t) => {
+  const rules = { hostPorts: [8080, '443', '30000-32767'] };
+  for (const port of ['8080', '443', '30000', '31000', '32767']) t.false(forbids(rules, 'hostPorts', port), port);
+  for (const port of ['80', '0', '8081', '29999', '32768', '', '8080 ', '{}'])
+    t.true(forbids(rules, 'hostPorts', port), port);
+  t.true(forbids({ hostPorts: ['1-65535'] }, 'hostPorts', '0'));
+  t.true(forbids({ hostPorts: 'forbid' }, 'hostPorts', '8080'));
+  const [violation] = judge(read({ default: 'allow', ...rules }), [{ rule: 'hostPorts', value: '80', field: 'f' }]);
+  t.is(violation?.message, 'the port 80 of the node; allowed: 8080 443 30000-32767');
+  t.regex(summary(read({ default: 'allow', ...rules })), /hostPorts: 8080 443 30000-32767, hostMounts: allow/);
 });
 
 test('capabilities are the same with and without CAP_, and ALL is one of its own', (t) => {
@@ -85,6 +97,10 @@ test('what cannot be is refused with its field, and what was expected', (t) => {
       { default: 'allow', hostMounts: [{ path: '/srv', readOnly: 'yes' }] },
       /^hostMounts\[0\]\.readOnly: expected true or false/,
     ],
+    [{ default: 'allow', hostPorts: 8080 }, /^hostPorts: expected allow, forbid, or a list/],
+    ...[0, 65536, -1, 80.5, '90-80', '1-', '-1', '80,81', true, null, [80], { port: 80 }].map(
+      (port): [unknown, RegExp] => [{ default: 'allow', hostPorts: [port] }, /^hostPorts\[0\]: expected a port from 1/],
+    ),
     [{ default: 'allow', capabilities: [7] }, /^capabilities\[0\]: expected the name/],
   ];
   for (const [value, message] of cases) t.throws(() => read(value), { instanceOf: PolicyError, message });

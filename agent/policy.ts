@@ -13,11 +13,12 @@ export interface Policy {
 
 /** Rules that can only be on or off, and those that can be a list of what is allowed. */
 export const switches = ['privileged', 'hostNetwork', 'hostPID', 'hostIPC', 'exec'] as const;
-export const lists = ['hostMounts', 'capabilities', 'images'] as const;
+export const lists = ['hostPorts', 'hostMounts', 'capabilities', 'images'] as const;
 export const ruleNames = [...switches, ...lists] as const;
 export type RuleName = (typeof ruleNames)[number];
 
 interface Allowed {
+  readonly hostPorts: HostPorts;
   readonly hostMounts: HostMount;
   /** Without `CAP_`. */
   readonly capabilities: string;
@@ -31,10 +32,16 @@ export interface HostMount {
   readonly readOnly: boolean;
 }
 
+/** A range of ports; one port is a range of its own. */
+export interface HostPorts {
+  readonly first: number;
+  readonly last: number;
+}
+
 /** Something that an object asks of a node, and that a policy may have a rule on. */
 export interface Ask {
   readonly rule: RuleName;
-  /** An image, a path on the node, a capability; or the value of a switch. */
+  /** An image, a path on the node, a capability, a port (0: one that is chosen there); or the value of a switch. */
   readonly value: string;
   /** Of hostMounts. */
   readonly writable?: boolean;
@@ -107,6 +114,15 @@ function rulesOf(value: (name: RuleName) => unknown): Policy['rules'] {
 const isList = (name: RuleName): name is keyof Allowed => lists.some((one) => one === name);
 
 const readers: { readonly [R in keyof Allowed]: (item: unknown, at: string) => Allowed[R] } = {
+  hostPorts(item, at) {
+    const [, from = '', to = from] = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(String(item)) ?? [];
+    const [first, last] = [Number(from), Number(to)];
+    const isRange = 1 <= first && first <= last && last <= 65_535;
+    if (!isRange || (typeof item !== 'number' && typeof item !== 'string')) {
+      throw new PolicyError(`${at}: expected a port from 1 to 65535, or a range of them, as 30000-32767`);
+    }
+    return { first, last };
+  },
   hostMounts(item, at) {
     const fields = typeof item === 'string' ? { path: item } : item;
     if (!isFields(fields)) throw new PolicyError(`${at}: expected a path, or a mapping with path and readOnly`);
@@ -150,6 +166,14 @@ export function judge({ rules }: Policy, asks: readonly Ask[]): Violation[] {
 
 /** Undefined: it is allowed. */
 const judges: { readonly [R in keyof Allowed]: (ask: Ask, rules: Policy['rules']) => string | undefined } = {
+  hostPorts({ value }, { hostPorts: rule }) {
+    // Which one it will be is not known before.
+    const what = value === '0' ? 'a port of the node that is chosen there' : `the port ${value} of the node`;
+    if (!Array.isArray(rule)) return what;
+    const port = /^\d+$/.test(value) ? Number(value) : 0;
+    if (rule.some(({ first, last }) => first <= port && port <= last)) return undefined;
+    return `${what}; allowed: ${shown(rule.map(showPorts))}`;
+  },
   hostMounts({ value, writable }, { hostMounts: rule }) {
     const what = `the mount of ${value || '(no path)'} of the node`;
     if (!Array.isArray(rule)) return what;
@@ -200,6 +224,7 @@ export function summary({ rules }: Policy): string {
 function ruleText(name: RuleName, rules: Policy['rules']): string {
   const rule = rules[name];
   if (!Array.isArray(rule)) return String(rule);
+  if (name === 'hostPorts') return shown((rule as readonly HostPorts[]).map(showPorts));
   if (name === 'images') return shown((rule as readonly ImageReference[]).map(showImage));
   if (name === 'capabilities') return shown(rule as readonly string[]);
   return shown((rule as readonly HostMount[]).map(({ path, readOnly }) => (readOnly ? `${path} (read-only)` : path)));
@@ -216,6 +241,7 @@ const shown = (items: readonly string[]): string =>
       ? `${items.slice(0, shownItems).join(' ')} and ${items.length - shownItems} more`
       : items.join(' ');
 
+const showPorts = ({ first, last }: HostPorts): string => (first === last ? `${first}` : `${first}-${last}`);
 const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
 const hasDots = (path: string): boolean => path.split('/').some((part) => part === '.' || part === '..');
 /** Without doubled slashes, and without one at the end. */

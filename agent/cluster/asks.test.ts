@@ -70,13 +70,43 @@ test('a folder of the node is for reading only when nobody mounts it to write', 
   t.like(mounted({ readOnly: 'true' })[0], { writable: true });
 });
 
-test("a controller asks for what its template asks for, a service for nothing; what has another shape is the cluster's to refuse", (t) => {
+test("a controller asks for what its template asks for; what has another shape is the cluster's to refuse", (t) => {
   const template = { spec: { hostPID: true, containers: [{ image: 'a' }] } };
   t.deepEqual(
     asksOfObject('ReplicationController', { spec: { template } }).map(({ field }) => field),
     ['spec.template.spec.hostPID', 'spec.template.spec.containers[0].image'],
   );
-  t.deepEqual(asksOfObject('Service', { spec: { externalIPs: ['10.0.0.1'] } }), []);
   t.deepEqual(asksOfObject('Pod', { spec: { containers: 'x', volumes: [7], securityContext: [] } }), []);
   t.deepEqual(asksOfObject('Pod', {}), []);
+});
+
+test('a port of the node is asked for where it is named; in the network of the node by every port', (t) => {
+  const ports = [{ containerPort: 80 }, { containerPort: 81, hostPort: 8081 }, { containerPort: 82, hostPort: 0 }];
+  const found = (spec: object) =>
+    asksOfObject('Pod', { spec })
+      .filter(({ rule }) => rule === 'hostPorts')
+      .map(({ value, field }) => `${value} ${field}`);
+  for (const list of ['containers', 'initContainers']) {
+    t.deepEqual(found({ [list]: [{ image: 'a', ports }] }), [`8081 spec.${list}[0].ports[1].hostPort`]);
+  }
+  t.deepEqual(
+    found({ hostNetwork: true, containers: [{ image: 'a', ports }] }).map((one) => one.split(' ')[0]),
+    ['80', '8081', '82'],
+  );
+});
+
+test('a service asks for the ports that every node listens on for it', (t) => {
+  const found = (spec: object) => asksOfObject('Service', { spec }).map(({ value, field }) => `${value} ${field}`);
+  const ports = [{ port: 80 }, { port: 81, nodePort: 30081 }];
+  const none: string[] = [];
+  t.deepEqual(found({ ports: [{ port: 80 }] }), none);
+  t.deepEqual(found({ type: 'ClusterIP', clusterIP: 'None', ports: [{ port: 80 }] }), none);
+  t.deepEqual(found({ type: 'NodePort', ports }), ['0 spec.ports[0].nodePort', '30081 spec.ports[1].nodePort']);
+  const balancer = { type: 'LoadBalancer', allocateLoadBalancerNodePorts: false };
+  t.deepEqual(found({ ...balancer, ports: [{ port: 80 }] }), none);
+  t.deepEqual(found({ ...balancer, ports }), ['30081 spec.ports[1].nodePort']);
+  t.deepEqual(found({ ...balancer, externalTrafficPolicy: 'Local', ports: [{ port: 80 }] }), [
+    '0 spec.healthCheckNodePort',
+  ]);
+  t.deepEqual(found({ externalIPs: ['10.0.0.1'], ports: [{ port: 80 }] }), ['80 spec.externalIPs']);
 });

@@ -12,7 +12,7 @@ export function asksOfObject(
 ): Ask[] {
   switch (kind) {
     case 'Service':
-      return [];
+      return asksOfService(fieldsOf(object.spec));
     case 'Pod':
       return asksOfPod(object, '');
     case 'ReplicationController':
@@ -36,6 +36,7 @@ function asksOfPod(pod: { readonly spec?: unknown; readonly metadata?: unknown }
     ...asksOfSecurity(fieldsOf(spec.securityContext), `${at}securityContext.`),
     ...asksOfAnnotations(fieldsOf(fieldsOf(pod.metadata).annotations), `${prefix}metadata.annotations`),
     ...containers.flatMap((one) => asksOfContainer(one.container, one.at)),
+    ...containers.flatMap((one) => asksOfPorts(one.container, one.at, !isOff(spec.hostNetwork))),
     ...listOf(spec.volumes).flatMap((volume, index) =>
       asksOfVolume(
         volume,
@@ -61,6 +62,36 @@ function asksOfContainer(container: Fields, at: string): Ask[] {
     ),
   ];
 }
+
+/** In the network of the node each port that is declared is one of the node's; Kubernetes fills that in. */
+const asksOfPorts = (container: Fields, at: string, onHost: boolean): Ask[] =>
+  listOf(container.ports).flatMap(({ hostPort, containerPort }, index) =>
+    isNone(hostPort) && !onHost
+      ? []
+      : [portOf(isNone(hostPort) ? containerPort : hostPort, `${at}ports[${index}].hostPort`)],
+  );
+
+/** Every node listens on the node ports of a service, and takes in what comes for its external addresses. */
+function asksOfService(spec: Fields): Ask[] {
+  const { type, externalIPs } = spec;
+  const ports = listOf(spec.ports);
+  const given = (port: Fields) => !isNone(port.nodePort);
+  const chosen = type === 'NodePort' || (type === 'LoadBalancer' && spec.allocateLoadBalancerNodePorts !== false);
+  const asks = ports.flatMap((port, index) =>
+    given(port) || chosen ? [portOf(given(port) ? port.nodePort : 0, `spec.ports[${index}].nodePort`)] : [],
+  );
+  if (Array.isArray(externalIPs) && externalIPs.length > 0) {
+    asks.push(...ports.map(({ port }) => portOf(port, 'spec.externalIPs')));
+  }
+  const isChecked = type === 'LoadBalancer' && spec.externalTrafficPolicy === 'Local';
+  if (isChecked || !isNone(spec.healthCheckNodePort)) {
+    asks.push(portOf(spec.healthCheckNodePort ?? 0, 'spec.healthCheckNodePort'));
+  }
+  return asks;
+}
+
+const isNone = (port: unknown): boolean => port === undefined || port === null || port === 0;
+const portOf = (port: unknown, field: string): Ask => ({ rule: 'hostPorts', value: shown(port), field });
 
 /** What the confinement of an ordinary container has; as the Pod Security Standards count it. */
 const confinedTypes: ReadonlySet<string> = new Set(['', 'container_t', 'container_init_t', 'container_kvm_t']);

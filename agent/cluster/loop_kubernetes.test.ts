@@ -5,7 +5,7 @@ import {
   type ReplicationControllerStatus,
 } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { ServicePhase, type ServiceStatus } from '../../proto/gen/baykeeper/v1/service_pb.js';
-import { ClusterBed, putAssignment } from '../../test/harness/cluster_bed.ts';
+import { ClusterBed } from '../../test/harness/cluster_bed.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
 import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
@@ -400,33 +400,4 @@ test.serial('what the nodes use is told where the cluster measures it', async (t
   const bed = new ClusterBed(t, cluster);
   const usage = await until('it is told', () => bed.reports.nodes.get('paper')?.status?.usage);
   t.like(usage, { cpuPercent: 25, memoryUsedBytes: 2n ** 30n });
-});
-
-test('what the node forbids is not made, is taken away where it is, and comes back once it is allowed', async (t) => {
-  const bed = new ClusterBed(t, cluster);
-  const onHost = { ...pod(), hostNetwork: true };
-  const keeper = bed.put('ReplicationController', 'forbidden', {
-    ...controller(1),
-    template: { metadata: { labels: { app: 'web' } }, spec: onHost },
-  });
-  const web = bed.put('Pod', 'forbidden', pod());
-  await Promise.all([bed.applied(keeper), bed.applied(web)]);
-  bed.policy.set({ hostNetwork: 'forbid' });
-  await until('it is gone', async () => (await get(controllerPath('forbidden'))) === undefined);
-  const refused = () => bed.status(keeper) as ReplicationControllerStatus | undefined;
-  await until('that is said', () => refused()?.phase === ReplicationControllerPhase.FAILED);
-  t.like(refused(), { reason: 'ForbiddenByPolicy', delivery: { observedGeneration: 1n, appliedGeneration: 0n } });
-  t.regex(refused()?.message ?? '', /forbids this: spec\.template\.spec\.hostNetwork: the host's network \(true\)$/);
-  t.truthy(await get(podPath('forbidden')));
-
-  // A change of a pod to something forbidden leaves the pod that is there.
-  bed.change(web, onHost);
-  await until('refused', () => bed.status(web)?.reason === 'ForbiddenByPolicy');
-  t.falsy((await get(podPath('forbidden'))).spec.hostNetwork);
-  const verdict = await bed.workloads.cluster?.check(putAssignment('Pod', 'forbidden-2', onHost));
-  t.like(verdict?.refusal, { code: 7, reason: 'ForbiddenByPolicy', field: 'spec.hostNetwork' });
-
-  bed.policy.set({});
-  await Promise.all([bed.applied(keeper), bed.applied(web)]);
-  t.true((await get(controllerPath('forbidden'))).spec.template.spec.hostNetwork);
 });

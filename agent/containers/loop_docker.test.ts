@@ -314,7 +314,8 @@ test('a policy that is tightened stops what it forbids, as the engine tells it, 
   const bind = (source: string) => ({ mounts: [{ type: MountType.BIND, source, target: '/data' }] });
   agent.put('policy-mount', bind(folder));
   agent.put('policy-caps', { capAdd: ['NET_ADMIN'] });
-  await until('running', () => agent.isRunning('policy-mount') && agent.isRunning('policy-caps'));
+  agent.put('policy-port', { ports: [{ containerPort: 80 }] });
+  await until('running', () => ['policy-mount', 'policy-caps', 'policy-port'].every((name) => agent.isRunning(name)));
   agent.policy.set({ hostMounts: [folder], capabilities: 'forbid' });
   await until('stopped', async () => !(await isUp('policy-caps')));
   await until('said', () => agent.status('policy-caps')?.phase === ContainerPhase.FAILED);
@@ -326,8 +327,11 @@ test('a policy that is tightened stops what it forbids, as the engine tells it, 
   await until('refused', () => agent.status('policy-mount')?.reason === 'ForbiddenByPolicy');
   t.regex(agent.status('policy-mount')?.message ?? '', /the mount of \/etc of the node/);
   t.true(await isUp('policy-mount'));
-  agent.policy.set({ hostMounts: 'forbid' });
-  await until('stopped', async () => !(await isUp('policy-mount')));
+  agent.put('policy-port', { capAdd: ['NET_ADMIN'] }, 2n);
+  await until('refused', () => agent.status('policy-port')?.reason === 'ForbiddenByPolicy');
+  t.true(await isUp('policy-port'));
+  agent.policy.set({ hostMounts: 'forbid', hostPorts: 'forbid', capabilities: 'forbid' });
+  await until('stopped', async () => !(await isUp('policy-mount')) && !(await isUp('policy-port')));
 
   agent.policy.set({});
   await until('running', () => agent.isRunning('policy-caps'));

@@ -128,6 +128,9 @@ export function fromInspect(inspected: Docker.ContainerInspectInfo): EngineConta
       hostMounts: (host.Mounts ?? [])
         .filter(({ Type }) => Type === 'bind')
         .map(({ Source, ReadOnly }) => ({ path: Source, writable: ReadOnly !== true })),
+      hostPorts: Object.values((host.PortBindings ?? {}) as Readonly<Record<string, Docker.PortBinding[] | null>>)
+        .flatMap((bindings) => bindings ?? [])
+        .map(({ HostPort }) => Number(HostPort) || 0),
       capabilities: host.CapAdd ?? [],
     },
   };

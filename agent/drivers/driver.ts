@@ -76,6 +76,8 @@ export interface EngineGrants {
   /** As it was asked for. */
   readonly image: string;
   readonly hostMounts: readonly { readonly path: string; readonly writable: boolean }[];
+  /** Ports of the machine that lead in, as they were asked for. 0: one that the engine chooses. */
+  readonly hostPorts: readonly number[];
   /** Beyond those that every container has. */
   readonly capabilities: readonly string[];
 }

@@ -127,6 +127,7 @@ export class FakeEngine implements Driver {
             hostMounts: spec.mounts
               .filter(({ type }) => type === MountType.BIND)
               .map(({ source, readOnly }) => ({ path: source, writable: !readOnly })),
+            hostPorts: spec.ports.map(({ hostPort }) => hostPort),
             capabilities: spec.capAdd,
           },
         },

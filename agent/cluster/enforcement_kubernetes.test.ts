@@ -1,0 +1,90 @@
+import type { JsonObject } from '@bufbuild/protobuf';
+import test from 'ava';
+import type { PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
+import {
+  ReplicationControllerPhase,
+  type ReplicationControllerStatus,
+} from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
+import { ClusterBed, putAssignment } from '../../test/harness/cluster_bed.ts';
+import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
+import { until } from '../../test/harness/until.ts';
+import type { ClusterObject } from '../drivers/cluster_driver.ts';
+
+/** What the owner of the nodes forbids, on a whole cluster: its controllers make pods, and its node runs them. */
+
+let cluster: Kubernetes;
+test.before(async () => {
+  cluster = await startKubernetes({ nodes: ['node-1'] });
+});
+test.after.always(() => cluster?.[Symbol.asyncDispose]());
+
+const container = { name: 'web', image: 'busybox:test', imagePullPolicy: 'Never', command: ['sleep', '1000'] };
+const pod = (): JsonObject => ({ containers: [container], terminationGracePeriodSeconds: 0 });
+const controller = (spec: JsonObject): JsonObject => ({
+  replicas: 1,
+  selector: { app: 'web' },
+  template: { metadata: { labels: { app: 'web' } }, spec },
+});
+
+// biome-ignore lint/suspicious/noExplicitAny: whatever kind of object the test looks at.
+type Any = any;
+const get = async (path: string): Promise<Any> => {
+  const { status, body } = await cluster.request<ClusterObject>('GET', path);
+  return status === 200 ? body : undefined;
+};
+const pathOf = (kind: 'pods' | 'services' | 'replicationcontrollers', name: string) =>
+  `/api/v1/namespaces/default/${kind}/${name}`;
+
+test('what the node forbids is not made, is taken away where it is, and comes back once it is allowed', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const onHost = { ...pod(), hostNetwork: true };
+  const keeper = bed.put('ReplicationController', 'forbidden', controller(onHost));
+  const web = bed.put('Pod', 'forbidden', pod());
+  await Promise.all([bed.applied(keeper), bed.applied(web)]);
+  bed.policy.set({ hostNetwork: 'forbid' });
+  await until('it is gone', async () => (await get(pathOf('replicationcontrollers', 'forbidden'))) === undefined);
+  const refused = () => bed.status(keeper) as ReplicationControllerStatus | undefined;
+  await until('that is said', () => refused()?.phase === ReplicationControllerPhase.FAILED);
+  t.like(refused(), { reason: 'ForbiddenByPolicy', delivery: { observedGeneration: 1n, appliedGeneration: 0n } });
+  t.regex(refused()?.message ?? '', /forbids this: spec\.template\.spec\.hostNetwork: the host's network \(true\)$/);
+  t.truthy(await get(pathOf('pods', 'forbidden')));
+
+  // A change of a pod to something forbidden leaves the pod that is there.
+  bed.change(web, onHost);
+  await until('refused', () => bed.status(web)?.reason === 'ForbiddenByPolicy');
+  t.falsy((await get(pathOf('pods', 'forbidden'))).spec.hostNetwork);
+  const verdict = await bed.workloads.cluster?.check(putAssignment('Pod', 'forbidden-2', onHost));
+  t.like(verdict?.refusal, { code: 7, reason: 'ForbiddenByPolicy', field: 'spec.hostNetwork' });
+
+  bed.policy.set({});
+  await Promise.all([bed.applied(keeper), bed.applied(web)]);
+  t.true((await get(pathOf('replicationcontrollers', 'forbidden'))).spec.template.spec.hostNetwork);
+});
+
+test('ports of the nodes are refused but for those in the list, of pods and of services', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const ports = (nodePort: number) => ({ type: 'NodePort', selector: { app: 'x' }, ports: [{ port: 80, nodePort }] });
+  const onPort = (hostPort: number) => ({
+    ...pod(),
+    containers: [{ ...container, ports: [{ containerPort: 80, hostPort }] }],
+  });
+  const [open, shut] = [bed.put('Service', 'open', ports(30_444)), bed.put('Service', 'shut', ports(30_555))];
+  await Promise.all([bed.applied(open), bed.applied(shut)]);
+  bed.policy.set({ hostPorts: [8080, '30400-30499'] });
+  await until('it is gone', async () => (await get(pathOf('services', 'shut'))) === undefined);
+  await until('that is said', () => bed.status(shut)?.reason === 'ForbiddenByPolicy');
+  t.regex(
+    bed.status(shut)?.message ?? '',
+    /spec\.ports\[0\]\.nodePort: the port 30555 of the node; allowed: 8080 30400-30499$/,
+  );
+  t.truthy(await get(pathOf('services', 'open')));
+
+  const [allowed, forbidden] = [bed.put('Pod', 'port-8080', onPort(8080)), bed.put('Pod', 'port-8081', onPort(8081))];
+  await bed.applied(allowed);
+  const refused = await bed.shows<PodStatus>(forbidden, 'refused', ({ reason }) => reason === 'ForbiddenByPolicy');
+  t.regex(refused.message, /spec\.containers\[0\]\.ports\[0\]\.hostPort: the port 8081 of the node/);
+  t.is(await get(pathOf('pods', 'port-8081')), undefined);
+
+  bed.policy.set({});
+  await Promise.all([bed.applied(shut), bed.applied(forbidden)]);
+});
