@@ -11,7 +11,7 @@ import {
 } from '../domain/access_token.ts';
 import { InvalidError, NotFoundError } from '../domain/errors.ts';
 import { decodePageToken, encodePageToken, pageSizeOf } from '../domain/page.ts';
-import { mayUse, projectOf } from '../domain/principal.ts';
+import { projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import { principalOf } from './call.ts';
 
@@ -71,11 +71,12 @@ export function accessTokenMethods({ store, clock }: AccessTokenOptions): Servic
 
     async revokeAccessToken({ id }, context) {
       const principal = principalOf(context);
+      const key = { uid: id, within: { kind: accessTokenKind, project: projectOf(principal) } };
       const record = await store.write({
-        reads: [{ uid: id }],
+        reads: [key],
         apply: (view) => {
-          const stored = view.get({ uid: id });
-          if (stored?.kind !== accessTokenKind || !mayUse(principal, stored.project)) {
+          const stored = view.get(key);
+          if (!stored) {
             throw new NotFoundError(`there is no access token "${id}" in project ${principal.project}`);
           }
           const token = decodeAccessToken(stored);

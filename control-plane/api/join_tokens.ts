@@ -107,13 +107,12 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
 
     async revokeJoinToken({ id }, context) {
       const { project } = principalOf(context);
+      const key = { uid: id, within: { kind: joinTokenKind, project } };
       const record = await store.write({
-        reads: [{ uid: id }],
+        reads: [key],
         apply: (view) => {
-          const stored = view.get({ uid: id });
-          if (stored?.kind !== joinTokenKind || stored.project !== project) {
-            throw new NotFoundError(`there is no join token "${id}"`);
-          }
+          const stored = view.get(key);
+          if (!stored) throw new NotFoundError(`there is no join token "${id}"`);
           const token = decodeJoinToken(stored);
           if (token.revokeTimeMs > 0) return token;
           const revoked = { ...token, revokeTimeMs: clock.now() };

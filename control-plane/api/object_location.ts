@@ -2,8 +2,8 @@ import { defaultNamespace } from '../domain/defaults.ts';
 import { AlreadyExistsError, NotFoundError } from '../domain/errors.ts';
 import { type KindName, kinds } from '../domain/kinds.ts';
 import { describe, metadataOf, type ObjectMessage } from '../domain/object.ts';
-import { mayUse, type Principal } from '../domain/principal.ts';
-import type { ObjectKey, StoredObject } from '../store/port.ts';
+import type { Principal } from '../domain/principal.ts';
+import type { ObjectKey } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
 
 /** How a request names one object. */
@@ -17,16 +17,10 @@ export interface ObjectRef {
   readonly uid: string;
 }
 
-/** Where an object is looked for: its key, and the bay that it has to be in. */
+/** Where an object is looked for: its key, which has the caller's project in it, and the bay that was named. */
 export interface Located {
   readonly key: ObjectKey;
   readonly bay: BayRef | undefined;
-}
-
-/** Whether it is an object of the caller's, of this kind, and in the bay that was named; where every project is asked, none is. */
-export function isAt(stored: StoredObject, principal: Principal, kind: KindName, bay: BayRef | undefined): boolean {
-  if (stored.kind !== kind || !mayUse(principal, stored.project)) return false;
-  return principal.everyProject === true || stored.bayUid === (bay?.uid ?? '');
 }
 
 /** That there is no such object. */

@@ -6,7 +6,7 @@ import { type Changed, changeSpec, deleteObject, namespaceOf, newObject, updateO
 import { describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
 import { checkSize } from '../domain/object_size.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
-import type { Principal } from '../domain/principal.ts';
+import { type Principal, projectOf } from '../domain/principal.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Checks, Liveness, Placement, Verdict } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
@@ -16,7 +16,7 @@ import { askCluster } from './cluster_check.ts';
 import type { DryRun } from './dry_run.ts';
 import { checkSupported } from './kind_support.ts';
 import type { CheckMessage } from './message_rules.ts';
-import { exists, isAt, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
+import { exists, keyOf, type Located, notFound, type ObjectRef } from './object_location.ts';
 import { type Outcome, putChanged } from './object_writes.ts';
 import { Placing } from './placing.ts';
 import { checkPublic, isPublic, type PublicModels } from './public_models.ts';
@@ -112,7 +112,7 @@ export class Objects {
   async find(principal: Principal, kind: KindName, ref: ObjectRef): Promise<StoredObject> {
     const at = await this.locate(principal, kind, ref);
     const stored = await this.#options.store.get(at.key);
-    if (stored && isAt(stored, principal, kind, at.bay)) return stored;
+    if (stored) return stored;
     const shared = kind === 'BayModel' ? this.#options.publicModels.find(ref) : undefined;
     if (!shared) throw notFound(kind, ref);
     return shared;
@@ -172,7 +172,7 @@ export class Objects {
 
     if (how.validateOnly) {
       const stored = await store.get(at.key);
-      if (!stored || !isAt(stored, principal, kind, at.bay)) {
+      if (!stored) {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
         if (at.bay) checkTaking(at.bay);
@@ -204,7 +204,7 @@ export class Objects {
     if (model) reads.push(...modelReads(model));
     const written = await this.#write<Kinds[K]>(kind, principal, how.request, reads, (view) => {
       const stored = view.get(at.key);
-      if (!stored || !isAt(stored, principal, kind, at.bay)) {
+      if (!stored) {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
         return { object, stored: this.#placing.insert(view, kind, object, at.bay, chosen, model), outcome: 'created' };
@@ -228,7 +228,7 @@ export class Objects {
     const at = await this.locate(principal, kind, ref);
     const written = await this.#write<Kinds[K]>(kind, principal, noRequestId, [at.key], (view) => {
       const stored = view.get(at.key);
-      if (!stored || !isAt(stored, principal, kind, at.bay)) throw notFound(kind, ref);
+      if (!stored) throw notFound(kind, ref);
       const current = decode(kind, stored);
       const changed = changeSpec<Kinds[K] & ObjectMessage>(kind, current, etag, this.#options.clock.now(), (spec) => {
         change(spec as NonNullable<Kinds[K]['spec']>, current);
@@ -259,7 +259,7 @@ export class Objects {
     };
     if (how.validateOnly) {
       const stored = await store.get(at.key);
-      if (stored && isAt(stored, principal, kind, at.bay)) {
+      if (stored) {
         return presentMessage(kind, end(stored).object, { ...stored, deleting: true }, around);
       }
       if (how.allowMissing) return undefined;
@@ -269,7 +269,7 @@ export class Objects {
       reads: [at.key],
       apply: (view) => {
         const stored = view.get(at.key);
-        if (!stored || !isAt(stored, principal, kind, at.bay)) {
+        if (!stored) {
           if (how.allowMissing) return undefined;
           throw notFound(kind, ref);
         }
@@ -286,7 +286,10 @@ export class Objects {
   async locate(principal: Principal, kind: KindName, ref: ObjectRef, dryRun?: DryRun): Promise<Located> {
     const bay = await this.bayOf(principal, kind, ref.bay, dryRun);
     if (ref.uid && ref.name) throw new InvalidError('uid', 'and name cannot both be given');
-    if (ref.uid) return { bay, key: { uid: ref.uid } };
+    if (ref.uid) {
+      const bayUid = principal.everyProject ? undefined : (bay?.uid ?? '');
+      return { bay, key: { uid: ref.uid, within: { kind, project: projectOf(principal), bayUid } } };
+    }
     if (principal.everyProject) throw new InvalidError('uid', 'is required: several projects may have the same name');
     if (!ref.name) throw new InvalidError('name', 'or uid is required');
     const namespace = kinds[kind].scope === 'namespace' ? ref.namespace || defaultNamespace : '';
@@ -371,8 +374,9 @@ export class Objects {
     if (!('replayed' in written)) {
       return presentMessage(kind, written.object, written.stored, this.#options.around);
     }
-    const stored = await this.#options.store.get({ uid: written.replayed });
-    if (!stored || stored.kind !== kind || stored.project !== principal.project) {
+    const within = { kind, project: principal.project };
+    const stored = await this.#options.store.get({ uid: written.replayed, within });
+    if (!stored) {
       throw new NotFoundError(`the ${kinds[kind].singular} that this request made has been deleted since`);
     }
     return this.present(kind, stored);

@@ -13,7 +13,7 @@ import type { ListPosition, Store, StoredObject } from '../store/port.ts';
 import type { DeleteHow } from './kind_services.ts';
 import type { NodeDirectory } from './node_directory.ts';
 import { refuseReported } from './nodes.ts';
-import { isAt, type ObjectRef } from './object_location.ts';
+import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
 
 /** What ending nodes and bays needs. */
@@ -108,9 +108,9 @@ export class Removal {
     ref: ObjectRef,
     how: DeleteHow,
   ): Promise<StoredObject | undefined> {
-    const { key, bay } = await this.#options.objects.locate(principal, kind, ref);
+    const { key } = await this.#options.objects.locate(principal, kind, ref);
     const stored = await this.#options.store.get(key);
-    if (stored && isAt(stored, principal, kind, bay)) return stored;
+    if (stored) return stored;
     if (how.allowMissing) return undefined;
     return this.#options.objects.find(principal, kind, ref);
   }

@@ -70,7 +70,7 @@ export async function* watchObjects<K extends KindName>(
   const scope = { kind, project: projectOf(principal), bayUid: bay?.uid, namespace, name: request.name };
   const view = new View(kind, options.around, compileFilter(kind, request.filter), Number(request.sinceRevision));
   const ended = new AbortController();
-  const touches = new Touches(kind, options);
+  const touches = new Touches(scope, options);
   // Of every project, but for what is private there.
   const shared = kind === 'BayModel' && !principal.everyProject;
   const items = options.openWatch({
@@ -114,7 +114,7 @@ export async function* watchObjects<K extends KindName>(
 }
 
 interface Scope {
-  readonly kind: string;
+  readonly kind: KindName;
   /** Undefined: every project. */
   readonly project: string | undefined;
   readonly bayUid: string | undefined;
@@ -201,16 +201,17 @@ class View<K extends KindName> {
 
 /** Collects the objects whose status reads otherwise because of what is known of a node. */
 class Touches {
-  readonly #kind: KindName;
+  readonly #scope: Scope;
   readonly #options: WatchOptions;
   /** Uids of nodes, or of bays when it is bays that are watched. */
   readonly #uids = new Set<string>();
   readonly #ends: (() => void)[] = [];
   #wake: () => void = () => undefined;
 
-  constructor(kind: KindName, options: WatchOptions) {
-    this.#kind = kind;
+  constructor(scope: Scope, options: WatchOptions) {
+    this.#scope = scope;
     this.#options = options;
+    const { kind } = scope;
     if (kind === 'BayModel') return;
     this.#ends.push(
       options.liveness.subscribe((nodeUid) => {
@@ -246,10 +247,11 @@ class Touches {
     const uids = [...this.#uids];
     this.#uids.clear();
     const { store } = this.#options;
+    const { kind, project, bayUid } = this.#scope;
     const found = await Promise.all(
       uids.map(async (uid) => {
-        if (kinds[this.#kind].assigned) return (await store.assigned(uid)).objects;
-        const stored = await store.get({ uid });
+        if (kinds[kind].assigned) return (await store.assigned(uid)).objects;
+        const stored = await store.get({ uid, within: { kind, project, bayUid } });
         return stored ? [stored] : [];
       }),
     );
@@ -262,6 +264,9 @@ class Touches {
 
   #add(uid: string | undefined): void {
     if (uid === undefined) return;
+    // Of what goes on in other bays nothing is read.
+    const { bayUid } = this.#scope;
+    if (bayUid !== undefined && uid !== bayUid && this.#options.nodes.bayOf(uid) !== bayUid) return;
     this.#uids.add(uid);
     this.#wake();
   }

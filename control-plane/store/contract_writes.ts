@@ -7,7 +7,7 @@ import {
 } from '../domain/errors.ts';
 import type { ContractTest } from './contract.ts';
 import { create, failing, inShort, makeObject, nameKey, plain, put, remove, together } from './contract_objects.ts';
-import type { Write } from './port.ts';
+import type { ObjectScope, Write } from './port.ts';
 
 /** What writes do, and what they leave. */
 export const writeContract = (check: ContractTest): void => {
@@ -164,6 +164,52 @@ export const writeContract = (check: ContractTest): void => {
       [2, AlreadyExistsError, 3],
     );
     t.is((await store.get({ uid: a.uid }))?.name, 'a');
+  });
+
+  check('a uid that has to be somewhere is found nowhere else, by reads and writes', async (t, store) => {
+    const object = makeObject({ name: 'a', project: 'red', bayUid: 'bay-1' });
+    const loose = makeObject({ name: 'b', project: 'red', bayUid: '' });
+    await store.write(together(put(object), put(loose)));
+    const { uid } = object;
+    const here = [
+      { kind: 'Container' },
+      { kind: 'Container', project: 'red' },
+      { kind: 'Container', bayUid: 'bay-1' },
+      { kind: 'Container', project: 'red', bayUid: 'bay-1' },
+    ];
+    const elsewhere = [
+      { kind: 'Pod' },
+      { kind: 'Container', project: 'blue' },
+      { kind: 'Container', project: '' },
+      { kind: 'Container', project: 'red', bayUid: 'bay-2' },
+      { kind: 'Container', project: 'red', bayUid: '' },
+      { kind: 'Container', project: 'red\0' },
+    ];
+    const get = (within: ObjectScope) => store.get({ uid, within });
+    const read = ({ within }: { readonly within?: ObjectScope }) =>
+      store.write({ reads: [{ uid, within }], apply: (view) => view.get({ uid, within }) });
+    // All at once, so that those who may see it share their batch with those who may not.
+    const [, ...found] = await Promise.all([store.get({ uid }), ...here.map(get), ...elsewhere.map(get)]);
+    t.deepEqual(
+      found.map((one) => one?.uid),
+      [...here.map(() => uid), ...elsewhere.map(() => undefined)],
+    );
+    const storable = elsewhere.slice(0, -1);
+    const [, ...seen] = await Promise.all([read({}), ...[...here, ...storable].map((within) => read({ within }))]);
+    t.deepEqual(
+      seen.map((one) => one?.uid),
+      [...here.map(() => uid), ...storable.map(() => undefined)],
+    );
+    t.is((await store.get({ uid: loose.uid, within: { kind: 'Container', bayUid: '' } }))?.uid, loose.uid);
+    const foreign = { uid, within: { kind: 'Container', project: 'blue' } };
+    await t.throwsAsync(store.write({ reads: [foreign], apply: (view) => view.get({ uid }) }), {
+      message: /not among its reads/,
+    });
+    await t.throwsAsync(store.write({ reads: [foreign], apply: (view) => view.remove(uid, '') }));
+    await t.throwsAsync(store.write({ reads: [{ uid, within: { kind: 'a\0' } }], apply: () => undefined }), {
+      instanceOf: InvalidError,
+    });
+    t.is((await store.get({ uid }))?.uid, uid);
   });
 
   check('what a write has not announced it cannot read, put or remove', async (t, store) => {

@@ -1,5 +1,5 @@
 import { InvalidError } from '../domain/errors.ts';
-import type { ObjectKey, RequestKey, StoredObject } from './port.ts';
+import type { ObjectKey, ObjectScope, RequestKey, StoredObject } from './port.ts';
 
 /** What an object's name is unique by. */
 export interface NameKey {
@@ -14,8 +14,21 @@ export interface NameKey {
 export const nameText = (key: NameKey): string =>
   `${key.kind}\0${key.project}\0${key.bayUid}\0${key.namespace}\0${key.name}`;
 
-/** Either key as one string; a uid never looks like a name. */
-export const keyText = (key: ObjectKey): string => ('uid' in key ? key.uid : nameText(key));
+/** Any key as one string; a uid never looks like a name. */
+export const keyText = (key: ObjectKey): string => {
+  if (!('uid' in key)) return nameText(key);
+  if (!key.within) return key.uid;
+  const { kind, project, bayUid } = key.within;
+  return `${key.uid}\0${kind}\0${given(project)}\0${given(bayUid)}`;
+};
+/** So that none is not the empty one. */
+const given = (text: string | undefined): string => (text === undefined ? '' : `=${text}`);
+
+/** Whether an object is where a key says that it has to be. */
+export const isWithin = (object: StoredObject, { kind, project, bayUid }: ObjectScope): boolean =>
+  object.kind === kind &&
+  (project === undefined || object.project === project) &&
+  (bayUid === undefined || object.bayUid === bayUid);
 
 export const requestText = (key: RequestKey): string => `${key.project}\0${key.requestId}`;
 
@@ -26,9 +39,16 @@ export const isStorable = (text: string): boolean => !text.includes('\0') && tex
 
 const keyFields = ['uid', 'kind', 'project', 'bayUid', 'namespace', 'name'] as const;
 
+const fieldsOf = (key: ObjectKey): Partial<Record<(typeof keyFields)[number], string>> =>
+  'uid' in key ? { ...key.within, uid: key.uid } : key;
+
+/** Whether there can be anything with this key. */
+export const isStorableKey = (key: ObjectKey): boolean =>
+  Object.values(fieldsOf(key)).every((text) => text === undefined || isStorable(text));
+
 /** Throws InvalidError when a key holds text that cannot be kept. */
 export const checkKey = (key: ObjectKey): void => {
-  const fields: Partial<Record<(typeof keyFields)[number], string>> = key;
+  const fields = fieldsOf(key);
   for (const field of keyFields) {
     const text = fields[field];
     if (text !== undefined && !isStorable(text)) throw new InvalidError(field, 'expected text without NUL characters');

@@ -1,5 +1,5 @@
 import { AlreadyExistsError, NotFoundError } from '../domain/errors.ts';
-import { checkObject, isStorable, keyText, type NameKey, nameText, requestText } from './keys.ts';
+import { checkObject, isStorable, isWithin, keyText, type NameKey, nameText, requestText } from './keys.ts';
 import type { Change, ObjectKey, RememberedRequest, RequestKey, StoredObject, Write, WriteView } from './port.ts';
 import { bytesKey, countKey, type UsageNumbers, usageOf } from './usage.ts';
 
@@ -115,7 +115,9 @@ export class Overlay {
         whileOpen();
         if (!allowed.has(keyText(key))) throw new Error('a write looked at an object that is not among its reads');
         const uid = 'uid' in key ? key.uid : this.#names.get(nameText(key));
-        return uid === undefined ? undefined : this.#objects.get(uid);
+        const object = uid === undefined ? undefined : this.#objects.get(uid);
+        // Another write of this batch may have read the same object, and may see it.
+        return object && 'uid' in key && key.within && !isWithin(object, key.within) ? undefined : object;
       },
       remembered: write.request && this.#remembered.get(requestText(write.request)),
       usage: (project) => usageOf(project, numberAt),

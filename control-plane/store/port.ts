@@ -63,7 +63,14 @@ export interface Store {
 export type StoredObject = StoredRecord;
 
 export type ObjectKey =
-  | { readonly uid: string }
+  | {
+      readonly uid: string;
+      /**
+       * Where it has to be. One that is elsewhere is not found, as if it did not exist, and is not read: what a tenant asks for takes the
+       * same path whether it is another's or nobody's. Left out by the control plane itself.
+       */
+      readonly within?: ObjectScope;
+    }
   | {
       readonly kind: string;
       readonly project: string;
@@ -71,6 +78,13 @@ export type ObjectKey =
       readonly namespace: string;
       readonly name: string;
     };
+
+/** Objects of a kind: of one project and one bay (empty: in none) where given. */
+export interface ObjectScope {
+  readonly kind: string;
+  readonly project?: string;
+  readonly bayUid?: string;
+}
 
 /** A remembered request: the same id of the same project always means what it meant first. */
 export interface RequestKey {

@@ -7,10 +7,11 @@ import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
 import { PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { type StoreBed, storeContract } from './contract.ts';
-import { makeObject, put } from './contract_objects.ts';
-import type { Store } from './port.ts';
+import { makeObject, nameKey, put } from './contract_objects.ts';
+import type { ObjectKey, Store } from './port.ts';
 import { openSqliteStore } from './sqlite.ts';
 import { SqliteConnection } from './sqlite_connection.ts';
+import { loadKeys } from './sqlite_disk.ts';
 
 const log = pino({ level: 'silent' });
 
@@ -54,6 +55,21 @@ const fill = async (file: string, count: number): Promise<void> => {
   await Promise.all(writes.map((write) => store.write(write)));
   await store.close();
 };
+
+test('of an object that is elsewhere than its key says nothing leaves the database', async (t) => {
+  const file = await fileFor(t);
+  const store = await openFile(file);
+  const object = makeObject({ name: 'web', project: 'red' });
+  await store.write(put(object));
+  await store.close();
+  const connection = await SqliteConnection.open({ file, readOnly: true, busyTimeoutMs: 1000 });
+  t.teardown(() => connection.close());
+  const rows = async (key: ObjectKey) => (await loadKeys(connection, [key], [])).objects.length;
+  t.is(await rows({ uid: object.uid, within: { kind: 'Container', project: 'red' } }), 1);
+  t.is(await rows({ uid: object.uid, within: { kind: 'Container', project: 'blue' } }), 0);
+  t.is(await rows({ uid: object.uid, within: { kind: 'Container', project: 'red', bayUid: 'bay-2' } }), 0);
+  t.is(await rows(nameKey('web', { project: 'blue' })), 0);
+});
 
 test('the files are for their owner alone, and the log is gone after a close', async (t) => {
   const file = await fileFor(t);

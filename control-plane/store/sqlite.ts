@@ -4,7 +4,7 @@ import type { Logger } from 'pino';
 import { CompactedError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { ChangeFeed } from './feed.ts';
 import { type CommitMetrics, GroupCommit } from './group_commit.ts';
-import { isStorable, keyText, nameText } from './keys.ts';
+import { isStorableKey, isWithin, keyText, nameText } from './keys.ts';
 import type {
   AssignedSet,
   ChainDelta,
@@ -206,7 +206,7 @@ class SqliteStore implements Store {
 
   get(key: ObjectKey): Promise<StoredObject | undefined> {
     return new Promise((resolve, reject) => {
-      if (!Object.values(key).every(isStorable)) return resolve(undefined);
+      if (!isStorableKey(key)) return resolve(undefined);
       this.#gets.push({ key, resolve, reject });
       if (!this.#getting) void this.#answerGets();
     });
@@ -225,7 +225,14 @@ class SqliteStore implements Store {
           found.set(object.uid, object);
           found.set(nameText(object), object);
         }
-        for (const { key, resolve } of gets) resolve(found.get(keyText(key)));
+        for (const { key, resolve } of gets) {
+          if (!('uid' in key)) resolve(found.get(nameText(key)));
+          else {
+            // Another of these gets may have asked for the same object, and may see it.
+            const object = found.get(key.uid);
+            resolve(object && key.within && !isWithin(object, key.within) ? undefined : object);
+          }
+        }
       } catch (error) {
         for (const { reject } of gets) reject(error);
       }

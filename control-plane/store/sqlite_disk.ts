@@ -113,15 +113,18 @@ export const loadKeys = async (
   requests: readonly RequestKey[],
 ): Promise<Loaded> => {
   const uids: string[] = [];
+  const scoped: (string | undefined)[][] = [];
   const names: string[][] = [];
   for (const key of keys) {
-    if ('uid' in key) uids.push(key.uid);
-    else names.push([key.kind, key.bayUid, key.project, key.namespace, key.name]);
+    if (!('uid' in key)) names.push([key.kind, key.bayUid, key.project, key.namespace, key.name]);
+    else if (key.within) scoped.push([key.uid, key.within.kind, key.within.project, key.within.bayUid]);
+    else uids.push(key.uid);
   }
   const rows = await connection.all<{ attributes: string; body: Uint8Array | null }>(selectKeys, [
     JSON.stringify(uids),
     JSON.stringify(names),
     JSON.stringify(requests.map((request) => [request.project, request.requestId])),
+    JSON.stringify(scoped),
   ]);
   const objects = new Map<string, StoredObject>();
   const found: Loaded['requests'][number][] = [];

@@ -38,13 +38,20 @@ export const batchView = `
 /** Parameters: batchParameters. */
 export const insertBatch = 'INSERT INTO batch VALUES (?, ?, ?, ?, ?, ?, ?)';
 
-/** Parameters: uids, names as [kind, bay, project, namespace, name], requests as [project, id]; each a JSON array. */
+/**
+ * Parameters: uids, names as [kind, bay, project, namespace, name], requests as [project, id], uids that have to be somewhere as [uid, kind,
+ * project, bay], null for anywhere; each a JSON array.
+ */
 export const selectKeys = `
   SELECT ${attributesOf('o')} AS attributes, o.body FROM json_each(?1) r CROSS JOIN objects o ON o.uid = r.value
   UNION ALL
   SELECT ${attributesOf('o')}, o.body FROM json_each(?2) r CROSS JOIN objects o
     ON o.kind = r.value ->> 0 AND o.bay_uid = r.value ->> 1 AND o.project = r.value ->> 2
       AND o.namespace = r.value ->> 3 AND o.name = r.value ->> 4
+  UNION ALL
+  SELECT ${attributesOf('o')}, o.body FROM json_each(?4) r CROSS JOIN objects o
+    ON o.uid = r.value ->> 0 AND o.kind = r.value ->> 1
+      AND o.project = coalesce(r.value ->> 2, o.project) AND o.bay_uid = coalesce(r.value ->> 3, o.bay_uid)
   UNION ALL
   SELECT json_array(q.project, q.request_id, q.uid, q.fingerprint), NULL FROM json_each(?3) r CROSS JOIN requests q
     ON q.project = r.value ->> 0 AND q.request_id = r.value ->> 1

@@ -8,9 +8,10 @@ import { machine, type Row } from './measure.ts';
 import { etcd } from './peer.ts';
 import { signatures } from './signatures.ts';
 import { storm } from './storm.ts';
+import { walls } from './walls.ts';
 
 /**
- * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates identity manifests delivery signatures storm kubernetes etcd]`. Nothing here is a
+ * Measures Baykeeper on this machine, with its load generator on the same cores: `npm run bench [-- creates identity manifests delivery signatures storm walls kubernetes etcd]`. Nothing here is a
  * test; what was to be reached stands beside what was measured.
  */
 const suites: Record<string, () => Promise<Row[]>> = {
@@ -20,6 +21,7 @@ const suites: Record<string, () => Promise<Row[]>> = {
   delivery,
   signatures,
   storm,
+  walls,
   kubernetes,
   etcd,
 };

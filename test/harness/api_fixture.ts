@@ -93,6 +93,8 @@ export interface ApiFixtureOptions {
   readonly server?: Partial<ServerOptions>;
   readonly streams?: Partial<Streams>;
   readonly log?: ApiOptions['log'];
+  /** What the API is given in place of the store, to see what it reads. */
+  readonly seenStore?: (store: Store) => Store;
 }
 
 /** A control plane without broker and reconciler: the real API, server and store, on a free port. */
@@ -165,7 +167,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     ...options.streams,
   };
   const api = await createApi({
-    store,
+    store: options.seenStore?.(store) ?? store,
     openWatch,
     access,
     signer: testSigner,
