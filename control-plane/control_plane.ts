@@ -73,7 +73,6 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     });
     stack.defer(() => broker.close());
     const { bus } = broker;
-    const access = revokedKeys.remembering(broker.access);
 
     const signer = stack.use(
       await KeyFileSigner.open({
@@ -88,9 +87,10 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       store,
       bus,
       signer,
-      access,
+      access: revokedKeys.remembering(broker.access),
       clock,
       log: log.child({ part: 'reconcile' }),
+      audit,
       heartbeatMs: config.heartbeatMs,
       keepChanges: config.keepChanges,
       trustDigest: () => exposure.trustDigest(),
@@ -105,7 +105,6 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     const api = await createApi({
       store,
       openWatch,
-      access,
       signer,
       bus,
       ...reconciler,

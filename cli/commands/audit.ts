@@ -150,7 +150,7 @@ async function newest(
 const maxObjects = 3;
 
 function rowOf(record: AuditRecord, effects: boolean): string[] {
-  const { sequence, time, subject, project, method, objects, code, count, message, peer } = record;
+  const { sequence, kind, time, subject, project, method, objects, code, count, message, peer } = record;
   const names = objects.slice(0, maxObjects).map(nameOf);
   if (objects.length > maxObjects) names.push(`and ${objects.length - maxObjects} more`);
   const call = method.slice(method.indexOf('/') + 1);
@@ -160,7 +160,7 @@ function rowOf(record: AuditRecord, effects: boolean): string[] {
     subject || (peer ? `nobody at ${peer}` : '-'),
     project || '-',
     count > 1n ? `${call} ×${count}` : call || '-',
-    names.join(', ') || message || '-',
+    [names.join(', '), kind === 'system' || names.length === 0 ? message : ''].filter(Boolean).join(': ') || '-',
     code,
     ...(effects ? [objects.slice(0, maxObjects).map(effectOf).join(', ') || '-'] : []),
   ];

@@ -7,6 +7,7 @@ import { parsePositiveCount, parsePositiveDuration } from '../args.ts';
 import { CliError } from '../errors.ts';
 import { isHostile } from '../output/escape.ts';
 import { type Environment, examples, withGlobals } from '../session.ts';
+import { registerBayRevoke } from './bay_revoke.ts';
 import { bayOptions, createBay } from './create.ts';
 import { registerJoinTokens } from './join_token.ts';
 
@@ -18,7 +19,7 @@ interface JoinFlags {
 
 /** `bayctl bay`. */
 export function register(parent: Command, environment: Environment): void {
-  const command = parent.command('bay').description('make bays, and let nodes join them');
+  const command = parent.command('bay').description('make bays, let nodes join them, and end the trust in them');
   examples(command, 'bayctl bay create edge-1', 'bayctl bay join-command edge-1');
   const create = command
     .command('create')
@@ -62,5 +63,6 @@ export function register(parent: Command, environment: Environment): void {
       }
     });
   registerJoinTokens(command, environment);
+  registerBayRevoke(command, environment);
   examples(withGlobals(join), 'bayctl bay join-command edge-1', 'bayctl bay join-command edge-1 --ttl 24h --uses 10');
 }

@@ -244,6 +244,23 @@ test('bay create, join-command and tokens', async (t) => {
   t.is((await bayctl(plane, ['bay', 'join-token', 'revoke', 'nope'])).status, 4);
 });
 
+test('bay revoke takes back the join tokens, and then the trust in each agent', async (t) => {
+  await using plane = await startFixture();
+  await bayctl(plane, ['bay', 'create', 'edge-1']);
+  for (const _ of [1, 2]) await bayctl(plane, ['bay', 'join-command', 'edge-1']);
+  await bayctl(plane, ['bay', 'join-token', 'revoke', 'tok0']);
+  plane.nodes.set('n', readyNode('n'));
+  const [gone, worker] = [readyNode('gone'), readyNode('worker')];
+  if (gone.spec) gone.spec.revoked = true;
+  if (worker.spec) worker.spec.publicKey = '';
+  plane.nodes.set('gone', gone).set('worker', worker);
+  const { stdout, status } = await bayctl(plane, ['bay', 'revoke', 'edge-1']);
+  t.is(stdout, 'token/tok1 revoked\nnode/n revoked\n');
+  t.is(status, 0);
+  t.like(lastInput(plane), { bay: 'edge-1', name: 'n' });
+  t.is((await bayctl(plane, ['bay', 'revoke', 'nope'])).status, 4);
+});
+
 test('container verbs, node verbs, top, describe, label, whoami, version', async (t) => {
   await using plane = await startFixture();
   plane.put('web');

@@ -194,6 +194,7 @@ async function operandValues(environment: Environment, program: Command, line: L
     case 'top nodes':
       return names(environment, line, 'Node');
     case 'bay join-command':
+    case 'bay revoke':
       return line.operands.length === 0 ? names(environment, line, 'Bay') : [];
     case 'config use-context':
     case 'config delete-context':

@@ -62,7 +62,7 @@ export function registerJoinTokens(parent: Command, environment: Environment): v
     .description('no node can join with these any more; nodes that have joined stay')
     .argument('<id...>', 'ids, as `bay join-token list` shows them')
     .action(async (ids: string[], _flags: unknown, self: Command) => {
-      await revokeEach(await environment.open(self), ids, (session, id) =>
+      await revokeEach(await environment.open(self), 'token', ids, (session, id) =>
         session.api.unary(JoinTokenService.method.revokeJoinToken, { id }),
       );
     });
@@ -72,6 +72,7 @@ export function registerJoinTokens(parent: Command, environment: Environment): v
 /** Revokes each; one that cannot be does not hold up the others. */
 export async function revokeEach(
   session: Session,
+  kind: 'token' | 'node',
   ids: readonly string[],
   revoke: (session: Session, id: string) => Promise<unknown>,
 ): Promise<void> {
@@ -79,7 +80,7 @@ export async function revokeEach(
   for (const id of ids) {
     try {
       await revoke(session, id);
-      await session.out(`token/${escapeLine(id)} revoked\n`);
+      await session.out(`${kind}/${escapeLine(id)} revoked\n`);
     } catch (error) {
       const rendered = renderError(error, session.flags.verbose === true);
       status ||= rendered.status;
@@ -89,7 +90,8 @@ export async function revokeEach(
   if (status) throw new SilentExit(status);
 }
 
-async function listTokens(session: Session, bay: string): Promise<JoinToken[]> {
+/** All of a bay; of every bay, where it is empty. */
+export async function listTokens(session: Session, bay: string): Promise<JoinToken[]> {
   const tokens: JoinToken[] = [];
   let pageToken = '';
   do {
@@ -102,7 +104,7 @@ async function listTokens(session: Session, bay: string): Promise<JoinToken[]> {
   return tokens;
 }
 
-function stateOf(token: JoinToken, nowMs: number): string {
+export function stateOf(token: JoinToken, nowMs: number): string {
   if (token.revokeTime) return 'REVOKED';
   if (token.expireTime && timestampMs(token.expireTime) <= nowMs) return 'EXPIRED';
   return token.uses >= token.maxUses ? 'USED' : 'READY';

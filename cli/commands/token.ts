@@ -41,7 +41,7 @@ export function register(parent: Command, environment: Environment): void {
     .description('nobody is let in with these any more, and streams opened with them end')
     .argument('<id...>', 'ids, as `token list` shows them; those of join tokens are taken, too')
     .action(async (ids: string[], _flags: unknown, self: Command) => {
-      await revokeEach(await environment.open(self), ids, async (session, id) => {
+      await revokeEach(await environment.open(self), 'token', ids, async (session, id) => {
         const access = id.startsWith('bk');
         if (access) await session.api.unary(AccessTokenService.method.revokeAccessToken, { id });
         else await session.api.unary(JoinTokenService.method.revokeJoinToken, { id });

@@ -49,7 +49,7 @@ export function containerMethods(options: ContainerOptions): Methods {
     rebootContainer: power('reboot'),
 
     async *logs(request: LogsRequest, context: HandlerContext): AsyncGenerator<LogsResponse> {
-      const target = await streamTarget(options, principalOf(context), 'Container', refOf(request));
+      const target = await streamTarget(options, context, 'Container', refOf(request));
       // Neither set means both; the agent is told which.
       const both = !request.stdout && !request.stderr;
       const asked = both ? Object.assign(request, { stdout: true, stderr: true }) : request;
@@ -57,10 +57,9 @@ export function containerMethods(options: ContainerOptions): Methods {
     },
 
     async *execute(requests: AsyncIterable<ExecuteRequest>, context: HandlerContext): AsyncGenerator<ExecuteResponse> {
-      const principal = principalOf(context);
       const input = requests[Symbol.asyncIterator]();
       const start = await startOf<ExecuteStart>(input);
-      const target = await streamTarget(options, principal, 'Container', refOf(start));
+      const target = await streamTarget(options, context, 'Container', refOf(start));
       yield* streams.execute(target, start, inputsOf(input), context.signal);
     },
   };

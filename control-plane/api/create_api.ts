@@ -12,7 +12,7 @@ import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_p
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { Health } from '../../proto/gen/health/v1/health_pb.js';
-import { type AuditLog, nobody } from '../audit/port.ts';
+import { type AuditLog, streamsEnded } from '../audit/port.ts';
 import type { Authenticator, NodeProofs } from '../auth/port.ts';
 import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import type { Surroundings } from '../domain/present.ts';
@@ -114,9 +114,8 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     authenticator,
     clock,
     log,
-    onEnd: ({ subject, project, streams, reason }) => {
-      const message = `${streams} open streams of this caller were ended: ${reason}`;
-      audit.note({ ...nobody, kind: 'system', method: '', code: 'streams_ended', subject, project, message });
+    onEnd: (streams, reason) => {
+      for (const entry of streamsEnded(streams, reason)) audit.note(entry);
     },
     ...options.guard,
   });

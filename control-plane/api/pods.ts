@@ -8,7 +8,6 @@ import type {
   PodService,
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import type { Streams } from '../reconcile/port.ts';
-import { principalOf } from './call.ts';
 import { refOf } from './kind_services.ts';
 import { inputsOf, type StreamTargetOptions, startOf, streamTarget } from './stream_calls.ts';
 
@@ -22,7 +21,7 @@ export function podMethods(options: PodOptions): Pick<ServiceImpl<typeof PodServ
   const { streams } = options;
   return {
     async *podLogs(request: PodLogsRequest, context: HandlerContext): AsyncGenerator<PodLogsResponse> {
-      const target = await streamTarget(options, principalOf(context), 'Pod', refOf(request));
+      const target = await streamTarget(options, context, 'Pod', refOf(request));
       yield* streams.podLogs(target, request, context.signal);
     },
 
@@ -32,7 +31,7 @@ export function podMethods(options: PodOptions): Pick<ServiceImpl<typeof PodServ
     ): AsyncGenerator<ExecutePodResponse> {
       const input = requests[Symbol.asyncIterator]();
       const start = await startOf<ExecutePodStart>(input);
-      const target = await streamTarget(options, principalOf(context), 'Pod', refOf(start));
+      const target = await streamTarget(options, context, 'Pod', refOf(start));
       yield* streams.executePod(target, start, inputsOf(input), context.signal);
     },
   };

@@ -7,12 +7,14 @@ import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService, LogsRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { startApi } from '../../test/harness/api_fixture.ts';
 import { until } from '../../test/harness/until.ts';
+import { type AuditRecord, nobody } from '../audit/port.ts';
 import type { AuthenticateOptions, Authenticator } from '../auth/port.ts';
 import { DeniedError, UnavailableError } from '../domain/errors.ts';
 import type { Principal } from '../domain/principal.ts';
 import { SessionGuard } from './session_guard.ts';
 
 const rose: Principal = { subject: 'rose', project: 'red', role: 'member' };
+const nobodys = { ...nobody, method: 'a/B' };
 type Say = () => Principal | undefined;
 
 /** An authenticator that says of each token what a test says. */
@@ -63,7 +65,7 @@ async function watch(client: ReturnType<Awaited<ReturnType<typeof fixture>>['bay
 }
 
 test('streams end when their token is taken back, and no others', async (t) => {
-  const { authenticator, bays } = await fixture(t);
+  const { api, authenticator, bays } = await fixture(t);
   const watches = [await watch(bays()), await watch(bays('one', 'grpc'))];
   const other = await watch(bays('two'));
   authenticator.says.delete('one');
@@ -71,6 +73,21 @@ test('streams end when their token is taken back, and no others', async (t) => {
     const error = await ended;
     t.is(error?.code, Code.Unauthenticated, error?.message);
     t.regex(error?.rawMessage ?? '', /expired or was taken back/);
+  }
+  // It is recorded beside: a record that is waited for comes after it.
+  await api.audit.append({ ...nobodys, kind: 'change', code: 'ok' });
+  const records: AuditRecord[] = [];
+  for await (const record of api.audit.read(undefined)) if (record.kind === 'system') records.push(record);
+  t.is(records.length, 2);
+  for (const record of records) {
+    t.like(record, {
+      code: 'stream_ended',
+      subject: 'rose',
+      project: 'red',
+      method: 'baykeeper.v1.BayService/WatchBays',
+    });
+    t.regex(record.requestId, /./);
+    t.regex(record.message, /expired or was taken back/);
   }
   const still = Symbol('still open');
   t.is(await Promise.race([other.ended, new Promise((resolve) => setTimeout(resolve, 60, still))]), still);
@@ -132,7 +149,14 @@ test('it is asked once for all streams of a token, for a fresh answer, and not a
   authenticator.says.set('one', () => rose);
   const log = pino({ level: 'silent' });
   const guard = new SessionGuard({ authenticator, clock: Date, log, intervalMs: 5, maxAgeMs: 7 });
-  const streams = Array.from({ length: 50 }, () => guard.watch({ token: 'one' }, rose, () => t.fail()));
+  const streams = Array.from({ length: 50 }, () =>
+    guard.watch(
+      { token: 'one' },
+      rose,
+      () => t.fail(),
+      () => nobodys,
+    ),
+  );
   t.is(guard.size, 1);
   await until('it is asked', () => authenticator.asked.length >= 3);
   t.deepEqual(authenticator.asked[0], { token: 'one', options: { maxAgeMs: 7 } });

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { AuditedCall } from '../audit/port.ts';
 import type { Authenticator, Credentials } from '../auth/port.ts';
 import { DeniedError, UnauthenticatedError, UnavailableError } from '../domain/errors.ts';
 import type { Principal } from '../domain/principal.ts';
@@ -9,21 +10,13 @@ export interface SessionGuardOptions {
   readonly clock: { now(): number };
   readonly log: Logger;
   /** Hears of streams that are ended. */
-  readonly onEnd?: (ended: EndedStreams) => void;
+  readonly onEnd?: (streams: readonly AuditedCall[], reason: string) => void;
   /** How often it is asked whether a caller is still who it was. Default 3 s. */
   readonly intervalMs?: number;
   /** How old an answer may be then. Default 1 s: with the interval, and the time to ask, no more than five seconds. */
   readonly maxAgeMs?: number;
   /** How long a stream has to end by itself before it is cut. Default 1 s. */
   readonly graceMs?: number;
-}
-
-/** Streams of one caller who is not let in any more. */
-export interface EndedStreams {
-  readonly subject: string;
-  readonly project: string;
-  readonly streams: number;
-  readonly reason: string;
 }
 
 /** A stream whose caller is watched over. */
@@ -38,7 +31,7 @@ interface Session {
   readonly credentials: Credentials;
   /** As it was found last. */
   principal: Principal;
-  readonly streams: Set<{ end(reason: Error): void }>;
+  readonly streams: Set<{ readonly call: () => AuditedCall; end(reason: Error): void }>;
   timer?: NodeJS.Timeout;
 }
 
@@ -59,8 +52,8 @@ export class SessionGuard {
     return this.#sessions.size;
   }
 
-  /** Begins to watch over a stream. `cut` breaks its connection: a caller that does not read cannot be told. */
-  watch(credentials: Credentials, principal: Principal, cut: () => void): GuardedStream {
+  /** Begins to watch over a stream. `cut` breaks its connection: a caller that does not read cannot be told. `call`: what it is. */
+  watch(credentials: Credentials, principal: Principal, cut: () => void, call: () => AuditedCall): GuardedStream {
     // The same token may stand for somebody else by now: those are kept apart.
     const key = JSON.stringify([credentials.token, principal.subject, principal.project, principal.role]);
     let session = this.#sessions.get(key);
@@ -73,6 +66,7 @@ export class SessionGuard {
     const abort = new AbortController();
     let cutting: NodeJS.Timeout | undefined;
     const stream = {
+      call,
       end: (reason: Error): void => {
         abort.abort(reason);
         cutting = setTimeout(cut, this.#options.graceMs);
@@ -107,10 +101,13 @@ export class SessionGuard {
     if (this.#sessions.get(key) !== session) return;
     if (!reason) return this.#schedule(key, session);
     const { subject, project } = session.principal;
-    const what = { subject, project, streams: session.streams.size, reason: reason.message };
-    this.#options.log.info(what, 'streams ended: their caller is not let in any more');
-    this.#options.onEnd(what);
     const streams = [...session.streams];
+    const what = { subject, project, streams: streams.length, reason: reason.message };
+    this.#options.log.info(what, 'streams ended: their caller is not let in any more');
+    this.#options.onEnd(
+      streams.map(({ call }) => call()),
+      reason.message,
+    );
     this.#forget(key, session);
     for (const stream of streams) stream.end(reason);
   }

@@ -1,10 +1,12 @@
+import type { HandlerContext } from '@connectrpc/connect';
 import { InvalidError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { type AssignedKind, kinds } from '../domain/kinds.ts';
 import type { AssignedStatus } from '../domain/object.ts';
 import { silence } from '../domain/present.ts';
-import type { Principal } from '../domain/principal.ts';
 import { decode } from '../domain/record.ts';
 import type { ExecuteInput, Liveness, StreamTarget } from '../reconcile/port.ts';
+import { auditedCall } from './audited_call.ts';
+import { principalOf } from './call.ts';
 import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
 
@@ -17,11 +19,11 @@ export interface StreamTargetOptions {
 /** Where a stream out of an object leads. Says at once when nobody would answer there. */
 export async function streamTarget(
   { objects, liveness }: StreamTargetOptions,
-  principal: Principal,
+  context: HandlerContext,
   kind: AssignedKind,
   ref: ObjectRef,
 ): Promise<StreamTarget> {
-  const stored = await objects.find(principal, kind, ref);
+  const stored = await objects.find(principalOf(context), kind, ref);
   const status = decode(kind, stored).status as AssignedStatus | undefined;
   if (!stored.assigneeUid) {
     const waits = status?.message || 'it waits for one';
@@ -31,7 +33,8 @@ export async function streamTarget(
   const live = liveness.node(stored.assigneeUid);
   const nodeUid = liveness.agentOf(stored.assigneeUid);
   if (!live?.fresh || nodeUid === undefined) throw new UnavailableError(silence(nodeName, live));
-  return { bayUid: stored.bayUid, nodeUid, nodeName, objectUid: stored.uid };
+  const call = auditedCall(context.method, context.values);
+  return { bayUid: stored.bayUid, nodeUid, nodeName, objectUid: stored.uid, call };
 }
 
 /** A message of a call that executes a command. */

@@ -63,6 +63,24 @@ export const noObject: AuditedObject = {
   outcome: '',
 };
 
+/** What a call is recorded with, whatever becomes of it. */
+export type AuditedCall = Omit<AuditEntry, 'kind' | 'code'>;
+
+/** Streams that were ended together are named one by one up to here, and counted beyond: a caller may have many. */
+const maxNamed = 100;
+
+/** The records of open streams that were ended for somebody else's sake. */
+export function streamsEnded(calls: readonly AuditedCall[], reason: string): AuditEntry[] {
+  const ended = { kind: 'system', code: 'stream_ended', message: reason } as const;
+  const entries = calls.slice(0, maxNamed).map((call) => ({ ...call, ...ended }));
+  const [next] = calls.slice(maxNamed);
+  if (next) {
+    const { subject, project, role } = next;
+    entries.push({ ...nobody, ...ended, method: '', subject, project, role, count: calls.length - maxNamed });
+  }
+  return entries;
+}
+
 export interface AuditRecord extends AuditEntry, ChainHead {
   readonly timeMs: number;
   /** Hash of the record before it. */

@@ -9,6 +9,8 @@ export interface InventoryNode {
   readonly uid: string;
   readonly name: string;
   readonly bayUid: string;
+  /** Name of its bay. */
+  readonly bay: string;
   readonly project: string;
   readonly publicKey: string;
   readonly schedulable: boolean;
@@ -153,11 +155,12 @@ export class Inventory implements Placement {
   }
 
   #putNode(object: StoredObject): void {
-    const { spec } = decode('Node', object);
+    const { metadata, spec } = decode('Node', object);
     const node: InventoryNode = {
       uid: object.uid,
       name: object.name,
       bayUid: object.bayUid,
+      bay: metadata?.bay ?? '',
       project: object.project,
       publicKey: spec?.publicKey ?? '',
       schedulable: !object.deleting && !spec?.revoked && !spec?.unschedulable,

@@ -15,6 +15,7 @@ import type {
   PodLogsResponse,
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
+import type { AuditedCall } from '../audit/port.ts';
 import type { AssignedKind } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 
@@ -92,6 +93,8 @@ export interface Verdict {
 export interface StreamTarget extends NodeAddress {
   readonly nodeName: string;
   readonly objectUid: string;
+  /** Whose stream it is. */
+  readonly call: AuditedCall;
 }
 export type ExecuteInput =
   | { readonly case: 'stdin'; readonly value: Uint8Array }

@@ -5,6 +5,7 @@ import { Registry } from 'prom-client';
 import { ErrorReason } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
+import type { AuditLog } from '../audit/port.ts';
 import type { Access, Bus, MessageSigner } from '../broker/port.ts';
 import { decode } from '../domain/record.ts';
 import { createUidSource } from '../domain/uid.ts';
@@ -12,6 +13,7 @@ import type { Store, StoredObject } from '../store/port.ts';
 import { BayFinalizer } from './bay_finalizer.ts';
 import { CheckRelay } from './check_relay.ts';
 import { Connections } from './connections.ts';
+import { endingStreams } from './cut_off.ts';
 import { Dispatcher } from './dispatcher.ts';
 import { Inventory } from './inventory.ts';
 import { LivenessTracker } from './liveness.ts';
@@ -41,12 +43,16 @@ export interface ReconcilerOptions {
   readonly trustDigest?: () => Uint8Array;
   /** How long request ids are remembered. Default 24 h. */
   readonly keepRequestsMs?: number;
+  /** Where to say what was ended. Default: nowhere. */
+  readonly audit?: Pick<AuditLog, 'note'>;
   /** Where to count. Default: nowhere that anybody reads. */
   readonly registry?: Registry;
 }
 
 /** What the rest of the control plane sees of it. */
 export interface Reconciler {
+  /** That of its options, which also ends what is open through whom it revokes. */
+  readonly access: Access;
   readonly liveness: Liveness;
   readonly placement: Placement;
   readonly publications: Publications;
@@ -64,7 +70,7 @@ const leftoversMs = 5_000;
 
 /** Starts everything that keeps bays and store in step: sessions, delivery, reports, liveness, placing, ends of bays, compaction. */
 export async function startReconciler(options: ReconcilerOptions): Promise<Reconciler> {
-  const { store, bus, signer, access, clock, log } = options;
+  const { store, bus, signer, clock, log, audit = { note: () => undefined } } = options;
   const heartbeatMs = options.heartbeatMs ?? 10_000;
   const liveness = new LivenessTracker({ trustMs: 3 * heartbeatMs, reconnectGraceMs, clock });
   const inventory = new Inventory(liveness);
@@ -91,11 +97,12 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   });
   const connections = new Connections({
     bus,
-    access,
+    access: options.access,
     inventory,
     liveness,
     onGone: (nodeUid) => streams.agentGone(nodeUid),
   });
+  const access = endingStreams({ access: options.access, inventory, streams, connections, audit });
   const sessions = new Sessions({
     store,
     liveness,
@@ -200,6 +207,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
   finalizeNodes();
 
   return {
+    access,
     liveness,
     placement: inventory,
     publications: dispatcher,

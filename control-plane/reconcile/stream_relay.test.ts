@@ -12,12 +12,14 @@ import {
 import { ExecuteStartSchema, LogsRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { upStreamSubject } from '../../proto/subjects.ts';
 import { testNonce, testSigner } from '../../test/harness/signing.ts';
+import { nobody } from '../audit/port.ts';
 import type { Bus, BusMessage } from '../broker/port.ts';
 import { NotFoundError, UnavailableError } from '../domain/errors.ts';
 import type { ExecuteInput } from './port.ts';
 import { StreamRelay, type StreamRelayOptions } from './stream_relay.ts';
 
-const target = { bayUid: 'bay', nodeUid: 'node', nodeName: 'n1', objectUid: 'object' };
+const call = { ...nobody, method: 'baykeeper.v1.ContainerService/Logs', subject: 'rose' };
+const target = { bayUid: 'bay', nodeUid: 'node', nodeName: 'n1', objectUid: 'object', call };
 type Body = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
 
 const payloadOf = (sealed: Uint8Array) => fromBinary(SignedSchema, sealed).payload;
@@ -166,6 +168,17 @@ test('input waits for room, and the exit code comes last', async (t) => {
   send({ case: 'end', value: { exitCode: 7 } });
   t.deepEqual((await first).value?.output, { case: 'exitCode', value: 7 });
   t.true((await output.next()).done);
+});
+
+test('who ends the streams of a node learns whose they were, of each once', async (t) => {
+  const { relay } = agent();
+  const first = logs(relay).next();
+  await turn();
+  const reason = (name: string) => `node "${name}" was cut off`;
+  t.deepEqual(relay.end('another', reason), []);
+  t.deepEqual(relay.end(target.nodeUid, reason), [call]);
+  t.deepEqual(relay.end(target.nodeUid, reason), []);
+  await t.throwsAsync(first, { instanceOf: UnavailableError, message: 'node "n1" was cut off' });
 });
 
 test('when the agent is gone its streams end at once, also one that it has not opened yet', async (t) => {

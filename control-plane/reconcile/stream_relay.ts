@@ -1,9 +1,7 @@
-import { randomUUID } from 'node:crypto';
 import { create, fromBinary, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
 import { Code, ConnectError } from '@connectrpc/connect';
 import {
   type Frame,
-  FrameSchema,
   type StreamEnd,
   StreamOpenReplySchema,
   StreamOpenSchema,
@@ -24,21 +22,14 @@ import {
   type PodLogsResponse,
   PodLogsResponseSchema,
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
-import { downStreamSubject, downSubject, type NodeAddress, upStreamSubject } from '../../proto/subjects.ts';
-import type { Bus, MessageSigner } from '../broker/port.ts';
-import {
-  type DomainError,
-  InvalidError,
-  NotFoundError,
-  PreconditionError,
-  UnavailableError,
-} from '../domain/errors.ts';
+import { downSubject } from '../../proto/subjects.ts';
+import type { AuditedCall } from '../audit/port.ts';
+import { UnavailableError } from '../domain/errors.ts';
 import type { ExecuteInput, Streams, StreamTarget } from './port.ts';
+import { addressOf, errorOf, RelayedStream, type RelayedStreamOptions } from './relayed_stream.ts';
 
 /** Options of {@link StreamRelay}. */
-export interface StreamRelayOptions {
-  readonly bus: Bus;
-  readonly signer: Pick<MessageSigner, 'seal'>;
+export interface StreamRelayOptions extends Pick<RelayedStreamOptions, 'bus' | 'signer'> {
   /** What an agent drew for its session; undefined: none is known. */
   readonly sessionOf: (nodeUid: string) => Uint8Array | undefined;
   /** How many bytes may be on their way from an agent. Default 256 KiB. */
@@ -54,11 +45,8 @@ export interface StreamRelayOptions {
 }
 
 type What = NonNullable<MessageInitShape<typeof StreamOpenSchema>['what']>;
-type FrameBody = NonNullable<MessageInitShape<typeof FrameSchema>['body']>;
 
 const maxKeepaliveMs = 10_000;
-/** Input is cut in pieces of this size. */
-const inputChunkBytes = 64 * 1024;
 
 /**
  * Carries the bytes of logs and commands between an agent and a caller. Neither side sends more than the other has said it has room for, so
@@ -89,9 +77,14 @@ export class StreamRelay implements Streams {
 
   /** The node's agent has lost its connection, or begun another session: it knows nothing any more of what is open. */
   agentGone(nodeUid: string): void {
-    for (const stream of [...(this.#streams.get(nodeUid) ?? [])]) {
-      stream.fail(new UnavailableError(`the agent of node "${stream.nodeName}" has gone: try again`));
-    }
+    this.end(nodeUid, (node) => `the agent of node "${node}" has gone: try again`);
+  }
+
+  /** Ends the node's streams, and returns whose they were. */
+  end(nodeUid: string, reason: (nodeName: string) => string): AuditedCall[] {
+    const ended = [...(this.#streams.get(nodeUid) ?? [])].filter(({ over }) => !over);
+    for (const stream of ended) stream.fail(new UnavailableError(reason(stream.nodeName)));
+    return ended.map(({ call }) => call);
   }
 
   async *logs(target: StreamTarget, request: LogsRequest, signal: AbortSignal): AsyncIterable<LogsResponse> {
@@ -191,211 +184,7 @@ export class StreamRelay implements Streams {
   }
 }
 
-/** One open stream. */
-class RelayedStream {
-  readonly id = randomUUID();
-  readonly #target: StreamTarget;
-  /** Of the session that it is opened in. */
-  readonly #nonce: Uint8Array;
-  readonly #options: Required<StreamRelayOptions>;
-  readonly #subscription: { unsubscribe(): void };
-  readonly #queue: Frame[] = [];
-  readonly #keepalive: NodeJS.Timeout;
-  #wake: (() => void) | undefined;
-  #wakeCredit: (() => void) | undefined;
-  #failure: Error | undefined;
-  readonly #failed = Promise.withResolvers<never>();
-  #ended = false;
-  #closed = false;
-  #sequenceIn = 0;
-  #sequenceOut = 0;
-  #inputCredit = 0;
-  #queuedBytes = 0;
-  #owedBytes = 0;
-  #lastHeardMs = Date.now();
-  #opened = false;
-
-  constructor(target: StreamTarget, nonce: Uint8Array, options: Required<StreamRelayOptions>) {
-    this.#target = target;
-    this.#nonce = nonce;
-    this.#options = options;
-    // Whoever waits for it hears of it; mostly nobody does.
-    this.#failed.promise.catch(() => undefined);
-    this.#subscription = options.bus.subscribe(upStreamSubject(target, this.id), ({ data }) => this.#take(data));
-    this.#keepalive = setInterval(() => {
-      if (!this.#opened) return;
-      if (Date.now() - this.#lastHeardMs > options.silenceMs) {
-        this.fail(
-          new UnavailableError(`nothing was heard from node ${target.nodeName} for ${options.silenceMs / 1000} s`),
-        );
-      } else this.#send({ case: 'keepalive', value: true });
-    }, options.keepaliveMs);
-  }
-
-  get nodeName(): string {
-    return this.#target.nodeName;
-  }
-
-  /** Rejects when it fails. */
-  get failed(): Promise<never> {
-    return this.#failed.promise;
-  }
-
-  opened(inputCredit: number): void {
-    this.#opened = true;
-    this.#lastHeardMs = Date.now();
-    this.#inputCredit += inputCredit;
-  }
-
-  /** Output and the end, in order. */
-  async *frames(): AsyncIterable<Frame> {
-    for (;;) {
-      const frame = this.#queue.shift();
-      if (frame) {
-        const { body } = frame;
-        const size = body.case === 'stdout' || body.case === 'stderr' ? body.value.byteLength : 0;
-        this.#queuedBytes -= size;
-        yield frame;
-        // Only now has the caller taken it.
-        this.#grant(size);
-        if (body.case === 'end') return;
-        continue;
-      }
-      if (this.#failure) throw this.#failure;
-      await new Promise<void>((resolve) => {
-        this.#wake = resolve;
-      });
-    }
-  }
-
-  /** Sends input as the agent has room for it. */
-  pump(input: AsyncIterable<ExecuteInput>): void {
-    const run = async () => {
-      for await (const item of input) {
-        if (this.#ended || this.#closed) return;
-        if (item.case === 'stdin') await this.#write(item.value);
-        else this.#send(item);
-      }
-    };
-    run().catch((error: unknown) => this.fail(new UnavailableError('the input broke off', { cause: error })));
-  }
-
-  fail(error: Error): void {
-    this.#failure ??= error;
-    this.#failed.reject(error);
-    this.#wake?.();
-    this.#wakeCredit?.();
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    clearInterval(this.#keepalive);
-    this.#subscription.unsubscribe();
-    // Also when the request to open it timed out: it may have been opened after all.
-    if (!this.#ended) this.#send({ case: 'end', value: {} });
-    this.#queue.length = 0;
-    this.#wakeCredit?.();
-  }
-
-  async #write(data: Uint8Array): Promise<void> {
-    for (let from = 0; from < data.byteLength; ) {
-      while (this.#inputCredit <= 0 && !this.#closed && !this.#failure && !this.#ended) {
-        await new Promise<void>((resolve) => {
-          this.#wakeCredit = resolve;
-        });
-      }
-      if (this.#closed || this.#failure || this.#ended) return;
-      const size = Math.min(inputChunkBytes, this.#inputCredit, data.byteLength - from);
-      this.#inputCredit -= size;
-      this.#send({ case: 'stdin', value: data.subarray(from, from + size) });
-      from += size;
-    }
-  }
-
-  #take(data: Uint8Array): void {
-    this.#lastHeardMs = Date.now();
-    let frame: Frame;
-    try {
-      frame = fromBinary(FrameSchema, data);
-    } catch (error) {
-      this.fail(new UnavailableError(`node ${this.#target.nodeName} sent what is not a frame`, { cause: error }));
-      return;
-    }
-    if (frame.sequence !== this.#sequenceIn) {
-      this.fail(new UnavailableError(`a part of the stream from node ${this.#target.nodeName} was lost`));
-      return;
-    }
-    this.#sequenceIn += 1;
-    const { body } = frame;
-    switch (body.case) {
-      case 'stdout':
-      case 'stderr':
-        this.#queuedBytes += body.value.byteLength;
-        if (this.#queuedBytes > 2 * this.#options.windowBytes) {
-          this.fail(new UnavailableError(`node ${this.#target.nodeName} sends more than it was given room for`));
-          return;
-        }
-        this.#queue.push(frame);
-        break;
-      case 'creditBytes':
-        this.#inputCredit += body.value;
-        this.#wakeCredit?.();
-        return;
-      case 'end':
-        this.#ended = true;
-        if (body.value.error) this.#failure ??= errorOf(body.value.error.code, body.value.error.message);
-        else this.#queue.push(frame);
-        this.#wakeCredit?.();
-        break;
-      default:
-        return;
-    }
-    this.#wake?.();
-  }
-
-  #grant(bytes: number): void {
-    this.#owedBytes += bytes;
-    if (this.#ended || this.#owedBytes < this.#options.windowBytes / 4) return;
-    this.#send({ case: 'creditBytes', value: this.#owedBytes });
-    this.#owedBytes = 0;
-  }
-
-  #send(body: FrameBody): void {
-    try {
-      const { bus, signer } = this.#options;
-      const frame = toBinary(FrameSchema, create(FrameSchema, { sequence: this.#sequenceOut, body }));
-      const context = {
-        ...addressOf(this.#target),
-        purpose: 'stream-frame',
-        nonce: this.#nonce,
-        streamId: this.id,
-      } as const;
-      bus.publish(downStreamSubject(this.#target, this.id), signer.seal(context, frame));
-      this.#sequenceOut += 1;
-    } catch (error) {
-      this.fail(new UnavailableError('the connection to the broker is down', { cause: error }));
-    }
-  }
-}
-
-const addressOf = ({ bayUid, nodeUid }: StreamTarget): NodeAddress => ({ bayUid, nodeUid });
-
 function exitCodeOf({ exitCode }: StreamEnd): number {
   if (exitCode === undefined) throw new UnavailableError('the command ended without an exit code');
   return exitCode;
-}
-
-/** What an agent refused, as the rules name it. */
-function errorOf(code: number, message: string): DomainError {
-  switch (code) {
-    case Code.NotFound:
-      return new NotFoundError(message);
-    case Code.FailedPrecondition:
-      return new PreconditionError(message);
-    case Code.InvalidArgument:
-      return new InvalidError('', message);
-    default:
-      return new UnavailableError(message);
-  }
 }

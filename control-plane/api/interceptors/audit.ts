@@ -8,10 +8,10 @@ import {
   type UnaryRequest,
 } from '@connectrpc/connect';
 import { EnrollmentService } from '../../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
-import type { AuditEntry, AuditLog } from '../../audit/port.ts';
+import type { AuditLog } from '../../audit/port.ts';
 import { UnavailableError } from '../../domain/errors.ts';
+import { auditedCall, streamObjectsKey } from '../audited_call.ts';
 import { objectsOf, subjectOf } from '../audited_objects.ts';
-import { peerKey, principalKey, requestIdKey } from '../call.ts';
 import { codeName, toConnectError } from '../connect_error.ts';
 import type { Permission } from '../permissions.ts';
 import type { Refusals } from '../refusals.ts';
@@ -38,24 +38,24 @@ export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions
       const { code } = toConnectError(error, () => undefined);
       if (!isChange && !denials.has(code)) return;
       const objects = isChange ? objectsOf(request.method, message, undefined) : [];
-      refusals.refused({ ...entryOf(request), kind: 'refused', code: codeName(code), objects });
+      refusals.refused({ ...callOf(request), kind: 'refused', code: codeName(code), objects });
     };
     return async (request) => {
       const isChange = changes(request.method, permissionOf(request.method));
       if (isChange && audit.problem !== undefined) {
         throw new UnavailableError(`nothing is changed while the audit log cannot be written: ${audit.problem}`);
       }
-      if (isChange && request.stream) return await recordedStream(audit, next, request, refused);
+      if (request.stream) return await recordedStream(audit, next, request, isChange, refused);
       let response: Awaited<ReturnType<typeof next>>;
       try {
         response = await next(request);
       } catch (error) {
-        refused(request, isChange, error, request.stream ? undefined : request.message);
+        refused(request, isChange, error, request.message);
         throw error;
       }
-      if (!isChange || request.stream || response.stream || isDryRun(request.message)) return response;
+      if (!isChange || response.stream || isDryRun(request.message)) return response;
       const { method, message } = request;
-      const entry = entryOf(request);
+      const entry = callOf(request);
       const subject = entry.subject || subjectOf(message);
       const objects = objectsOf(method, message, response.message);
       await audit.append({ ...entry, subject, kind: 'change', code: 'ok', objects });
@@ -73,26 +73,14 @@ export function changes({ parent, name, idempotency }: DescMethod, permission: P
 
 const isDryRun = (message: Message & { validateOnly?: boolean }): boolean => message.validateOnly === true;
 
-const entryOf = ({ method, contextValues }: Call): Omit<AuditEntry, 'kind' | 'code'> => {
-  const { subject = '', project = '', role = '' } = contextValues.get(principalKey) ?? {};
-  return {
-    method: `${method.parent.typeName}/${method.name}`,
-    subject,
-    project,
-    role,
-    peer: contextValues.get(peerKey),
-    requestId: contextValues.get(requestIdKey),
-    objects: [],
-    count: 1,
-    message: '',
-  };
-};
+const callOf = ({ method, contextValues }: Call) => auditedCall(method, contextValues);
 
-/** A command is recorded when it is asked for, by somebody who may: before it is begun. */
+/** A command is recorded when it is asked for, by somebody who may: before it is begun. Of each stream it is kept what it is about. */
 async function recordedStream(
   audit: AuditLog,
   next: Parameters<Interceptor>[0],
   request: StreamRequest,
+  isChange: boolean,
   refused: (request: Call, isChange: boolean, error: unknown) => void,
 ): Promise<StreamResponse> {
   let begun = false;
@@ -100,8 +88,8 @@ async function recordedStream(
     for await (const one of request.message) {
       if (!begun) {
         begun = true;
-        const objects = objectsOf(request.method, one, undefined);
-        await audit.append({ ...entryOf(request), kind: 'change', code: 'begun', objects });
+        request.contextValues.set(streamObjectsKey, objectsOf(request.method, one, undefined));
+        if (isChange) await audit.append({ ...callOf(request), kind: 'change', code: 'begun' });
       }
       yield one;
     }
@@ -110,7 +98,7 @@ async function recordedStream(
     const response = await next({ ...request, message });
     return response as StreamResponse;
   } catch (error) {
-    if (!begun) refused(request, true, error);
+    if (!begun || !isChange) refused(request, isChange, error);
     throw error;
   }
 }

@@ -4,6 +4,7 @@ import type { Interceptor, StreamRequest } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
+import { auditedCall } from '../audited_call.ts';
 import { cutKey, peerKey, principalKey } from '../call.ts';
 import { includesRole, type Permission } from '../permissions.ts';
 import { guarded, type SessionGuard } from '../session_guard.ts';
@@ -72,7 +73,9 @@ async function guardStream(
   request: StreamRequest,
   next: Next,
 ): ReturnType<Next> {
-  const stream = guard.watch(credentials, principal, request.contextValues.get(cutKey));
+  const { method, contextValues } = request;
+  const call = () => auditedCall(method, contextValues);
+  const stream = guard.watch(credentials, principal, contextValues.get(cutKey), call);
   try {
     const response = await next({ ...request, signal: AbortSignal.any([request.signal, stream.signal]) });
     if (response.stream) return { ...response, message: guarded(response.message, stream) };
