@@ -22,14 +22,18 @@ test('what the default says holds for the rules that are not given', (t) => {
 
 test('a path is allowed where it is in an allowed folder, and nowhere else', (t) => {
   const rules = { hostMounts: ['/srv/data/', { path: '/var/log', readOnly: true }] };
-  for (const path of ['/srv/data', '/srv/data/a/b', '/srv//data/a', '/srv/data/'])
+  for (const path of ['/srv/data', '/srv/data/a/b', '//srv//data/a', '/srv/data/', '/srv/./data/.', '/srv/data/..a'])
     t.false(forbids(rules, 'hostMounts', path), path);
   for (const path of [
     '/',
     '/srv',
     '/srv/database',
     '/srv/data/../x',
-    '/srv/./data',
+    '/srv/data/../../etc',
+    '/srv/data/..',
+    '/etc/../srv/data',
+    '//etc',
+    '/./etc/',
     'srv/data',
     '',
     '/etc',
@@ -40,6 +44,14 @@ test('a path is allowed where it is in an allowed folder, and nowhere else', (t)
   t.false(forbids(rules, 'hostMounts', '/var/log/x', false));
   t.false(forbids({ hostMounts: ['/'] }, 'hostMounts', '/etc'));
   t.true(forbids({ hostMounts: [] }, 'hostMounts', '/etc'));
+});
+
+test('why a path is refused is said', (t) => {
+  const policy = read({ default: 'allow', hostMounts: ['/srv'] });
+  const why = (value: string) =>
+    judge(policy, [{ rule: 'hostMounts', value, writable: true, field: 'f' }])[0]?.message ?? '';
+  t.regex(why('/srv/../etc'), /the mount of \/srv\/..\/etc of the node, which is no absolute path without \.\.$/);
+  t.regex(why('//etc/'), /allowed is what is in \/srv$/);
 });
 
 test('a port is allowed where it is in a range, and one that is chosen on the node in none', (t) => {

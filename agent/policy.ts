@@ -131,7 +131,7 @@ const readers: { readonly [R in keyof Allowed]: (item: unknown, at: string) => A
         throw new PolicyError(`${at}.${key}: there is no such field: expected path, readOnly`);
     }
     const { path, readOnly = false } = fields;
-    if (typeof path !== 'string' || !path.startsWith('/') || path.includes('\0') || hasDots(path)) {
+    if (typeof path !== 'string' || !path.startsWith('/') || path.includes('\0') || hasDots(path, '.', '..')) {
       throw new PolicyError(`${at}.path: expected an absolute path without . and ..`);
     }
     if (typeof readOnly !== 'boolean') throw new PolicyError(`${at}.readOnly: expected true or false`);
@@ -177,9 +177,11 @@ const judges: { readonly [R in keyof Allowed]: (ask: Ask, rules: Policy['rules']
   hostMounts({ value, writable }, { hostMounts: rule }) {
     const what = `the mount of ${value || '(no path)'} of the node`;
     if (!Array.isArray(rule)) return what;
-    // What is not a plain path is under none.
-    const path = value.startsWith('/') && !hasDots(value) ? clean(value) : undefined;
-    const found = rule.filter((one) => path !== undefined && isUnder(path, one.path));
+    // Where `..` leads depends on links.
+    if (!value.startsWith('/') || value.includes('\0') || hasDots(value, '..')) {
+      return `${what}, which is no absolute path without ..`;
+    }
+    const found = rule.filter((one) => isUnder(clean(value), one.path));
     if (found.some((one) => !one.readOnly || !writable)) return undefined;
     if (found.length > 0) return `${what}, which may be mounted for reading only`;
     return `${what}; allowed is what is in ${shown(rule.map((one) => one.path))}`;
@@ -243,8 +245,9 @@ const shown = (items: readonly string[]): string =>
 
 const showPorts = ({ first, last }: HostPorts): string => (first === last ? `${first}` : `${first}-${last}`);
 const capability = (name: string): string => name.toUpperCase().replace(/^CAP_/, '');
-const hasDots = (path: string): boolean => path.split('/').some((part) => part === '.' || part === '..');
-/** Without doubled slashes, and without one at the end. */
+const hasDots = (path: string, ...dots: readonly string[]): boolean =>
+  path.split('/').some((part) => dots.includes(part));
+/** Without `.` and doubled slashes, and without a slash at its end. */
 const clean = (path: string): string => posix.normalize(path).replace(/(?<=.)\/$/, '');
 const isUnder = (path: string, top: string): boolean => top === '/' || path === top || path.startsWith(`${top}/`);
 

@@ -30,18 +30,26 @@ export async function judgeObject(policy: Policy, wanted: Wanted, { owned }: Obj
  */
 async function judgeAll(policy: Policy, asks: readonly Ask[]): Promise<Violation[]> {
   const violations = judge(policy, asks);
-  if (violations.length > 0 || typeof policy.rules.hostMounts === 'string') return violations;
-  const followed = await Promise.all(
-    asks.filter(({ rule }) => rule === 'hostMounts').map(async (ask) => ({ ...ask, value: await followedPath(ask) })),
-  );
-  return judge(policy, followed);
+  const { hostMounts: allowed } = policy.rules;
+  if (violations.length > 0 || typeof allowed === 'string') return violations;
+  // Nothing is outside of the root.
+  const mounts = allowed.some(({ path }) => path === '/') ? [] : asks.filter(({ rule }) => rule === 'hostMounts');
+  if (mounts.length === 0) return [];
+  const there = await Promise.all(allowed.map(async (one) => ({ ...one, path: await leadsTo(one.path) })));
+  const followed: Policy = { ...policy, rules: { ...policy.rules, hostMounts: [...allowed, ...there] } };
+  return (await Promise.all(mounts.map((ask) => judgeFollowed(followed, ask)))).flat();
 }
 
-async function followedPath({ value }: Ask): Promise<string> {
+async function judgeFollowed(policy: Policy, ask: Ask): Promise<Violation[]> {
   try {
-    return await realpath(value);
-  } catch {
-    // Where there is nothing there is nothing to mount, which the engine says; it may also have another root than the agent.
-    return value;
+    return judge(policy, [{ ...ask, value: await realpath(ask.value) }]);
+  } catch (error) {
+    // It may be there for the engine, which sees more than an agent in a container, or one that is not root.
+    const why = (error as NodeJS.ErrnoException).code ?? String(error);
+    const message = `the mount of ${ask.value} of the node, as the agent cannot see where its links lead (${why})`;
+    return [{ field: ask.field, message }];
   }
 }
+
+/** An allowed folder may be a link itself, which its owner has made. */
+const leadsTo = (path: string): Promise<string> => realpath(path).catch(() => path);

@@ -627,11 +627,11 @@ test('what the node forbids is not made, not even pulled, and is made once it is
 
 test('what runs is stopped when it is forbidden, stays on the engine, and goes on when it is allowed', async (t) => {
   const b = await bench(t);
-  b.desired.put('web', { mounts: [{ type: MountType.BIND, source: '/srv/data', target: '/data' }] });
+  b.desired.put('web', { mounts: [{ type: MountType.BIND, source: '/usr/bin', target: '/data' }] });
   b.desired.put('other', {});
   await until(t, 'running', () => running(b, 'web') && running(b, 'other'));
   const { id } = b.engine.named('web') ?? {};
-  b.policy.set({ hostMounts: [{ path: '/srv', readOnly: true }] });
+  b.policy.set({ hostMounts: [{ path: '/usr', readOnly: true }] });
   await until(t, 'stopped', () => b.status('web')?.reason === 'ForbiddenByPolicy' && !running(b, 'web'));
   t.like(b.engine.named('web'), { id, state: 'exited' });
   t.like(b.status('web'), { phase: ContainerPhase.FAILED, delivery: { appliedGeneration: 0n } });
@@ -639,7 +639,7 @@ test('what runs is stopped when it is forbidden, stays on the engine, and goes o
   const c = await b.restarted();
   await turns();
   t.is(c.engine.named('web')?.state, 'exited');
-  c.policy.set({ hostMounts: ['/srv'] });
+  c.policy.set({ hostMounts: ['/usr'] });
   await until(t, 'running', () => running(c, 'web'));
   t.is(c.engine.named('web')?.id, id);
 });
