@@ -1,6 +1,6 @@
 import { resolve } from 'node:path';
 import { type Command, Option } from 'commander';
-import { integer } from '../option_values.ts';
+import { duration, integer } from '../option_values.ts';
 import { addKeystoneOptions, type KeystoneConfig, readKeystoneOptions } from './keystone/keystone_options.ts';
 import { addOidcOptions, type OidcConfig, readOidcOptions } from './oidc/oidc_options.ts';
 
@@ -12,11 +12,15 @@ export interface AuthConfig {
   readonly callerBurst: number;
   /** Of the tokens that are given by their hashes. Undefined: none. */
   readonly tokenFile: string | undefined;
+  /** How long a token is still listed that has expired or was revoked. */
+  readonly keepTokensMs: number;
   /** Undefined: nobody that an OpenID provider knows. */
   readonly oidc: OidcConfig | undefined;
   /** Undefined: none of Keystone's users. */
   readonly keystone: KeystoneConfig | undefined;
 }
+
+const dayMs = 24 * 3_600_000;
 
 /** Adds the options that say who may call. Each way to say who is calling adds its own here. */
 export function addAuthOptions(command: Command): Command {
@@ -40,20 +44,28 @@ export function addAuthOptions(command: Command): Command {
         '--token-file <file>',
         'YAML or JSON: who may call with which token, given by its SHA-256; read again when it changes',
       ).env('BAYKEEPER_TOKEN_FILE'),
+    )
+    .addOption(
+      new Option('--keep-tokens <duration>', 'how long a token is still listed that has expired or was revoked')
+        .env('BAYKEEPER_KEEP_TOKENS')
+        .argParser(duration('the time to keep tokens', 0, 3650 * dayMs))
+        .default(30 * dayMs, '720h'),
     );
 }
 
 /** Reads them back, once the command line is parsed. What does not go together ends the program by `command.error`. */
 export function readAuthOptions(command: Command): AuthConfig {
-  const { callerRate, callerBurst, tokenFile } = command.opts<{
+  const { callerRate, callerBurst, tokenFile, keepTokens } = command.opts<{
     callerRate: number;
     callerBurst?: number;
     tokenFile?: string;
+    keepTokens: number;
   }>();
   return Object.freeze({
     callerRate,
     callerBurst: callerBurst ?? 2 * callerRate,
     tokenFile: tokenFile ? resolve(tokenFile) : undefined,
+    keepTokensMs: keepTokens,
     oidc: readOidcOptions(command),
     keystone: readKeystoneOptions(command),
   });

@@ -7,6 +7,7 @@ import type { AuthConfig } from './auth_options.ts';
 import { firstOf } from './authenticators.ts';
 import type { Authenticator } from './port.ts';
 import { TokenFile } from './token_file.ts';
+import { TokenRetention } from './token_retention.ts';
 
 /** Options of {@link openAuthenticators}. */
 export interface OpenAuthenticatorsOptions {
@@ -35,7 +36,8 @@ export async function openAuthenticators(options: OpenAuthenticatorsOptions): Pr
       adminAuthenticator(await loadAdminToken(options.dataDir)),
       stack.use(await AccessTokens.open(options)),
     ];
-    const { keystone, oidc, tokenFile } = options.config;
+    const { keystone, oidc, tokenFile, keepTokensMs } = options.config;
+    stack.use(new TokenRetention({ ...options, keepTokensMs }));
     if (tokenFile) authenticators.push(stack.use(await TokenFile.open({ ...options, file: tokenFile })));
     if (oidc) {
       // Loaded only where it is wanted.

@@ -77,7 +77,14 @@ async function checkMicroseconds(keystone: Keystone, token: string): Promise<num
   };
   try {
     await using opened = await openAuthenticators({
-      config: { callerRate: 1, callerBurst: 1, tokenFile: undefined, oidc: undefined, keystone: keystoneConfig },
+      config: {
+        callerRate: 1,
+        callerBurst: 1,
+        tokenFile: undefined,
+        keepTokensMs: 0,
+        oidc: undefined,
+        keystone: keystoneConfig,
+      },
       dataDir: folder.path,
       store,
       clock,
