@@ -150,6 +150,7 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
   };
 
   try {
+    await makeSharedMount(paths.data);
     await start();
   } catch (error) {
     await dispose();
@@ -291,6 +292,16 @@ async function removeContainers(docker: Docker): Promise<void> {
   } catch {
     // What an engine does not remove any more goes with its processes and mounts.
   }
+}
+
+/**
+ * As where systemd mounts the file systems. On any other an engine does it itself, and undoes it when it ends: a container that is started
+ * while it ends is then mounted below, where the next engine does not see it, and can never remove it ("device or resource busy").
+ */
+async function makeSharedMount(dir: string): Promise<void> {
+  await mkdir(dir, { recursive: true });
+  await run('mount', ['--bind', dir, dir]);
+  await run('mount', ['--make-shared', dir]);
 }
 
 /** Kills what has this folder on its command line: containerd and the shims of a crashed engine, a kubelet; what they run goes with them. */

@@ -62,7 +62,16 @@ export async function startSite(options: ControlPlaneOptions = {}): Promise<Site
         );
       },
       async gone(name, timeoutMs = 30_000) {
-        await until(`container ${name} is gone`, async () => (await find(name)) === undefined, { timeoutMs });
+        await until(
+          `container ${name} is gone`,
+          async () => {
+            const found = await find(name);
+            if (!found) return true;
+            const { phase, reason, message } = found.status ?? {};
+            throw new Error(`it is ${ContainerPhase[phase ?? 0]} ${reason} ${message}`);
+          },
+          { timeoutMs },
+        );
       },
       async onEngine() {
         const list = await dockerd.docker.listContainers({ all: true });
