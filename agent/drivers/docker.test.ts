@@ -329,6 +329,23 @@ test.serial('an engine that is away, or says nothing, is said to be', async (t) 
   }
 });
 
+test.serial('an engine that ends in the middle of its answer is not waited for', async (t) => {
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined);
+    socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"a":'));
+  });
+  const path = `${dockerd.socketPath}.broken`;
+  server.listen(path);
+  await once(server, 'listening');
+  const broken = new DockerDriver({ docker: dockerClient(path) });
+  const error = await t.throwsAsync(broken.inspect('x'), { instanceOf: DriverError });
+  t.like(error, {
+    kind: 'engine-unavailable',
+    message: 'cannot inspect the container: the Docker engine is away (aborted: it broke off in its answer)',
+  });
+  server.close();
+});
+
 test.serial('names that could lead elsewhere are refused', async (t) => {
   for (const name of ['../images/json?x=', 'a/b', 'a?b', '']) {
     const error = await t.throwsAsync(driver.inspect(name), { instanceOf: DriverError });

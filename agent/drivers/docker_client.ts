@@ -1,3 +1,4 @@
+import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
 import { createRequire } from 'node:module';
 import type Docker from 'dockerode';
 
@@ -29,6 +30,26 @@ export function dockerClient(socketPath: string): Docker {
     };
     require.cache[path] = stub;
   }
-  const Client = require('dockerode') as { new (options: Docker.DockerOptions): Docker };
-  return new Client({ socketPath });
+  const Client = require('dockerode') as { new (options: Docker.DockerOptions & { agent: Agent }): Docker };
+  // As Node.js has it where no agent is given.
+  const agent = new EngineConnections({ keepAlive: true, scheduling: 'lifo', timeout: 5_000 });
+  return new Client({ socketPath, agent });
+}
+
+/**
+ * An answer that breaks off, as when the engine is killed in the middle of it, becomes an error of its request. docker-modem listens for the
+ * end of an answer only, which then never comes, and so would its caller's.
+ */
+class EngineConnections extends Agent {
+  /** Node.js hands each request to its agent by this; its types leave it out. */
+  addRequest(request: ClientRequest, ...rest: unknown[]): void {
+    request.once('response', (response: IncomingMessage) => {
+      response.once('close', () => {
+        if (!response.complete) request.emit('error', new Error('aborted: it broke off in its answer'));
+      });
+    });
+    const add: unknown = Reflect.get(Agent.prototype, 'addRequest');
+    if (typeof add !== 'function') throw new TypeError('this Node.js has no Agent.addRequest');
+    Reflect.apply(add, this, [request, ...rest]);
+  }
 }
