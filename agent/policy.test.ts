@@ -72,6 +72,17 @@ test('capabilities are the same with and without CAP_, and ALL is one of its own
   for (const name of ['ALL', 'SYS_ADMIN', 'CAP_CAP_NET_ADMIN']) t.true(forbids(rules, 'capabilities', name), name);
 });
 
+test('where privileged is forbidden, capabilities that come to the same are not left allowed, unless the owner says so', (t) => {
+  for (const name of ['SYS_ADMIN', 'ALL', 'SYS_MODULE', 'NET_ADMIN'])
+    t.true(forbids({ privileged: 'forbid' }, 'capabilities', name), name);
+  for (const name of ['CHOWN', 'CAP_NET_BIND_SERVICE'])
+    t.false(forbids({ privileged: 'forbid' }, 'capabilities', name), name);
+  t.false(forbids({ privileged: 'forbid', capabilities: ['SYS_ADMIN'] }, 'capabilities', 'SYS_ADMIN'));
+  t.false(forbids({ privileged: 'forbid', capabilities: 'allow' }, 'capabilities', 'ALL'));
+  t.true(forbids({ default: 'forbid', privileged: 'forbid' }, 'capabilities', 'CHOWN'));
+  t.regex(summary(read({ default: 'allow', privileged: 'forbid' })), /capabilities: AUDIT_WRITE CHOWN .* and 5 more/);
+});
+
 test('everything that is forbidden is named, with its field', (t) => {
   const policy = read({ default: 'forbid' });
   const violations = judge(policy, [

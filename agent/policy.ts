@@ -82,6 +82,15 @@ export class PolicyError extends Error {
   override readonly name = 'PolicyError';
 }
 
+/**
+ * Others can make a container as good as privileged, so they are not left allowed where that is forbidden. As the Pod Security Standards
+ * count them: those that engines give a container anyhow.
+ */
+const baselineCapabilities = [
+  ...['AUDIT_WRITE', 'CHOWN', 'DAC_OVERRIDE', 'FOWNER', 'FSETID', 'KILL', 'MKNOD', 'NET_BIND_SERVICE', 'SETFCAP'],
+  ...['SETGID', 'SETPCAP', 'SETUID', 'SYS_CHROOT'],
+];
+
 /** Reads what a YAML parser made of a file. Throws PolicyError. */
 export function readPolicy(value: unknown, source: string): Policy {
   if (!isFields(value)) throw new PolicyError('expected a mapping, with default: allow or default: forbid');
@@ -98,6 +107,9 @@ export function readPolicy(value: unknown, source: string): Policy {
   }
   const read = (name: RuleName): unknown => {
     const given = value[name];
+    if (given === undefined && name === 'capabilities' && fallback === 'allow' && value.privileged === 'forbid') {
+      return baselineCapabilities;
+    }
     if (given === undefined) return fallback;
     if (given === 'allow' || given === 'forbid') return given;
     if (!isList(name)) throw new PolicyError(`${name}: expected allow or forbid`);

@@ -120,7 +120,7 @@ export interface OpenStream {
 /** Thrown by `open…`: why there can be no stream. */
 export class StreamError extends Error {
   override readonly name = 'StreamError';
-  readonly kind: 'not-found' | 'not-running' | 'engine-unavailable' | 'invalid';
+  readonly kind: 'not-found' | 'not-running' | 'engine-unavailable' | 'invalid' | 'forbidden';
   constructor(kind: StreamError['kind'], message: string, options?: ErrorOptions) {
     super(message, options);
     this.kind = kind;

@@ -19,7 +19,11 @@ test('an ordinary pod asks for its images only', (t) => {
     ],
     initContainers: [{ name: 'b', image: 'init:1' }],
     hostNetwork: false,
-    volumes: [{ name: 'v', emptyDir: {} }],
+    volumes: [
+      { name: 'v', emptyDir: {} },
+      { name: 'c', persistentVolumeClaim: { claimName: 'c' } },
+      { name: 's', csi: { driver: 'secrets-store.csi.k8s.io' }, hostPath: null },
+    ],
   };
   t.deepEqual(rules(spec), ['images spec.containers[0].image', 'images spec.initContainers[0].image']);
 });
@@ -47,6 +51,8 @@ test('what reaches beyond the container is asked for, wherever it stands', (t) =
     { windowsOptions: { hostProcess: true } },
     { seLinuxOptions: { type: 'spc_t' } },
     { seLinuxOptions: { user: 'system_u' } },
+    { sysctls: [{ name: 'net.ipv4.ip_local_port_range' }, { name: 'kernel.msgmax', value: '1' }] },
+    { sysctls: [{ value: '1' }] },
   ]) {
     t.regex(rules({ securityContext }).join(), /^privileged spec\.securityContext\./);
   }
@@ -55,6 +61,41 @@ test('what reaches beyond the container is asked for, wherever it stands', (t) =
     rules({}, { annotations }).map((one) => one.split(' ')[0]),
     ['privileged'],
   );
+});
+
+test('a probe or a hook that the kubelet sends elsewhere than to the pod asks for the network of the node', (t) => {
+  const handler = (host?: string) => ({ httpGet: { port: 80, ...(host !== undefined && { host }) } });
+  const containers = [
+    {
+      image: 'a',
+      livenessProbe: handler('169.254.169.254'),
+      readinessProbe: handler(),
+      startupProbe: { tcpSocket: { port: 1, host: 'localhost' } },
+      lifecycle: { postStart: handler(''), preStop: handler('10.0.0.1') },
+    },
+  ];
+  const at = 'hostNetwork spec.containers[0].';
+  t.deepEqual(rules({ containers }).slice(1), [
+    `${at}livenessProbe.httpGet.host`,
+    `${at}startupProbe.tcpSocket.host`,
+    `${at}lifecycle.preStop.httpGet.host`,
+  ]);
+});
+
+test('a volume of a kind that is run on the node, or is new to us, counts as a mount of it', (t) => {
+  const volumes = [
+    { name: 'a', gitRepo: { repository: 'x' } },
+    { name: 'b', flexVolume: { driver: 'x' } },
+    { name: 'c', hostDevice: {} },
+    { name: 'd', image: { reference: 'data:1' } },
+    { name: 'e', nfs: { server: 'x', path: '/' } },
+  ];
+  t.deepEqual(rules({ volumes }), [
+    'hostMounts spec.volumes[0].gitRepo',
+    'hostMounts spec.volumes[1].flexVolume',
+    'hostMounts spec.volumes[2].hostDevice',
+    'images spec.volumes[3].image.reference',
+  ]);
 });
 
 test('a folder of the node is for reading only when nobody mounts it to write', (t) => {

@@ -34,8 +34,10 @@ function asksOfPod(pod: { readonly spec?: unknown; readonly metadata?: unknown }
       isOff(spec[rule]) ? [] : [{ rule, value: shown(spec[rule]), field: `${at}${rule}` }],
     ),
     ...asksOfSecurity(fieldsOf(spec.securityContext), `${at}securityContext.`),
+    ...asksOfSysctls(fieldsOf(spec.securityContext).sysctls, `${at}securityContext.sysctls`),
     ...asksOfAnnotations(fieldsOf(fieldsOf(pod.metadata).annotations), `${prefix}metadata.annotations`),
     ...containers.flatMap((one) => asksOfContainer(one.container, one.at)),
+    ...containers.flatMap((one) => asksOfHandlers(one.container, one.at)),
     ...containers.flatMap((one) => asksOfPorts(one.container, one.at, !isOff(spec.hostNetwork))),
     ...listOf(spec.volumes).flatMap((volume, index) =>
       asksOfVolume(
@@ -94,7 +96,13 @@ const isNone = (port: unknown): boolean => port === undefined || port === null |
 const portOf = (port: unknown, field: string): Ask => ({ rule: 'hostPorts', value: shown(port), field });
 
 /** What the confinement of an ordinary container has; as the Pod Security Standards count it. */
-const confinedTypes: ReadonlySet<string> = new Set(['', 'container_t', 'container_init_t', 'container_kvm_t']);
+const confinedTypes: ReadonlySet<string> = new Set([
+  '',
+  'container_t',
+  'container_init_t',
+  'container_kvm_t',
+  'container_engine_t',
+]);
 
 /** What takes away the walls around a container counts as privileged, whatever it is called. */
 function asksOfSecurity(security: Fields, at: string): Ask[] {
@@ -105,7 +113,8 @@ function asksOfSecurity(security: Fields, at: string): Ask[] {
   });
   const asks: Ask[] = [];
   if (!isOff(security.privileged)) asks.push(privileged(security.privileged, 'privileged'));
-  if (security.procMount === 'Unmasked') asks.push(privileged(security.procMount, 'procMount'));
+  if (!isOff(security.procMount) && security.procMount !== 'Default')
+    asks.push(privileged(security.procMount, 'procMount'));
   for (const profile of ['seccompProfile', 'appArmorProfile'] as const) {
     const { type } = fieldsOf(security[profile]);
     if (type === 'Unconfined') asks.push(privileged(type, `${profile}.type`));
@@ -117,6 +126,50 @@ function asksOfSecurity(security: Fields, at: string): Ask[] {
   if (text(user)) asks.push(privileged(user, 'seLinuxOptions.user'));
   if (text(role)) asks.push(privileged(role, 'seLinuxOptions.role'));
   return asks;
+}
+
+/** Those that are of the pod alone; as the Pod Security Standards count them. Others change the node, or other pods. */
+const ownSysctls: ReadonlySet<string> = new Set([
+  'kernel.shm_rmid_forced',
+  'net.ipv4.ip_local_port_range',
+  'net.ipv4.ip_local_reserved_ports',
+  'net.ipv4.ip_unprivileged_port_start',
+  'net.ipv4.ping_group_range',
+  'net.ipv4.tcp_fin_timeout',
+  'net.ipv4.tcp_keepalive_intvl',
+  'net.ipv4.tcp_keepalive_probes',
+  'net.ipv4.tcp_keepalive_time',
+  'net.ipv4.tcp_rmem',
+  'net.ipv4.tcp_syncookies',
+  'net.ipv4.tcp_wmem',
+]);
+
+/** Kubernetes takes `net/ipv4/tcp_rmem`, too. */
+const asksOfSysctls = (sysctls: unknown, at: string): Ask[] =>
+  listOf(sysctls).flatMap(({ name }, index): Ask[] =>
+    ownSysctls.has(text(name).replaceAll('/', '.'))
+      ? []
+      : [{ rule: 'privileged', value: shown(name), field: `${at}[${index}].name` }],
+  );
+
+const probes = ['livenessProbe', 'readinessProbe', 'startupProbe'] as const;
+const hooks = ['postStart', 'preStop'] as const;
+
+/** The kubelet asks in the network of the node. Without `host` it asks the pod only. */
+function asksOfHandlers(container: Fields, at: string): Ask[] {
+  const lifecycle = fieldsOf(container.lifecycle);
+  const handlers = [
+    ...probes.map((name) => ({ handler: fieldsOf(container[name]), at: `${at}${name}` })),
+    ...hooks.map((name) => ({ handler: fieldsOf(lifecycle[name]), at: `${at}lifecycle.${name}` })),
+  ];
+  return handlers.flatMap(({ handler, at }) =>
+    (['httpGet', 'tcpSocket'] as const).flatMap((action): Ask[] => {
+      const { host } = fieldsOf(handler[action]);
+      return isOff(host) || host === ''
+        ? []
+        : [{ rule: 'hostNetwork', value: shown(host), field: `${at}.${action}.host` }];
+    }),
+  );
 }
 
 /** As it was asked for before there were fields for it. */
@@ -131,21 +184,41 @@ const asksOfAnnotations = (annotations: Fields, at: string): Ask[] =>
     .filter(([key, value]) => value === 'unconfined' && confinements.some((prefix) => key.startsWith(prefix)))
     .map(([key, value]) => ({ rule: 'privileged', value: String(value), field: `${at}[${key}]` }));
 
+/**
+ * Kinds of volumes that show a pod nothing of its node: what is made for the pod, storage elsewhere, and what the cluster's owner has set up (claims, CSI
+ * drivers). Of others it is not known; `gitRepo` and `flexVolume` run programs on the node.
+ */
+const harmlessVolumes: ReadonlySet<string> = new Set([
+  ...[
+    'configMap',
+    'downwardAPI',
+    'emptyDir',
+    'ephemeral',
+    'image',
+    'persistentVolumeClaim',
+    'projected',
+    'secret',
+    'csi',
+  ],
+  ...['awsElasticBlockStore', 'azureDisk', 'azureFile', 'cephfs', 'cinder', 'fc', 'flocker', 'gcePersistentDisk'],
+  ...['glusterfs', 'iscsi', 'nfs', 'photonPersistentDisk', 'portworxVolume', 'quobyte', 'rbd', 'scaleIO', 'storageos'],
+  'vsphereVolume',
+]);
+
 function asksOfVolume(volume: Fields, at: string, containers: readonly Fields[]): Ask[] {
-  const asks: Ask[] = [];
-  if (volume.hostPath !== undefined && volume.hostPath !== null) {
+  const { name, ...kinds } = volume;
+  const given = Object.entries(kinds).filter(([, value]) => value !== undefined && value !== null);
+  return given.flatMap(([kind, value]): Ask[] => {
+    if (kind === 'image') {
+      return [{ rule: 'images', value: text(fieldsOf(value).reference), field: `${at}image.reference` }];
+    }
+    if (harmlessVolumes.has(kind)) return [];
     const mounts = containers.flatMap((container) => listOf(container.volumeMounts));
-    asks.push({
-      rule: 'hostMounts',
-      value: text(fieldsOf(volume.hostPath).path),
-      writable: mounts.some(({ name, readOnly }) => name === volume.name && readOnly !== true),
-      field: `${at}hostPath.path`,
-    });
-  }
-  if (volume.image !== undefined && volume.image !== null) {
-    asks.push({ rule: 'images', value: text(fieldsOf(volume.image).reference), field: `${at}image.reference` });
-  }
-  return asks;
+    const writable = mounts.some((mount) => mount.name === name && mount.readOnly !== true);
+    return kind === 'hostPath'
+      ? [{ rule: 'hostMounts', value: text(fieldsOf(value).path), writable, field: `${at}hostPath.path` }]
+      : [{ rule: 'hostMounts', value: `(${kind})`, writable, field: `${at}${kind}` }];
+  });
 }
 
 const isOff = (value: unknown): boolean => value === undefined || value === null || value === false;

@@ -1,6 +1,7 @@
-import type { JsonObject } from '@bufbuild/protobuf';
+import { create, type JsonObject } from '@bufbuild/protobuf';
 import test from 'ava';
-import type { PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
+import { PodPhase, type PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
+import { ExecutePodStartSchema } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import {
   ReplicationControllerPhase,
   type ReplicationControllerStatus,
@@ -9,6 +10,7 @@ import { ClusterBed, putAssignment } from '../../test/harness/cluster_bed.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
+import { StreamError } from '../ports.ts';
 
 /** What the owner of the nodes forbids, on a whole cluster: its controllers make pods, and its node runs them. */
 
@@ -87,4 +89,23 @@ test('ports of the nodes are refused but for those in the list, of pods and of s
 
   bed.policy.set({});
   await Promise.all([bed.applied(shut), bed.applied(forbidden)]);
+});
+
+test('no command goes into a pod that is forbidden, and takes its time to end', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  // As the first process of its container, `sleep` does not hear that it is asked to end.
+  const slow = bed.put('Pod', 'slow', { ...pod(), hostPID: true, terminationGracePeriodSeconds: 600 });
+  await bed.shows<PodStatus>(slow, 'it runs', ({ phase }) => phase === PodPhase.RUNNING, 60_000);
+  const execute = () => {
+    const sink = { stdout: async () => undefined, stderr: async () => undefined, end: () => undefined };
+    if (!bed.workloads.cluster) throw new Error('no cluster');
+    return bed.workloads.cluster.openPodExecute(slow, create(ExecutePodStartSchema, { command: ['true'] }), sink);
+  };
+  (await execute()).close();
+  bed.policy.set({ hostPID: 'forbid' });
+  await until('it ends', async () => (await get(pathOf('pods', 'slow')))?.metadata.deletionTimestamp !== undefined);
+  const error = await t.throwsAsync(execute(), { instanceOf: StreamError });
+  t.like(error, { kind: 'forbidden' });
+  t.regex(error.message, /forbids this: spec\.hostPID: the host's processes/);
+  await cluster.request('DELETE', pathOf('pods', 'slow'), { body: { gracePeriodSeconds: 0 } });
 });

@@ -1,17 +1,28 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import type { ExecutePodStart, PodLogsRequest } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
-import { type ClusterDriver, ClusterError, type ClusterErrorKind, resourceTypes } from '../drivers/cluster_driver.ts';
+import {
+  type ClusterDriver,
+  ClusterError,
+  type ClusterErrorKind,
+  type ClusterObject,
+  resourceTypes,
+} from '../drivers/cluster_driver.ts';
+import { judge, type PolicySource, refusal } from '../policy.ts';
 import { type Desired, type OpenStream, StreamError, type StreamSink } from '../ports.ts';
 import { executeStream, outputStream } from '../stream_pump.ts';
-import { namespaceOf } from './manifest.ts';
+import { asksOfObject } from './asks.ts';
+import { appliedAnnotation } from './labels.ts';
+import { manifestOf, namespaceOf } from './manifest.ts';
 import { objectUidOf, whoseObject } from './ownership.ts';
+import { bounded } from './reasons.ts';
 
 /** What streams into pods are opened with. */
 export interface PodStreamContext {
   readonly driver: ClusterDriver;
   readonly desired: Pick<Desired, 'current'>;
   readonly bayUid: string;
+  readonly policy: Pick<PolicySource, 'current'>;
 }
 
 /** Opens the log of one of a pod's containers. Rejects with StreamError. */
@@ -22,7 +33,7 @@ export async function openPodLogs(
   sink: StreamSink,
 ): Promise<OpenStream> {
   return await opening(async () => {
-    const pod = { ...(await podOf(context, uid)), container: request.container };
+    const pod = { ...placeOf((await podOf(context, uid)).metadata), container: request.container };
     const output = await context.driver.logs(pod, {
       follow: request.follow,
       previous: request.previous,
@@ -44,7 +55,9 @@ export async function openPodExecute(
   const { command, tty, stdin, terminalSize: size, container } = start;
   if (command.length === 0) throw new StreamError('invalid', 'there is no command to execute');
   return await opening(async () => {
-    const pod = { ...(await podOf(context, uid)), container };
+    const live = await podOf(context, uid);
+    checkAllowed(context, uid, live);
+    const pod = { ...placeOf(live.metadata), container };
     const exec = await context.driver.exec(pod, {
       command,
       tty,
@@ -55,11 +68,8 @@ export async function openPodExecute(
   });
 }
 
-/** Where a pod is, which must be ours. */
-async function podOf(
-  { driver, desired, bayUid }: PodStreamContext,
-  uid: string,
-): Promise<{ readonly namespace: string; readonly name: string }> {
+/** The pod as it is in the cluster, which must be ours. */
+async function podOf({ driver, desired, bayUid }: PodStreamContext, uid: string): Promise<ClusterObject> {
   const assignment = desired.current.objects.get(uid)?.assignment;
   if (assignment?.kind !== Kind.POD) throw new StreamError('not-found', 'this bay has no such pod');
   const namespace = namespaceOf(assignment);
@@ -67,7 +77,18 @@ async function podOf(
   const live = await driver.get({ type: resourceTypes.Pod, namespace, name });
   if (!live) throw new StreamError('not-running', `pod ${namespace}/${name} is not in the cluster (yet)`);
   if (objectUidOf(live.metadata, bayUid) !== uid) throw new StreamError('invalid', whoseObject(bayUid, 'Pod', live));
-  return { namespace, name };
+  return live;
+}
+
+const placeOf = ({ namespace = '', name }: ClusterObject['metadata']) => ({ namespace, name });
+
+/** One that is forbidden may take its time to end. What was made of the wanted manifest is judged by that, as everywhere. */
+function checkAllowed({ desired, bayUid, policy }: PodStreamContext, uid: string, live: ClusterObject): void {
+  const assignment = desired.current.objects.get(uid)?.assignment;
+  const manifest = assignment && manifestOf(assignment, bayUid);
+  const isWanted = manifest !== undefined && live.metadata.annotations?.[appliedAnnotation] === manifest.hash;
+  const violations = judge(policy.current, asksOfObject('Pod', isWanted ? manifest.object : live));
+  if (violations.length > 0) throw new StreamError('forbidden', bounded(refusal(policy.current, violations)));
 }
 
 const kinds: Partial<Record<ClusterErrorKind, StreamError['kind']>> = {

@@ -1,8 +1,9 @@
 import { realpath } from 'node:fs/promises';
 import type { EngineContainer } from '../drivers/driver.ts';
 import { type Ask, judge, type Policy, restricts, type Violation } from '../policy.ts';
+import { StreamError } from '../ports.ts';
 import { asksOfGrants, asksOfSpec } from './asks.ts';
-import { nothingForbidden, type ObjectView, type Verdict, type Wanted } from './plan.ts';
+import { isForbidden, nothingForbidden, type ObjectView, type Verdict, type Wanted } from './plan.ts';
 
 /** What a node's policy says to an object, and to what the engine has of it. */
 export interface Judgement {
@@ -22,6 +23,13 @@ export async function judgeObject(policy: Policy, wanted: Wanted, { owned }: Obj
     verdict: { wanted: violations.length > 0, container: (container) => forbidden.has(container) },
     violations,
   };
+}
+
+/** Commands go into no container that is forbidden, and has not ended yet. Rejects with StreamError. */
+export async function checkAllowed(policy: Policy, wanted: Wanted, container: EngineContainer): Promise<void> {
+  const { verdict } = await judgeObject(policy, wanted, { owned: [container], occupant: undefined });
+  if (!isForbidden(wanted, container, verdict)) return;
+  throw new StreamError('forbidden', `the policy of the node (${policy.source}) forbids this container`);
 }
 
 /**

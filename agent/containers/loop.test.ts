@@ -675,3 +675,26 @@ test('what cannot be read, or is not known to be wanted, is stopped all the same
     await until(t, `${name} is stopped`, () => b.engine.named(name)?.state === 'exited');
   }
 });
+
+test('no command goes into what is forbidden and takes its time to end; one into an allowed container beside a forbidden change does', async (t) => {
+  const b = await bench(t);
+  b.desired.put('web', { capAdd: ['CHOWN'] });
+  await until(t, 'running', () => running(b, 'web'));
+  const execute = () => b.workloads.openExecute('web', create(ExecuteStartSchema, { command: ['echo', 'in'] }), sink());
+  b.policy.set({ images: ['img'] });
+  b.desired.put('web', { image: 'other:1' }, 2n);
+  await until(t, 'refused', () => b.status('web')?.reason === 'ForbiddenByPolicy');
+  (await execute()).close();
+
+  const slow = Promise.withResolvers<void>();
+  b.engine.hook = async (when, call) => {
+    if (when === 'before' && call === 'stop') await slow.promise;
+  };
+  b.policy.set({ capabilities: 'forbid', images: ['img'] });
+  const error = await t.throwsAsync(execute(), { instanceOf: StreamError });
+  t.like(error, { kind: 'forbidden' });
+  t.regex(error.message, /^the policy of the node \(.*agent\.yaml\) forbids this container$/);
+  t.is(b.engine.named('web')?.state, 'running');
+  slow.resolve();
+  await until(t, 'stopped', () => b.engine.named('web')?.state === 'exited');
+});

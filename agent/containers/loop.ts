@@ -9,7 +9,7 @@ import type { Desired, Reports, Workloads } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
-import { judgeObject } from './enforcement.ts';
+import { checkAllowed, judgeObject } from './enforcement.ts';
 import { EngineHealth } from './engine_health.ts';
 import { label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
 import { openExecute, openLogs } from './engine_streams.ts';
@@ -178,7 +178,10 @@ class Loop implements RunningWorkloads {
   }
 
   async openExecute(...[uid, start, sink]: Parameters<Workloads['openExecute']>): ReturnType<Workloads['openExecute']> {
-    return await openExecute(this.#options.driver, await this.#containerOf(uid), start, sink);
+    const container = await this.#containerOf(uid);
+    const { desired, driver, policy } = this.#options;
+    await checkAllowed(policy.current, wantedOf(desired.current, uid), container);
+    return await openExecute(driver, container, start, sink);
   }
 
   #containerOf(uid: string): Promise<EngineContainer> {

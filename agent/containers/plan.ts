@@ -178,7 +178,7 @@ export function planObject(
 }
 
 /** One that is as it is wanted to be is judged by that: the engine may word it otherwise. */
-const isForbidden = (wanted: Wanted, container: EngineContainer, verdict: Verdict): boolean =>
+export const isForbidden = (wanted: Wanted, container: EngineContainer, verdict: Verdict): boolean =>
   wanted.kind === 'present' && container.labels[label.spec] === wanted.hash
     ? verdict.wanted
     : verdict.container(container);

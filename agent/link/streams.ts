@@ -57,6 +57,7 @@ export const codes: Record<StreamError['kind'], number> = {
   'not-running': 9,
   'engine-unavailable': 14,
   invalid: 3,
+  forbidden: 7,
 };
 
 /** The streams of bytes that the control plane opens into objects of this node: logs, and commands. */
