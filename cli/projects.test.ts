@@ -1,7 +1,8 @@
+import { create } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
 import test from 'ava';
 import { BayService } from '../proto/gen/baykeeper/v1/bay_service_pb.js';
-import { ContainerService } from '../proto/gen/baykeeper/v1/container_service_pb.js';
+import { ContainerService, ExecuteResponseSchema } from '../proto/gen/baykeeper/v1/container_service_pb.js';
 import { startApi } from '../test/harness/api_fixture.ts';
 import { bayctl } from './run_fixture.ts';
 
@@ -51,4 +52,64 @@ test('an admin works in the project that a flag, the environment or the context 
   ]);
   t.is(member.status, 3);
   t.regex(member.stderr, /rose has role member in project red only/);
+});
+
+test('what has its name in one project only is found without naming the project, and ended there', async (t) => {
+  await using api = await startApi({
+    streams: {
+      async *execute({ objectUid }) {
+        executed.push(objectUid);
+        yield create(ExecuteResponseSchema, { output: { case: 'exitCode', value: 0 } });
+      },
+    },
+  });
+  const executed: string[] = [];
+  const uids: Record<string, string> = {};
+  for (const project of ['blue', 'red']) {
+    const transport = api.transport({ token: `${project}-token` });
+    const { bay } = await createClient(BayService, transport).createBay({ bay: { metadata: { name: 'local' } } });
+    api.placement.node = (await api.addNode(bay?.metadata?.uid ?? '', 'edge-1')).node;
+    api.liveness.set(api.placement.node.uid, true);
+    for (const name of ['web', `only-${project}`]) {
+      const { container } = await createClient(ContainerService, transport).createContainer({
+        container: { metadata: { bay: 'local', name }, spec: { image: 'busybox' } },
+      });
+      uids[name] = container?.metadata?.uid ?? '';
+    }
+  }
+  const everywhere = (...argv: string[]) =>
+    bayctl(undefined, ['--server', api.server.url, '--token', 'admin-token', '--all-projects', ...argv]);
+  t.is((await everywhere('get', 'container', 'only-red', '-o', 'jsonpath={.metadata.project}')).stdout.trim(), 'red');
+  t.regex((await everywhere('describe', 'container', 'only-blue')).stdout, /blue/);
+  t.regex((await everywhere('why', 'container/only-blue')).stdout, /accepted/);
+  const ran = await everywhere('exec', 'container/only-blue', '--', 'true');
+  t.is(ran.status, 0, ran.stderr);
+  t.deepEqual(executed, [uids['only-blue']]);
+
+  for (const argv of [
+    ['get', 'container', 'web'],
+    ['describe', 'container/web'],
+    ['why', 'container/web'],
+    ['logs', 'container/web'],
+    ['exec', 'container/web', '--', 'true'],
+    ['delete', 'container', 'web'],
+  ]) {
+    const { status, stderr } = await everywhere(...argv);
+    t.is(status, 5, `${argv.join(' ')}: ${stderr}`);
+    t.regex(stderr, /of project blue, container "web" in bay "local" of project red\. .*--project/);
+  }
+
+  const gone = await everywhere('delete', 'container/only-red', '--force', '--no-wait');
+  t.is(gone.status, 0, gone.stderr);
+  t.is(gone.stdout, 'container/only-red deletion asked for\n');
+  const ended: string[] = [];
+  for await (const { method, project, code } of api.audit.read(undefined))
+    if (method.endsWith('DeleteContainer') && code === 'ok') ended.push(project);
+  t.deepEqual(ended, ['red']);
+  t.is((await everywhere('delete', 'container/only-red')).status, 4);
+  const none = await everywhere('delete', 'container/only-red', '--ignore-not-found');
+  t.deepEqual([none.status, none.stdout], [0, '']);
+  const all = await everywhere('delete', 'containers', '--all');
+  t.is(all.status, 2);
+  t.regex(all.stderr, /give names, or --project/);
 });

@@ -1,8 +1,9 @@
+import { everyProject } from './context.ts';
 import { UsageError } from './errors.ts';
 import { type KindName, type KindRow, kindRow, parseSelection, parseTarget, type Target } from './kinds.ts';
-import type { Place } from './objects.ts';
+import { metadataOf, type Place } from './objects.ts';
 import { bothFilters, selectorToFilter } from './selector.ts';
-import type { Session } from './session.ts';
+import type { Environment, Session } from './session.ts';
 
 /** One object that a command works on, and where it is. */
 export interface PlacedTarget {
@@ -45,6 +46,21 @@ export async function findTargets(
     }
   }
   return found;
+}
+
+/**
+ * A session in the project and bay of the one object that has this name, where every project is asked: what changes something is done in one, and recorded
+ * there. Any other session is as it was.
+ */
+export async function inItsProject(
+  environment: Environment,
+  session: Session,
+  kind: KindRow,
+  name: string,
+): Promise<Session> {
+  if (session.settings.project !== everyProject) return session;
+  const { project, bay, namespace } = metadataOf(await session.objects.get(kind, session.place, name));
+  return environment.openWith({ ...session.flags, allProjects: false, project, bay, namespace });
 }
 
 /** Names of one kind, given plain or as KIND/NAME. */

@@ -1,14 +1,17 @@
+import { Code } from '@connectrpc/connect';
 import type { Command } from 'commander';
 import { type FileFlags, fileOptions, readObjects } from '../apply_manifests.ts';
 import { parseBoolean, parsePositiveDuration } from '../args.ts';
 import { awaitObject } from '../await_object.ts';
+import { hasCode } from '../client.ts';
+import { everyProject } from '../context.ts';
 import { dryRunOption } from '../dry_run.ts';
 import { renderError, SilentExit, UsageError } from '../errors.ts';
 import { kindOf, metadataOf } from '../objects.ts';
 import { escapeLine } from '../output/escape.ts';
 import { Progress } from '../output/progress.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
-import { findTargets, type PlacedTarget, type TargetFlags } from '../targets.ts';
+import { findTargets, inItsProject, type PlacedTarget, type TargetFlags } from '../targets.ts';
 
 interface DeleteFlags extends TargetFlags, FileFlags {
   readonly force?: boolean;
@@ -41,9 +44,11 @@ export function register(parent: Command, environment: Environment): void {
       const words = kind === undefined ? [] : [kind, ...names];
       if (flags.filename && words.length > 0) throw new UsageError('give -f or names, not both');
       if (!flags.filename && words.length === 0) throw new UsageError('say which objects, or -f FILE');
+      if (session.settings.project === everyProject && words.every((word, i) => i === 0 && !word.includes('/')))
+        throw new UsageError('of every project only what is named is deleted: give names, or --project');
       const targets = flags.filename ? await fromFiles(session, flags) : await findTargets(session, words, flags);
       if (targets.length === 0) await session.err('Nothing to delete.\n');
-      await deleteAll(session, targets, flags);
+      await deleteAll(environment, session, targets, flags);
     });
   fileOptions(command, 'what a file or folder names');
   dryRunOption(command, 'say what would be deleted, and do nothing');
@@ -66,8 +71,13 @@ async function fromFiles(session: Session, flags: DeleteFlags): Promise<PlacedTa
   });
 }
 
-async function deleteAll(session: Session, targets: readonly PlacedTarget[], flags: DeleteFlags): Promise<void> {
-  const pending: PlacedTarget[] = [];
+async function deleteAll(
+  environment: Environment,
+  session: Session,
+  targets: readonly PlacedTarget[],
+  flags: DeleteFlags,
+): Promise<void> {
+  const pending: { readonly target: PlacedTarget; readonly owner: Session }[] = [];
   let status = 0;
   const failed = async (error: unknown): Promise<void> => {
     const rendered = renderError(error, session.flags.verbose === true);
@@ -77,25 +87,27 @@ async function deleteAll(session: Session, targets: readonly PlacedTarget[], fla
   const dryRun = flags.dryRun === true;
   for (const target of targets) {
     try {
-      const left = await session.objects.delete(target.kind, target.place, target.name, {
+      const owner = await inItsProject(environment, session, target.kind, target.name);
+      const place = owner === session ? target.place : owner.place;
+      const left = await owner.objects.delete(target.kind, place, target.name, {
         force: flags.force === true,
         allowMissing: flags.ignoreNotFound === true,
         validateOnly: dryRun,
       });
       if (left && metadataOf(left).deleteTime && !dryRun) {
-        if (flags.wait) pending.push({ ...target, uid: metadataOf(left).uid });
+        if (flags.wait) pending.push({ target: { ...target, place, uid: metadataOf(left).uid }, owner });
         else await said(session, target, 'deletion asked for');
       } else if (left || !flags.ignoreNotFound) await said(session, target, `deleted${dryRun ? ' (dry run)' : ''}`);
     } catch (error) {
-      await failed(error);
+      if (!(flags.ignoreNotFound && hasCode(error, Code.NotFound))) await failed(error);
     }
   }
   const deadlineMs = session.io.nowMs() + flags.timeout;
-  for (const target of pending) {
+  for (const { target, owner } of pending) {
     const progress = new Progress(session.io);
     try {
       await awaitObject(
-        session,
+        owner,
         target,
         { text: 'gone', reached: (object) => object === undefined },
         { deadlineMs, progress },

@@ -7,7 +7,7 @@ import { exitStatus, SilentExit, UsageError } from '../errors.ts';
 import { type ExecFlags, type ExecInput, runCommand } from '../exec_session.ts';
 import { named, within } from '../objects.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
-import { parseStreamTarget } from '../targets.ts';
+import { inItsProject, parseStreamTarget } from '../targets.ts';
 
 interface Flags extends ExecFlags {
   readonly container?: string;
@@ -34,7 +34,7 @@ export function register(parent: Command, environment: Environment): void {
     .option('--workdir <path>', 'of a container: the folder it starts in')
     .option('--user <user>', 'of a container: the user it runs as')
     .action(async (object: string, words: string[], flags: Flags, self: Command) =>
-      exec(await environment.open(self), object, words, flags),
+      exec(environment, await environment.open(self), object, words, flags),
     );
   examples(
     withGlobals(command),
@@ -45,8 +45,15 @@ export function register(parent: Command, environment: Environment): void {
   );
 }
 
-async function exec(session: Session, object: string, words: readonly string[], flags: Flags): Promise<void> {
+async function exec(
+  environment: Environment,
+  opened: Session,
+  object: string,
+  words: readonly string[],
+  flags: Flags,
+): Promise<void> {
   const { kind, name } = parseStreamTarget(object, 'runs no commands', flags.container !== undefined);
+  const session = await inItsProject(environment, opened, kind, name);
   const which = { ...within(kind, session.place, session.settings), ...named(name), command: [...words] };
   const status = kind.name === 'Pod' ? await inPod(session, which, flags) : await inContainer(session, which, flags);
   if (status !== exitStatus.ok) throw new SilentExit(status);

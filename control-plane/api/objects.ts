@@ -10,6 +10,7 @@ import { type Principal, projectOf } from '../domain/principal.ts';
 import { decode, encode } from '../domain/record.ts';
 import type { Checks, Liveness, Placement, Verdict } from '../reconcile/port.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
+import { findInAnyProject } from './any_project.ts';
 import { type BayDirectory, type BayRef, checkTaking } from './bay_directory.ts';
 import { completeBay, modelReads, modelRef, readModel } from './bay_from_model.ts';
 import { askCluster } from './cluster_check.ts';
@@ -108,8 +109,10 @@ export class Objects {
     return presentMessage(kind, decode(kind, stored), stored, this.#options.around);
   }
 
-  /** As it lies in the store. Rejects with NotFoundError. */
+  /** As it lies in the store. Rejects with NotFoundError; where every project is asked, with PreconditionError when several have the name. */
   async find(principal: Principal, kind: KindName, ref: ObjectRef): Promise<StoredObject> {
+    const isAnywhere = principal.everyProject && ref.name && !ref.uid && !ref.bay;
+    if (isAnywhere) return findInAnyProject(this.#options.store, kind, ref);
     const at = await this.locate(principal, kind, ref);
     const stored = await this.#options.store.get(at.key);
     if (stored) return stored;
@@ -290,7 +293,7 @@ export class Objects {
       const bayUid = principal.everyProject ? undefined : (bay?.uid ?? '');
       return { bay, key: { uid: ref.uid, within: { kind, project: projectOf(principal), bayUid } } };
     }
-    if (principal.everyProject) throw new InvalidError('uid', 'is required: several projects may have the same name');
+    if (principal.everyProject) throw new InvalidError('uid', 'or name is required');
     if (!ref.name) throw new InvalidError('name', 'or uid is required');
     const namespace = kinds[kind].scope === 'namespace' ? ref.namespace || defaultNamespace : '';
     return { bay, key: { kind, project: principal.project, bayUid: bay?.uid ?? '', namespace, name: ref.name } };

@@ -27,7 +27,7 @@ Made from \`control-plane/api/permissions.ts\`, which is what the control plane 
 - **nobody**: no token is needed. The method itself looks at what it is given: a join token, or a proof that a node has its key.
 - **reader** and **member** have their role in one project, and see and change nothing of another: what is there is NOT_FOUND to them.
 - **admin** has all projects: the header \`x-baykeeper-project\` says which one a call is for, and \`-\` asks all of them at once, in calls that a reader may
-  make. Without it a call is for the admin's own.
+  make. A name then finds the only object that has it, and is refused where several have it. Without the header a call is for the admin's own.
 
 A BayModel that an admin has made public is read by every project, and changed by its own project and admins.
 

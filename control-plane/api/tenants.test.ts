@@ -1,7 +1,8 @@
+import { create } from '@bufbuild/protobuf';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
-import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { ContainerService, LogsResponseSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
@@ -79,7 +80,7 @@ test('an admin sees every project at once, each object once, and names one by it
   }
   t.deepEqual(watched.sort(), ['blue', 'red']);
 
-  await refused(t, all.containers.getContainer({ name: 'web' }), Code.InvalidArgument, /^uid: is required/);
+  await refused(t, all.containers.getContainer({}), Code.InvalidArgument, /^uid: or name is required/);
   await refused(t, all.containers.getContainer(ref), Code.InvalidArgument, /^bay: cannot be given/);
   await refused(t, all.containers.listContainers({ bay: 'local' }), Code.InvalidArgument, /^bay: cannot be given/);
   await refused(t, all.tokens.listJoinTokens({ bay: 'local' }), Code.InvalidArgument, /^bay: cannot be given/);
@@ -89,6 +90,50 @@ test('an admin sees every project at once, each object once, and names one by it
     Code.InvalidArgument,
     /x-baykeeper-project: names one project/,
   );
+});
+
+test('where every project is asked a name finds the only object that has it, and says where there are several', async (t) => {
+  const streamed: string[] = [];
+  const api = await startApi({
+    streams: {
+      async *logs({ objectUid }) {
+        streamed.push(objectUid);
+        yield create(LogsResponseSchema);
+      },
+    },
+  });
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const all = clientsOf(api, 'admin-token', '-');
+  const uids: string[] = [];
+  for (const project of ['blue', 'red']) {
+    const { bays, containers } = clientsOf(api, `${project}-token`);
+    const { bay } = await bays.createBay({ bay: { metadata: { name: 'local' } } });
+    api.placement.node = (await api.addNode(bay?.metadata?.uid ?? '', 'edge-1')).node;
+    api.liveness.set(api.placement.node.uid, true);
+    for (const name of ['web', `only-${project}`]) {
+      const metadata = { bay: 'local', name };
+      const { container } = await containers.createContainer({ container: { metadata, spec: { image: 'a' } } });
+      if (name !== 'web') uids.push(container?.metadata?.uid ?? '');
+    }
+  }
+  const { container } = await all.containers.getContainer({ name: 'only-red' });
+  t.like(container?.metadata, { project: 'red', bay: 'local', uid: uids[1] });
+  t.is((await all.explain.why({ kind: Kind.CONTAINER, name: 'only-blue' })).uid, uids[0] ?? '');
+  for await (const _ of all.containers.logs({ name: 'only-blue' })) break;
+  t.deepEqual(streamed, [uids[0]]);
+
+  const several =
+    /^several have this name: container "web" in bay "local" of project blue, container "web" in bay "local" of project red\. Name the project .*--project/;
+  await refused(t, all.containers.getContainer({ name: 'web' }), Code.FailedPrecondition, several);
+  await refused(t, all.explain.why({ kind: Kind.CONTAINER, name: 'web' }), Code.FailedPrecondition, several);
+  await refused(t, all.bays.getBay({ name: 'local' }), Code.FailedPrecondition, /bay "local" of project blue, bay/);
+  await refused(
+    t,
+    all.containers.getContainer({ name: 'none' }),
+    Code.NotFound,
+    /^there is no container "none" in any project$/,
+  );
+  await refused(t, all.containers.stopContainer({ name: 'only-red' }), Code.InvalidArgument, /names one project/);
 });
 
 test('a watch tells of what its own project does, however much others do beside it', async (t) => {

@@ -28,6 +28,9 @@ export const listContract = (check: ContractTest): void => {
     t.deepEqual(await list({ bayUid: 'bay-1' }), ['a', 'd', 'b']);
     t.deepEqual(await list({ kind: 'Bay', project: 'red' }), ['f']);
     t.deepEqual(await list({ kind: 'Bay', bayUid: 'bay-1' }), []);
+    t.deepEqual(await list({ name: 'd' }), ['d']);
+    t.deepEqual(await list({ name: 'd', project: 'red' }), []);
+    t.deepEqual(await list({ name: 'b', namespace: 'n', orderBy: 'createTime' }), ['b']);
     t.is((await store.list({ ...base, kind: 'None' })).revision, 6);
     t.is(await store.countInBay('bay-1'), 4);
     await store.write(put(makeObject({ name: 'node', kind: 'Node' })));

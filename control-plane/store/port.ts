@@ -161,6 +161,7 @@ export interface ListQuery {
   readonly project?: string;
   readonly bayUid?: string;
   readonly namespace?: string;
+  readonly name?: string;
   readonly orderBy: 'name' | 'createTime';
   readonly descending: boolean;
   /** Where the page before ended. */

@@ -75,6 +75,7 @@ export const selectPage = (query: ListQuery): { sql: string; parameters: readonl
   if (query.bayUid !== undefined) conditions.push(`bay_uid = ${parameter(query.bayUid)}`);
   if (query.project !== undefined) conditions.push(`project = ${parameter(query.project)}`);
   if (query.namespace !== undefined) conditions.push(`namespace = ${parameter(query.namespace)}`);
+  if (query.name !== undefined) conditions.push(`name = ${parameter(query.name)}`);
   const columns = query.orderBy === 'name' ? ['namespace', 'name', 'uid'] : ['create_time_ms', 'uid'];
   if (query.after) {
     const { namespace, name, createTimeMs, uid } = query.after;

@@ -716,7 +716,7 @@ export declare const RebootContainerResponseSchema: GenMessage<RebootContainerRe
  */
 export declare type LogsRequest = Message<"baykeeper.v1.LogsRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */

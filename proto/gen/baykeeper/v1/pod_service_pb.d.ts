@@ -417,7 +417,7 @@ export declare const WatchPodsResponseSchema: GenMessage<WatchPodsResponse>;
  */
 export declare type PodLogsRequest = Message<"baykeeper.v1.PodLogsRequest"> & {
   /**
-   * Name of the bay.
+   * Name of the bay. Empty where all projects are asked.
    *
    * @generated from field: string bay = 1;
    */
