@@ -4,6 +4,7 @@ import type { ObjectMessage } from '../domain/object.ts';
 import { checkSize } from '../domain/object_size.ts';
 import { encode, type RecordFields } from '../domain/record.ts';
 import type { StoredObject, WriteView } from '../store/port.ts';
+import { isPublic } from './public_models.ts';
 
 export type Outcome = 'created' | 'configured' | 'unchanged';
 
@@ -20,6 +21,10 @@ export function putFitting(
   return stored;
 }
 
+/** What a change to an object leaves beside its message. */
+const fieldsAfter = (stored: StoredObject): RecordFields =>
+  stored.kind === 'BayModel' ? { ...stored, epoch: isPublic(stored) ? 1 : 0 } : stored;
+
 /** Within a write: stores what a change has made of an object. The node's agent is told of a new spec, and of nothing else. */
 export function putChanged<T extends ObjectMessage>(
   view: WriteView,
@@ -30,7 +35,7 @@ export function putChanged<T extends ObjectMessage>(
   if (!changed) return { object, stored, outcome: 'unchanged' };
   return {
     object,
-    stored: putFitting(view, kind, object, stored, specChanged ? stored.assigneeUid : ''),
+    stored: putFitting(view, kind, object, fieldsAfter(stored), specChanged ? stored.assigneeUid : ''),
     outcome: 'configured',
   };
 }

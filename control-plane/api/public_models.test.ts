@@ -155,3 +155,26 @@ test('a watch tells of public ones, and of what becomes one or is one no more, a
   t.deepEqual(again, expected);
   await Promise.all([events.return?.(), resumed.return?.()]);
 });
+
+test('a watch that goes on is told of what is public no more, though what was before is forgotten', async (t) => {
+  const { api, admin, red } = await fixture(t);
+  await admin.models.createBayModel(model('taken-back', { public: true, image: 'old' }));
+  await admin.models.createBayModel(model('kept', { public: true }));
+  await admin.models.createBayModel(model('shown-later'));
+  await admin.models.createBayModel(model('secret'));
+  const { bayModel } = await red.models.createBayModel(model('own'));
+  const since = bayModel?.metadata?.revision ?? 0n;
+  await api.store.compact(Number(since), 0);
+  await admin.models.updateBayModel(model('secret', { image: 'never' }));
+  await admin.models.updateBayModel(model('taken-back', { image: 'never' }));
+  await admin.models.updateBayModel(model('taken-back', { image: 'never-either' }));
+  await admin.models.updateBayModel(model('kept', { public: true, image: 'new' }));
+  await admin.models.updateBayModel(model('shown-later', { public: true }));
+  await red.models.deleteBayModel({ name: 'own' });
+  const told: string[] = [];
+  for await (const { type, bayModel } of red.models.watchBayModels({ sinceRevision: since })) {
+    told.push(`${WatchEventType[type]} ${bayModel?.metadata?.name} ${bayModel?.spec?.image ?? '-'}`);
+    if (bayModel?.metadata?.name === 'own') break;
+  }
+  t.deepEqual(told, ['DELETED taken-back -', 'MODIFIED kept new', 'ADDED shown-later ', 'DELETED own ']);
+});

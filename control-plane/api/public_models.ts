@@ -1,8 +1,10 @@
+import { create } from '@bufbuild/protobuf';
+import { BayModelSchema } from '../../proto/gen/baykeeper/v1/bay_model_pb.js';
 import { DeniedError } from '../domain/errors.ts';
 import type { KindName, Kinds } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 import { mayUse, type Principal } from '../domain/principal.ts';
-import { decode, type StoredRecord } from '../domain/record.ts';
+import { decode, encode, type StoredRecord } from '../domain/record.ts';
 import type { ListPage, ListPosition, ListQuery, Store, StoredObject } from '../store/port.ts';
 import type { WatchItem } from './watch_objects.ts';
 
@@ -109,14 +111,20 @@ export async function* visibleItems(items: AsyncIterable<WatchItem>, principal: 
       const { change } = item;
       const { object, previous } = change;
       const is = visible(object);
-      // Of another project's, nothing is told that is not known to have been public.
-      const was = mayUse(principal, object.project) || (previous !== undefined && visible(previous));
+      // What was before may be forgotten by now. Of another project's, nothing is told that is not known to have been public.
+      const was = mayUse(principal, object.project) || (previous ? visible(previous) : object.epoch === 1);
       if (is && (was || change.op === 'remove')) yield item;
       else if (is) yield { type: 'change', change: { ...change, previousRevision: 0 } };
-      else if (was && previous) yield { type: 'change', change: { ...change, op: 'remove', object: previous } };
+      else if (was) yield { type: 'change', change: { ...change, op: 'remove', object: previous ?? nameOnly(object) } };
     }
   }
 }
+
+/** A BayModel without what it says now, which is not for the others any more. */
+const nameOnly = (stored: StoredObject): StoredObject => {
+  const { uid, project, name } = stored;
+  return encode('BayModel', create(BayModelSchema, { metadata: { uid, project, name } }), stored)(stored.revision);
+};
 
 const compare = (orderBy: ListQuery['orderBy'], a: ListPosition, b: ListPosition): number =>
   (orderBy === 'name' ? compareText(a.name, b.name) : a.createTimeMs - b.createTimeMs) || compareText(a.uid, b.uid);

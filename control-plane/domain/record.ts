@@ -19,7 +19,8 @@ export interface StoredRecord {
   /** Its deletion is asked for. */
   readonly deleting: boolean;
   readonly revision: number;
-  /** Epoch and sequence of the report that its status comes from (Promise 4). Of a Node: the epoch of its newest session. */
+  /** Epoch and sequence of the report that its status comes from (Promise 4). Of a Node: the epoch of its newest session.
+   * Of a BayModel: 1 when every project saw it before this change, for what was before may be forgotten. */
   readonly epoch: number;
   readonly sequence: number;
   readonly createTimeMs: number;
