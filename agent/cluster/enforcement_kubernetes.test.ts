@@ -7,6 +7,7 @@ import {
   type ReplicationControllerStatus,
 } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import { ClusterBed, putAssignment } from '../../test/harness/cluster_bed.ts';
+import { startAdmissionWebhook } from '../../test/harness/kubernetes/admission_webhook.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
@@ -108,4 +109,86 @@ test('no command goes into a pod that is forbidden, and takes its time to end', 
   t.like(error, { kind: 'forbidden' });
   t.regex(error.message, /forbids this: spec\.hostPID: the host's processes/);
   await cluster.request('DELETE', pathOf('pods', 'slow'), { body: { gracePeriodSeconds: 0 } });
+});
+
+const podsOf = async (app: string): Promise<Any[]> =>
+  (await get(`/api/v1/namespaces/default/pods?labelSelector=app%3D${app}`)).items.filter(
+    ({ metadata }: Any) => metadata.deletionTimestamp === undefined,
+  );
+const keeping = (app: string, spec: JsonObject): JsonObject => ({
+  replicas: 2,
+  selector: { app },
+  template: { metadata: { labels: { app } }, spec },
+});
+const uidsOf = (pods: readonly Any[]) => pods.map(({ metadata }) => metadata.uid).sort();
+
+test('pods of an earlier template are ended when they are forbidden, and the controller makes others', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const keeper = bed.put('ReplicationController', 'earlier', keeping('earlier', { ...pod(), hostPID: true }));
+  await until('both are there', async () => (await podsOf('earlier')).length === 2);
+  const { uid } = (await get(pathOf('replicationcontrollers', 'earlier'))).metadata;
+  bed.change(keeper, keeping('earlier', pod()));
+  await bed.applied(keeper);
+  t.true(
+    (await podsOf('earlier')).every(({ spec }) => spec.hostPID),
+    'a controller leaves them',
+  );
+  bed.policy.set({ hostPID: 'forbid' });
+  await until('there are others', async () => {
+    const pods = await podsOf('earlier');
+    return pods.length === 2 && pods.every(({ spec }) => !spec.hostPID);
+  });
+  t.is((await get(pathOf('replicationcontrollers', 'earlier'))).metadata.uid, uid);
+  const { reason, events } = await bed.shows<ReplicationControllerStatus>(
+    keeper,
+    'both ends are told',
+    (status) => status.events.filter((event) => event.reason === 'ForbiddenByPolicy').length === 2,
+  );
+  t.is(reason, '');
+  const told = events.find((event) => event.reason === 'ForbiddenByPolicy');
+  t.regex(told?.message ?? '', /^pod earlier-\w+ was ended: .* forbids this: spec\.hostPID: the host's processes/);
+});
+
+test('pods of an earlier template are ended also when a change to something else forbidden is refused', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const keeper = bed.put('ReplicationController', 'two', keeping('two', { ...pod(), hostPID: true }));
+  await until('both are there', async () => (await podsOf('two')).length === 2);
+  bed.change(keeper, keeping('two', pod()));
+  await bed.applied(keeper);
+  bed.policy.set({ hostIPC: 'forbid', hostPID: 'forbid' });
+  bed.change(keeper, keeping('two', { ...pod(), hostIPC: true }));
+  await until('refused', () => bed.status(keeper)?.reason === 'ForbiddenByPolicy');
+  await until('there are others', async () => {
+    const pods = await podsOf('two');
+    return pods.length === 2 && pods.every(({ spec }) => !spec.hostPID && !spec.hostIPC);
+  });
+  t.truthy(await get(pathOf('replicationcontrollers', 'two')));
+});
+
+test('a pod to which the cluster adds what is forbidden stays: the next one would be just like it', async (t) => {
+  await using _ = await startAdmissionWebhook(cluster, {
+    kind: 'Mutating',
+    rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
+    review: ({ object }) => ({
+      allowed: true,
+      ...(object.metadata.labels?.app === 'injected' && {
+        patch: [
+          { op: 'add', path: '/spec/containers/-', value: { ...container, name: 'mesh', image: 'mesh.example/a:1' } },
+        ],
+      }),
+    }),
+  });
+  const bed = new ClusterBed(t, cluster);
+  const keeper = bed.put('ReplicationController', 'injected', keeping('injected', pod()));
+  await bed.applied(keeper);
+  await until('both are there', async () => (await podsOf('injected')).length === 2);
+  const before = uidsOf(await podsOf('injected'));
+  t.is((await podsOf('injected'))[0].spec.containers.length, 2);
+  bed.policy.set({ images: ['busybox'] });
+  // What is applied after it was looked at under the policy that holds now.
+  bed.change(keeper, { ...keeping('injected', pod()), replicas: 3 });
+  await bed.applied(keeper);
+  await until('there is a third', async () => (await podsOf('injected')).length === 3);
+  const after = uidsOf(await podsOf('injected'));
+  t.true(before.every((uid) => after.includes(uid)));
 });

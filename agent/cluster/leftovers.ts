@@ -1,4 +1,4 @@
-import { type ClusterDriver, resourceTypes } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
 import type { Live } from './live.ts';
 
 /** Pods that a controller has made, and that go after it. */
@@ -18,12 +18,16 @@ export function leftoversOf(targets: readonly Live[]): Leftovers | undefined {
   return undefined;
 }
 
-/** How many are still there. Rejects with ClusterError. */
-export async function countLeftovers(
+/** Those that are still there. Rejects with ClusterError. */
+export async function podsOf(
   driver: ClusterDriver,
   { namespace, selector, ownerUid }: Leftovers,
   signal: AbortSignal,
-): Promise<number> {
+): Promise<ClusterObject[]> {
   const { items } = await driver.list(resourceTypes.Pod, { namespace, labelSelector: selector, signal });
-  return items.filter(({ metadata }) => metadata.ownerReferences?.some(({ uid }) => uid === ownerUid)).length;
+  return items.filter(({ metadata }) => metadata.ownerReferences?.some(({ uid }) => uid === ownerUid));
 }
+
+/** How many are still there. Rejects with ClusterError. */
+export const countLeftovers = async (...args: Parameters<typeof podsOf>): Promise<number> =>
+  (await podsOf(...args)).length;

@@ -7,6 +7,7 @@ import type { Desired, Reports } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
 import { Answers, type Attempt } from './answers.ts';
+import { EarlierPods } from './earlier_pods.ts';
 import { judgeObject } from './enforcement.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
@@ -18,7 +19,7 @@ import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
 import { claimOf } from './ownership.ts';
-import { type Place, placeOf, planObject, type Wanted, wantedOf } from './plan.ts';
+import { isAt, type Place, placeOf, planObject, type Wanted, wantedOf } from './plan.ts';
 import { bounded, ObjectError, problemOf } from './reasons.ts';
 import { Reporting } from './reporting.ts';
 import { Roster } from './roster.ts';
@@ -67,6 +68,7 @@ export class ClusterLoop {
   readonly #queue: KeyedQueue;
   readonly #watches: Watches;
   readonly #foreign: ForeignWatches;
+  readonly #earlierPods: EarlierPods;
   readonly #unsubscribe: () => void;
 
   constructor(options: LoopOptions) {
@@ -96,6 +98,7 @@ export class ClusterLoop {
       onEvent: (place, note) => this.#onEvent(place, note),
       onState: (kind) => this.#onState(kind),
     });
+    this.#earlierPods = new EarlierPods(options);
     this.#foreign = new ForeignWatches({ driver, log, signal: term, onFree: (uid) => this.#onFree(uid) });
     for (const uid of desired.current.objects.keys()) this.#track(uid);
     const unsubscribe = [
@@ -138,6 +141,11 @@ export class ClusterLoop {
   #wantedOf(uid: string): Wanted {
     const { desired, manifestOf } = this.#options;
     return wantedOf(desired.current, uid, manifestOf);
+  }
+
+  #liveOf(wanted: Wanted): Live | undefined {
+    const place = placeOf(wanted);
+    return place && this.#observed.of(wanted.uid).find((live) => isAt(live, place));
   }
 
   #changed(uid: string | undefined): void {
@@ -255,11 +263,13 @@ export class ClusterLoop {
       case 'none':
         return true;
       case 'settled':
+        await this.#earlierPods.look(one, this.#liveOf(wanted), aside);
         this.#settle(one, wanted);
         return true;
       case 'gone':
         return await this.#gone(one, wanted, aside);
       case 'forbidden':
+        await this.#earlierPods.look(one, this.#liveOf(wanted), aside);
         this.#reporting.report(one, wanted);
         return true;
       case 'conflict':

@@ -2,6 +2,7 @@ import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Problem } from '../delivery.ts';
 import { ClusterError } from '../drivers/cluster_driver.ts';
+import type { Policy } from '../policy.ts';
 import { Contention } from './contention.ts';
 import { EventLog } from './events.ts';
 import type { Leftovers } from './leftovers.ts';
@@ -34,6 +35,8 @@ export class Tracked {
   applied: { readonly generation: bigint; readonly timeMs: number } | undefined;
   accepted: View['accepted'];
   leftovers: Leftovers | undefined;
+  /** For which policy, and which state of the controller, its pods were looked at. */
+  vetted: { readonly policy: Policy; readonly state: string } | undefined;
   endpoints: EndpointAddresses | undefined;
   readonly events = new EventLog();
   readonly contention: Contention;
