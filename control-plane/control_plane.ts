@@ -81,6 +81,10 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
         credentialTtlMs: config.credentialTtlMs,
         clock,
         log: log.child({ part: 'signing' }),
+        onReplaced: (before, now) => {
+          const message = `${before.join(', ') || 'none'} by ${now}, which agents ask the API for`;
+          audit.note({ ...nobody, kind: 'system', method: '', code: 'signing_key_replaced', message });
+        },
       }),
     );
     const reconciler = await startReconciler({

@@ -8,6 +8,10 @@ if (process.argv[2] === 'ca') {
   const { runCaCommand } = await import('./tls/ca_command.ts');
   process.exit(await runCaCommand(process.argv.slice(3)));
 }
+if (process.argv[2] === 'signing-key') {
+  const { runSigningKeyCommand } = await import('./broker/signing_key_command.ts');
+  process.exit(await runSigningKeyCommand(process.argv.slice(3)));
+}
 const config = readConfig(process.argv.slice(2));
 relaunchTuned(config.dataDir);
 try {

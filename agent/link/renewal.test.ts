@@ -2,7 +2,7 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
 import { type Credentials, CredentialsSchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
-import { testVerifier } from '../../test/harness/signing.ts';
+import { testNonce, testVerifier } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
 import { EnrollError } from './enroll.ts';
 import { Renewal, type RenewalOptions } from './renewal.ts';
@@ -23,6 +23,9 @@ function bed(answer: () => Credentials, moved = false) {
   const heard = { failed: () => {}, refused: (_jwt: string) => {}, connected: (_up: boolean) => {} };
   const counts = { asked: 0, woken: 0, restMs: 0 };
   let current = credentials('nats://old:1');
+  const verifier = testVerifier({ bayUid: 'b', nodeUid: 'n' });
+  let session: RenewalOptions['session']['state'] = { name: 'offline' };
+  let request = (): Promise<Uint8Array> => Promise.reject(new Error('not connected'));
   const options: RenewalOptions = {
     address: { bayUid: 'b', nodeUid: 'n' },
     identity: {
@@ -36,7 +39,7 @@ function bed(answer: () => Credentials, moved = false) {
     },
     link: {
       connected: false,
-      request: () => Promise.reject(new Error('not connected')),
+      request: () => request(),
       onConnected: (listener) => {
         heard.connected = listener;
         return () => {};
@@ -56,8 +59,12 @@ function bed(answer: () => Credentials, moved = false) {
         counts.restMs = ms;
       },
     },
-    session: { state: { name: 'offline' } },
-    verifier: testVerifier({ bayUid: 'b', nodeUid: 'n' }),
+    session: {
+      get state() {
+        return session;
+      },
+    },
+    verifier,
     prove: async () => {
       counts.asked += 1;
       return answer();
@@ -81,6 +88,13 @@ function bed(answer: () => Credentials, moved = false) {
     counts,
     renewal,
     brokers: () => current.brokerUrls,
+    /** A message came that is signed with one. */
+    unknownKey: () => verifier.onUnknownKey?.(),
+    /** There is a session, in which requests are answered like this. */
+    overBus(answerOf: typeof request) {
+      request = answerOf;
+      session = { name: 'open', epoch: 1n, nonce: testNonce } as typeof session;
+    },
     /** Lets time pass, with what is due in it. */
     async pass(ms: number) {
       const endMs = now + ms;
@@ -140,6 +154,42 @@ test('few attempts that take long are enough, and one that succeeds makes the co
   b.heard.failed();
   await b.pass(10_000);
   t.is(b.counts.asked, 1);
+});
+
+test('a key that is not known is asked about until there is an answer, and the keys after a start and once a day anyway', async (t) => {
+  let up = false;
+  const b = bed(() => {
+    if (!up) throw new EnrollError('unavailable', 'cannot reach it');
+    return credentials('nats://old:1');
+  });
+  b.unknownKey();
+  b.unknownKey();
+  await settled();
+  t.is(b.counts.asked, 1, 'anybody can make up such a message');
+  await b.pass(100_000);
+  t.is(b.counts.asked, 2);
+  up = true;
+  await b.pass(100_000);
+  t.is(b.counts.asked, 3);
+  await b.pass(60_000);
+  t.is(b.counts.asked, 3, 'it knows now');
+  await b.pass(12 * 3_600_000);
+  t.is(b.counts.asked, 4);
+  await b.pass(12 * 3_600_000);
+  t.is(b.counts.asked, 5);
+});
+
+test('a renewal that is signed with a key that is not known is no reason not to ask about it', async (t) => {
+  const b = bed(() => credentials('nats://old:1'));
+  b.overBus(async () => {
+    b.unknownKey();
+    return new Uint8Array();
+  });
+  await b.pass(600_000);
+  t.is(b.counts.asked, 1, 'after the start');
+  // At two thirds of their life.
+  await b.pass(17 * 3_600_000);
+  t.is(b.counts.asked, 2);
 });
 
 test('a refusal to tell where the broker is does not keep the agent from the one it knows', async (t) => {

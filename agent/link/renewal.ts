@@ -33,6 +33,12 @@ const tolerableSkewMs = 5_000;
 const lost = { attempts: 5, afterMs: 15_000 };
 /** What the control plane is asked for, besides good credentials. */
 const whereBroker = 'where the broker is';
+/** What the control plane is asked for when somebody signs with a key that is not known. */
+const whichKeys = 'which keys it signs with';
+/** A key that is not the control plane's any more is believed for so long at the most, where the control plane can be reached. */
+const keysAgeMs = 24 * 60 * minuteMs;
+/** Within this after their start: a whole site may come back at once. */
+const startSpreadMs = 10 * minuteMs;
 /** Within this, agents that lost the same broker ask one after another. */
 const lostSpreadMs = 10_000;
 
@@ -41,7 +47,8 @@ const lostSpreadMs = 10_000;
  * the broker does not take them. A node that was revoked is told so, and asks again only now and then.
  *
  * Credentials also say where the broker is, and with which keys the control plane signs. When the broker is not to be reached there, or a
- * message is signed with another key, new ones are asked for, at most once a minute.
+ * message is signed with another key, new ones are asked for, at most once a minute. After a start and once a day they are asked for anyway: whoever has a
+ * stolen key and the broker as well would keep it from the agent that there is another key.
  */
 export class Renewal {
   readonly #options: RenewalOptions;
@@ -59,6 +66,9 @@ export class Renewal {
   #failed = { attempts: 0, sinceMs: 0 };
   /** While it has asked lately where the broker is: what ends that. */
   #cancelAsked: (() => void) | undefined;
+  /** It has met a key that it does not know, and could not ask about it yet. */
+  #keysOwed = false;
+  #cancelKeys: (() => void) | undefined;
 
   constructor(options: RenewalOptions) {
     this.#options = options;
@@ -68,7 +78,7 @@ export class Renewal {
   }
 
   start(): void {
-    const { link, moved, verifier } = this.#options;
+    const { link, moved, verifier, random = Math.random } = this.#options;
     this.#unlisten = [
       link.onRefused((userJwt) => this.#refused(userJwt)),
       link.onFailed(() => this.#unreached()),
@@ -76,9 +86,10 @@ export class Renewal {
     ];
     // The broker cannot tell which keys are to be believed: it is not believed itself.
     verifier.onUnknownKey = () => {
-      if (!this.#cancelAsked) void this.#askApi('which keys it signs with');
+      if (!this.#cancelAsked) void this.#askApi(whichKeys);
     };
     this.#schedule();
+    this.#followKeys(random() * startSpreadMs);
     if (moved) void this.#askApi(whereBroker);
   }
 
@@ -90,6 +101,17 @@ export class Renewal {
     this.#cancelLost?.();
     this.#cancelAsked?.();
     this.#cancelTrust?.();
+    this.#cancelKeys?.();
+  }
+
+  #followKeys(inMs: number): void {
+    const { clock, random = Math.random } = this.#options;
+    this.#cancelKeys?.();
+    this.#cancelKeys = clock.after(inMs, () => {
+      this.#keysOwed = true;
+      this.#askOwed();
+      this.#followKeys(keysAgeMs * (0.5 + random() / 2));
+    });
   }
 
   /**
@@ -183,15 +205,18 @@ export class Renewal {
   /** Asks the control plane for credentials because of what else is in them. The ones at hand are still good, so nothing rests. */
   async #askApi(what: string): Promise<void> {
     const { prove, link, clock, log, random = Math.random } = this.#options;
-    // A proof that is under way, or failed and will be repeated, brings the addresses as well.
+    this.#keysOwed ||= what === whichKeys;
+    // A proof that is under way, or failed and will be repeated, brings what is asked for as well; what comes over the bus may not.
     if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
     this.#renewing = true;
     this.#cancelAsked = clock.after((1 + random()) * minuteMs, () => {
       this.#cancelAsked = undefined;
+      this.#askOwed();
     });
     try {
       const credentials = await prove();
       await this.#take(credentials);
+      this.#keysOwed = false;
       log.info({ what, brokers: credentials.brokerUrls }, 'asked the control plane');
       link.wake();
     } catch (error) {
@@ -200,6 +225,10 @@ export class Renewal {
       this.#renewing = false;
     }
     if (!this.#stopped) this.#schedule();
+  }
+
+  #askOwed(): void {
+    if (this.#keysOwed && !this.#cancelAsked) void this.#askApi(whichKeys);
   }
 
   async #renew(asked = false): Promise<void> {
@@ -225,6 +254,7 @@ export class Renewal {
       this.#renewing = false;
     }
     if (this.#stopped) return;
+    this.#askOwed();
     if (waitMs === undefined) this.#schedule();
     // What a refusal asked for is owed until it is done, however long the credentials would be good.
     else this.#after(Math.max(0, waitMs), proof);
@@ -266,6 +296,7 @@ export class Renewal {
     try {
       const credentials = await prove();
       await this.#take(credentials);
+      this.#keysOwed = false;
       this.#proofBackoff.reset();
       log.info(
         { expires: new Date(expireTimeMs(credentials)).toISOString() },

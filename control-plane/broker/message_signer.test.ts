@@ -8,8 +8,10 @@ import { Verifier } from '../../agent/link/verifier.ts';
 import { silentLog } from '../../agent/log.ts';
 import { FakeClock } from '../../test/harness/fake_clock.ts';
 import { testNonce } from '../../test/harness/signing.ts';
+import { until } from '../../test/harness/until.ts';
 import { FileError } from '../private_file.ts';
 import { KeyFileSigner } from './message_signer.ts';
+import { isReplacementWished, wishReplacement } from './signing_key_file.ts';
 
 const log = pino({ level: 'silent' });
 const address = { bayUid: 'bay-1', nodeUid: 'node-1' };
@@ -73,6 +75,43 @@ test('a key is announced before it signs, and is there for a while after', async
   t.deepEqual(idsOf(await signerAt(t, dataDir, 122 * hourMs)), [`${b}`]);
   // The clock was set back, before all of them.
   t.deepEqual(idsOf(await signerAt(t, dataDir, -5)), [`${b}`]);
+});
+
+test('a key that may be in wrong hands is replaced at once: by the one who runs, or at the next start', async (t) => {
+  const dataDir = await folder(t);
+  const replaced: (readonly [readonly string[], string])[] = [];
+  const open = async (nowMs: number) => {
+    const signer = await KeyFileSigner.open({
+      dataDir,
+      keyLifeMs: 100 * hourMs,
+      credentialTtlMs: 10 * hourMs,
+      log,
+      clock: { now: () => nowMs },
+      onReplaced: (before, now) => replaced.push([before, now]),
+    });
+    t.teardown(() => signer[Symbol.asyncDispose]());
+    return signer;
+  };
+  await (await open(0))[Symbol.asyncDispose]();
+  // One signs, and the next is announced.
+  const running = await open(81 * hourMs);
+  const before = idsOf(running);
+  t.is(before.length, 2);
+  await wishReplacement(dataDir);
+  await until('they are replaced', async () => !(await isReplacementWished(dataDir)));
+  const now = idsOf(running);
+  t.is(now.length, 1);
+  t.false(before.includes(now[0] ?? ''));
+  t.deepEqual(replaced, [[before, running.keyId]]);
+  t.deepEqual(now, [running.keyId]);
+  await running[Symbol.asyncDispose]();
+  t.deepEqual(idsOf(await signerAt(t, dataDir, 82 * hourMs)), now, 'and that is on disk');
+
+  await wishReplacement(dataDir);
+  const started = await open(83 * hourMs);
+  t.is(replaced.length, 2);
+  t.deepEqual(replaced[1], [now, started.keyId]);
+  t.false(await isReplacementWished(dataDir));
 });
 
 test('a file of keys that is open to others, or no such file, is named', async (t) => {

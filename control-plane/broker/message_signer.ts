@@ -1,24 +1,22 @@
-import { createPrivateKey, createPublicKey, type KeyObject, randomBytes, sign } from 'node:crypto';
-import { join } from 'node:path';
+import { sign } from 'node:crypto';
+import { dirname } from 'node:path';
 import { create, toBinary } from '@bufbuild/protobuf';
 import type { Logger } from 'pino';
 import { SignedSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { type SigningKey, SigningKeySchema } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
-import { type SignedContext, signedBytes, signingKeyId } from '../../proto/signing.ts';
-import {
-  checkPrivate,
-  FileError,
-  makePrivateFolder,
-  readSmallFile,
-  removeLeftovers,
-  writePrivateFile,
-} from '../private_file.ts';
+import { type SignedContext, signedBytes } from '../../proto/signing.ts';
+import { makePrivateFolder, removeLeftovers } from '../private_file.ts';
 import { messageOf } from './broker_error.ts';
 import type { MessageSigner } from './port.ts';
-
-/** Before the 32 bytes of an Ed25519 seed in PKCS #8, and of a public key in SubjectPublicKeyInfo. */
-const pkcs8Prefix = Buffer.from('302e020100300506032b657004220420', 'hex');
-const spkiPrefixBytes = 12;
+import {
+  clearWish,
+  isReplacementWished,
+  type Key,
+  newKey,
+  readKeys,
+  signingKeyFile,
+  writeKeys,
+} from './signing_key_file.ts';
 
 export interface MessageSignerOptions {
   /** The keys are in `dataDir/signing`. */
@@ -29,23 +27,20 @@ export interface MessageSignerOptions {
   readonly credentialTtlMs: number;
   readonly clock: { now(): number };
   readonly log: Logger;
+  /** Hears, by their ids, of keys that were replaced at once. */
+  readonly onReplaced?: (before: readonly string[], now: string) => void;
 }
 
-interface Key {
-  readonly id: string;
-  readonly seed: Uint8Array;
-  readonly publicKey: Uint8Array;
-  readonly privateKey: KeyObject;
-  /** From then on, until the next one does. */
-  readonly signsFromMs: number;
-}
+/** How often it is looked whether there is anything to do, at the least. */
+const maxLookMs = 1_000;
 
 /**
  * The keys that the control plane signs its messages to agents with, in a file of mode 0600.
  *
  * One signs at a time. The next is listed in the agents' credentials for twice the life of those before it signs, so that each connected
  * agent has been told of it by a message that the one before it has signed; and the one before stays listed for as long again. An agent
- * that was away during all that asks the API.
+ * that was away during all that asks the API. So do all of them when the keys are replaced at once, as one may be in wrong hands: nothing that
+ * it signs can tell of the next.
  */
 export class KeyFileSigner implements MessageSigner, AsyncDisposable {
   readonly #options: MessageSignerOptions;
@@ -57,8 +52,8 @@ export class KeyFileSigner implements MessageSigner, AsyncDisposable {
 
   /** Makes the first key when there is no file. Rejects with FileError naming the file that is broken, or open to others. */
   static async open(options: MessageSignerOptions): Promise<KeyFileSigner> {
-    const folder = join(options.dataDir, 'signing');
-    const file = join(folder, 'keys.json');
+    const file = signingKeyFile(options.dataDir);
+    const folder = dirname(file);
     await makePrivateFolder(folder);
     await removeLeftovers(folder);
     const signer = new KeyFileSigner(options, file, await readKeys(file));
@@ -76,8 +71,12 @@ export class KeyFileSigner implements MessageSigner, AsyncDisposable {
     this.#file = file;
     this.#keys = keys;
     this.#overlapMs = 2 * options.credentialTtlMs;
-    this.#timer = setInterval(() => this.#look(), Math.min(Math.max(this.#overlapMs / 8, 250), 3_600_000));
+    this.#timer = setInterval(() => this.#look(), Math.min(Math.max(this.#overlapMs / 8, 250), maxLookMs));
     this.#timer.unref();
+  }
+
+  get keyId(): string {
+    return this.#current().id;
   }
 
   keys(): SigningKey[] {
@@ -120,8 +119,9 @@ export class KeyFileSigner implements MessageSigner, AsyncDisposable {
 
   /** Makes the next key when it is time to, and drops those whose time is over. What is used is on disk. */
   async #turn(): Promise<void> {
-    const { clock, keyLifeMs, log } = this.#options;
+    const { dataDir, clock, keyLifeMs, log } = this.#options;
     const now = clock.now();
+    if (await isReplacementWished(dataDir)) await this.#replace(newKey(now));
     const lifeMs = Math.max(keyLifeMs, 2 * this.#overlapMs);
     const kept = this.#keys.filter((_, i) => {
       const next = this.#keys[i + 1];
@@ -139,44 +139,13 @@ export class KeyFileSigner implements MessageSigner, AsyncDisposable {
     this.#keys = keys;
     if (next) log.info({ key: next.id, signsFrom: new Date(next.signsFromMs).toISOString() }, 'made a signing key');
   }
-}
-
-const newKey = (signsFromMs: number): Key => keyOf(randomBytes(32), signsFromMs);
-
-function keyOf(seed: Uint8Array, signsFromMs: number): Key {
-  const privateKey = createPrivateKey({ key: Buffer.concat([pkcs8Prefix, seed]), format: 'der', type: 'pkcs8' });
-  const spki = createPublicKey(privateKey).export({ format: 'der', type: 'spki' });
-  const publicKey = Uint8Array.from(spki.subarray(spkiPrefixBytes));
-  return { id: signingKeyId(publicKey), seed, publicKey, privateKey, signsFromMs };
-}
-
-const writeKeys = (file: string, keys: readonly Key[]): Promise<void> =>
-  writePrivateFile(
-    file,
-    `${JSON.stringify(
-      keys.map(({ id, seed, signsFromMs }) => ({ id, seed: Buffer.from(seed).toString('base64'), signsFromMs })),
-      null,
-      2,
-    )}\n`,
-  );
-
-async function readKeys(file: string): Promise<Key[]> {
-  const text = await readSmallFile(file, 64 * 1024);
-  if (text === undefined) return [];
-  await checkPrivate(file, '0600');
-  try {
-    const keys = (JSON.parse(text) as Record<string, unknown>[]).map(({ id, seed, signsFromMs }) => {
-      const bytes = Buffer.from(String(seed), 'base64');
-      const key = keyOf(bytes, Number(signsFromMs));
-      if (key.id !== id || !Number.isSafeInteger(key.signsFromMs)) throw new Error('it is not whole');
-      return key;
-    });
-    if (keys.length === 0) throw new Error('it is empty');
-    return keys.sort((a, b) => a.signsFromMs - b.signsFromMs);
-  } catch {
-    // The cause is not passed on: it may quote a seed.
-    throw new FileError(
-      `${file} does not hold the keys that messages to agents are signed with: put it back from a backup, or remove it, in which case new ones are made, which agents learn of by way of the API`,
-    );
+  async #replace(key: Key): Promise<void> {
+    const { dataDir, log, onReplaced } = this.#options;
+    const before = this.#keys.map(({ id }) => id);
+    await writeKeys(this.#file, [key]);
+    this.#keys = [key];
+    log.warn({ before, key: key.id }, 'the signing keys were replaced: agents ask the API for the new one');
+    onReplaced?.(before, key.id);
+    await clearWish(dataDir);
   }
 }

@@ -57,6 +57,8 @@ export interface ConnectionEvent {
 
 /** Signs what the control plane sends to agents, which believe nothing else. */
 export interface MessageSigner {
+  /** Id of the key that signs now. */
+  readonly keyId: string;
   /** What agents are told to believe, besides their credentials: the key that signs now, the next one, and those before for a while. */
   keys(): SigningKey[];
   /** A Signed, serialized. Throws TypeError when the context cannot be signed. */

@@ -110,6 +110,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     heartbeatMs,
     metrics,
     isShared: (bayUid) => inventory.isShared(bayUid),
+    signingKey: () => signer.keyId,
     clock,
     log,
     connections: (nodeUid) => connections.count(nodeUid),

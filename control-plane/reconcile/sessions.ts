@@ -49,6 +49,8 @@ export interface SessionsOptions {
   readonly metrics?: Pick<ReconcileMetrics, 'messagesRefused'>;
   /** Whether the agents of a bay share its work: elsewhere none of them leads, whatever it says. */
   readonly isShared: (bayUid: string) => boolean;
+  /** Id of the key that messages are signed with now. */
+  readonly signingKey: () => string;
   readonly clock: { now(): number };
   readonly log: Logger;
   /** How many live connections the broker has for this node's key; undefined when it is not known. */
@@ -59,6 +61,8 @@ export interface SessionsOptions {
 
 interface Session extends SessionId {
   readonly instanceId: string;
+  /** Id of the key that the agent has seen something signed with. */
+  signingKey: string;
   heartbeat: number;
   /** How many messages the agent says that it has refused; undefined: it has not said yet. */
   refused: bigint | undefined;
@@ -119,7 +123,7 @@ export class Sessions {
         return view.put((revision) => encode('Node', node, { ...stored, epoch: revision })(revision), '').revision;
       },
     });
-    const session = newSession({ epoch, nonce: Uint8Array.from(hello.session) }, hello.instanceId, now);
+    const session = this.#newSession({ epoch, nonce: Uint8Array.from(hello.session) }, hello.instanceId);
     this.#sessions.set(nodeUid, session);
     this.#suspicions.delete(nodeUid);
     this.#options.onBegun(nodeUid);
@@ -156,6 +160,7 @@ export class Sessions {
     const session = this.#sessions.get(nodeUid);
     if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
     session.heartbeat = Number(heartbeat.sequence);
+    this.#showKey(address, session);
     this.#countRefused(session, heartbeat.refusedMessages);
     const status = heartbeat.status ?? create(NodeStatusSchema);
     refuseUnreadable(NodeStatusSchema, status);
@@ -199,6 +204,27 @@ export class Sessions {
     this.#options.liveness.forget(nodeUid);
   }
 
+  /** Once the keys were replaced, an agent to which nothing is sent would not notice, and go on believing the old ones. */
+  #showKey(address: NodeAddress, session: Session): void {
+    const key = this.#options.signingKey();
+    if (session.signingKey === key) return;
+    session.signingKey = key;
+    this.#options.dispatcher.announce(address, session.epoch, session.nonce);
+  }
+
+  #newSession(id: SessionId, instanceId: string): Session {
+    const { clock, signingKey } = this.#options;
+    return {
+      ...id,
+      instanceId,
+      signingKey: signingKey(),
+      heartbeat: 0,
+      refused: undefined,
+      lastHeardMs: clock.now(),
+      signature: '',
+    };
+  }
+
   /** What was refused before the first word of a session was counted in the one before, or while nobody listened. */
   #countRefused(session: Session, refused: bigint): void {
     const more = Number(refused - (session.refused ?? refused));
@@ -215,7 +241,7 @@ export class Sessions {
     }
     // Two messages may have come at once.
     const id = { epoch, nonce: Uint8Array.from(nonce) };
-    const session = this.#sessions.get(address.nodeUid) ?? newSession(id, '', this.#options.clock.now());
+    const session = this.#sessions.get(address.nodeUid) ?? this.#newSession(id, '');
     this.#sessions.set(address.nodeUid, session);
     this.#options.dispatcher.open(address, session);
     this.#options.dispatcher.announce(address, session.epoch, session.nonce);
@@ -316,15 +342,6 @@ export class Sessions {
     session.signature = signature;
   }
 }
-
-const newSession = (id: SessionId, instanceId: string, lastHeardMs: number): Session => ({
-  ...id,
-  instanceId,
-  heartbeat: 0,
-  refused: undefined,
-  lastHeardMs,
-  signature: '',
-});
 
 /** What of a node's status is worth a write when it changes. */
 const signatureOf = (status: NodeStatus): string =>

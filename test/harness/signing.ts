@@ -12,14 +12,17 @@ import type { NodeAddress } from '../../proto/subjects.ts';
 
 const pkcs8Prefix = Buffer.from('302e020100300506032b657004220420', 'hex');
 
-/** A control plane's signature, with a key of which the seed is 32 times the same byte: the same in every process. */
+/** A control plane's signature, with a key of which the seed is 32 times the same byte, the same in every process; or with that of a given seed. */
 export class TestSigner implements MessageSigner {
   readonly id: string;
+  get keyId(): string {
+    return this.id;
+  }
   readonly publicKey: Uint8Array;
   readonly #privateKey: ReturnType<typeof createPrivateKey>;
 
-  constructor(byte = 7) {
-    const key = Buffer.concat([pkcs8Prefix, Buffer.alloc(32, byte)]);
+  constructor(seed: number | Uint8Array = 7) {
+    const key = Buffer.concat([pkcs8Prefix, typeof seed === 'number' ? Buffer.alloc(32, seed) : seed]);
     this.#privateKey = createPrivateKey({ key, format: 'der', type: 'pkcs8' });
     const spki = createPublicKey(this.#privateKey).export({ format: 'der', type: 'spki' });
     this.publicKey = Uint8Array.from(spki.subarray(-32));
