@@ -200,7 +200,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       router.service(ManifestService, manifestMethods({ objects, checkMessage, onUnexpected }));
       router.service(AccessTokenService, accessTokenMethods({ store, clock }));
       router.service(QuotaService, quotaMethods({ store, quotas, clock }));
-      router.service(JoinTokenService, joinTokenMethods({ ...options, bays }));
+      router.service(JoinTokenService, joinTokenMethods({ ...options, bays, quotas }));
       router.service(
         EnrollmentService,
         enrollmentMethods({

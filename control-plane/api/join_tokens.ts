@@ -17,12 +17,14 @@ import { projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayDirectory } from './bay_directory.ts';
 import { principalOf } from './call.ts';
+import type { Quotas } from './quotas.ts';
 import type { Trust } from './trust.ts';
 
 /** What join tokens need. */
 export interface JoinTokenOptions {
   readonly store: Store;
   readonly bays: BayDirectory;
+  readonly quotas: Quotas;
   readonly clock: { now(): number };
   /** What a node runs, up to its options: `node /opt/baykeeper/agent/main.ts join`. */
   readonly joinCommandPrefix: string;
@@ -34,7 +36,7 @@ const defaultTtlMs = 3_600_000;
 
 /** Makes, lists and revokes the right to join. */
 export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof JoinTokenService> {
-  const { store, bays, clock } = options;
+  const { store, bays, quotas, clock } = options;
   return {
     async createJoinToken(request, context) {
       const { project } = principalOf(context);
@@ -59,7 +61,7 @@ export function joinTokenMethods(options: JoinTokenOptions): ServiceImpl<typeof 
         reads: [{ uid: bay.uid }, joinTokenKey(record)],
         apply: (view) => {
           bays.check(view, bay);
-          view.put(encodeJoinToken(record), '');
+          quotas.checkNew(view, view.put(encodeJoinToken(record), ''));
         },
       });
       const token = `${record.id}.${secret}`;

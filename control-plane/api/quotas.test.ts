@@ -1,8 +1,13 @@
+import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
+import { createUser } from 'nkeys.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
 import { refused } from '../../test/harness/refused.ts';
@@ -15,6 +20,8 @@ const clientsOf = (api: ApiFixture, token: string, project = '') => {
     containers: createClient(ContainerService, transport),
     manifests: createClient(ManifestService, transport),
     quotas: createClient(QuotaService, transport),
+    tokens: createClient(JoinTokenService, transport),
+    nodes: createClient(NodeService, transport),
   };
 };
 
@@ -106,4 +113,48 @@ test('an admin sets what holds, over the default or back to it, and sees what al
   );
   await refused(t, all.getQuota({}), Code.InvalidArgument);
   await refused(t, all.setQuota({}), Code.InvalidArgument);
+});
+
+test('what ends or quiets something is never refused for want of room, nor is what agents report', async (t) => {
+  const { api, red, admin } = await fixture(t);
+  const local = { bay: 'local', name: 'web' };
+  const { bay } = await red.bays.getBay({ name: 'local' });
+  api.placement.node = (await api.addNode(bay?.metadata?.uid ?? '', 'edge-1')).node;
+  const { container } = await red.containers.createContainer({ container: web('web') });
+  await red.tokens.createJoinToken({ bay: 'local' });
+  await admin.quotas.setQuota({ set: { objectBytes: 1n } });
+
+  await red.containers.stopContainer(local);
+  await red.containers.startContainer(local);
+  await red.containers.rebootContainer(local);
+  await red.containers.pauseContainer(local);
+  await api.report(container?.metadata?.uid ?? '', (status) => {
+    status.message = 'x'.repeat(1_000);
+  });
+  await red.nodes.revokeNode({ bay: 'local', name: 'edge-1' });
+  t.truthy((await red.containers.deleteContainer(local)).container?.metadata?.deleteTime);
+  const bytes = /may have 1 bytes of objects/;
+  await refused(t, red.containers.createContainer({ container: web('b') }), Code.ResourceExhausted, bytes);
+  await refused(t, red.tokens.createJoinToken({ bay: 'local' }), Code.ResourceExhausted, bytes);
+});
+
+test('nodes that a cluster has brought along leave so much less room for those that join', async (t) => {
+  const { api, red, admin } = await fixture(t);
+  const { bay } = await red.bays.getBay({ name: 'local' });
+  const { token } = await red.tokens.createJoinToken({ bay: 'local' });
+  await admin.quotas.setQuota({ set: { nodes: 1n } });
+  for (const name of ['w1', 'w2']) await api.addNode(bay?.metadata?.uid ?? '', name);
+  t.is((await red.quotas.getQuota({})).quota?.use?.nodes, 2n);
+  const enrollment = createClient(EnrollmentService, api.transport({ token: '' }));
+  const join = async () => {
+    const key = createUser();
+    const publicKey = key.getPublicKey();
+    const { challenge } = await enrollment.createChallenge({ publicKey });
+    const time = timestampNow();
+    const proof = { publicKey, challenge, signature: key.sign(challenge) };
+    return enrollment.enroll({ token, bay: 'local', nodeName: 'rack', agentVersion: '0.1.0', proof, time });
+  };
+  await refused(t, join(), Code.ResourceExhausted, /may have 1 nodes and has 2/);
+  await admin.quotas.setQuota({ set: { nodes: 3n } });
+  t.is((await join()).credentials?.node, 'rack');
 });

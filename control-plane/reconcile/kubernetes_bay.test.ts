@@ -273,6 +273,29 @@ test('nodes of the cluster come, change and go as the leader says', async (t) =>
   t.is((await a.report([], { allNodes: { names } })).error?.reason, ErrorReason.INVALID);
 });
 
+test('a cluster has so many nodes, and no more by reports of a few', async (t) => {
+  const f = await fixture(t);
+  const a = await f.agent(masterA, true);
+  const names = Array.from({ length: 9_997 }, (_, i) => `n${i}`);
+  await f.store.write({
+    reads: names.map((name) => nameKey('Node', name, bayUid)),
+    apply(view) {
+      for (const [i, name] of names.entries()) {
+        const made = { project: 'default', bay: 'kube', nowMs: 0, uid: uidOf(1000 + i) };
+        const node = newObject('Node', create(NodeSchema, { metadata: { name } }), made);
+        view.put(encode('Node', node, { bayUid, assigneeUid: '', epoch: 0, sequence: 0 }), '');
+      }
+    },
+  });
+  const report = (...names: string[]) =>
+    a.report([], { nodes: names.map((name) => ({ name, status: { phase: NodePhase.READY } })) });
+  t.is((await report('one-more', 'n5')).error?.reason, undefined);
+  t.is((await report('too-many')).error?.reason, ErrorReason.INVALID);
+  t.is((await report('n7')).error?.reason, undefined);
+  await a.report([], { nodes: [{ name: 'n9', removed: true }] });
+  t.is((await report('in-its-place')).error?.reason, undefined);
+});
+
 test('on a Docker bay no agent leads, whatever it says', async (t) => {
   const f = await fixture(t, ContainerEngine.DOCKER);
   const a = await f.agent(masterA, true);

@@ -86,6 +86,12 @@ export class Reporting {
   #nodesToTake(by: Pick<StoredObject, 'project' | 'bayUid'>, report: Report): NodeToTake[] {
     const { inventory, newUid } = this.#options;
     const reports = [...report.nodes];
+    if (reports.length > 0) {
+      // Whatever an agent makes up, it does not fill the store: quotas do not hold for what is reported.
+      const names = new Set(inventory.nodesOfBay(by.bayUid).map(({ name }) => name));
+      for (const { name, removed } of reports) if (!removed) names.add(name);
+      refuseLargeCluster(names.size);
+    }
     if (report.allNodes) {
       const there = new Set([...report.allNodes.names, ...reports.map(({ name }) => name)]);
       for (const { name, publicKey } of inventory.nodesOfBay(by.bayUid)) {
@@ -115,13 +121,16 @@ export class Reporting {
   }
 }
 
+function refuseLargeCluster(nodes: number): void {
+  if (nodes > clusterLimit)
+    throw new RefusedError(ErrorReason.INVALID, `more than ${clusterLimit} nodes in one cluster`);
+}
+
 function refuseImpossible(report: Report): void {
   if (report.objects.length > objectLimit || report.nodes.length > objectLimit) {
     throw new RefusedError(ErrorReason.INVALID, `more than ${objectLimit} objects in one report`);
   }
-  if ((report.allNodes?.names.length ?? 0) > clusterLimit) {
-    throw new RefusedError(ErrorReason.INVALID, `more than ${clusterLimit} nodes in one cluster`);
-  }
+  refuseLargeCluster(report.allNodes?.names.length ?? 0);
   for (const { status } of report.objects) {
     if (status.case) refuseUnreadable(statusSchema(kindOfCase[status.case]), status.value);
   }

@@ -56,6 +56,7 @@ export const SetQuotaResponseSchema = /*@__PURE__*/
 
 /**
  * Quotas of projects. What would be more than is allowed is refused with RESOURCE_EXHAUSTED; what is there already stays.
+ * What agents report counts and is not refused, nor is what ends or stops something.
  *
  * @generated from service baykeeper.v1.QuotaService
  */
