@@ -7,6 +7,7 @@ import type { ExecutionContext } from 'ava';
 import test from 'ava';
 import { ContainerSpecSchema, MountType, RestartPolicy } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { startDockerd, type TestDockerd } from '../../test/harness/dockerd.ts';
+import { freePort } from '../../test/harness/free_port.ts';
 import { run } from '../../test/harness/program.ts';
 import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
 import { collect, driverContract, textOf } from './contract.ts';
@@ -26,15 +27,6 @@ test.before(async () => {
 test.after.always(async () => {
   await dockerd?.[Symbol.asyncDispose]();
 });
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, '127.0.0.1');
-  await once(server, 'listening');
-  const address = server.address();
-  server.close();
-  await once(server, 'close');
-  return typeof address === 'object' && address ? address.port : 0;
-}
 
 driverContract(test, () => ({ driver, image, freePort }));
 
