@@ -166,9 +166,11 @@ test.serial('a webhook that answers nothing holds up what it is asked about, and
   const slow = Array.from({ length: 8 }, (_, i) =>
     bed.put('Service', `slow-${i}`, service, { labels: { slow: 'yes' } }),
   );
-  const startMs = Date.now();
   await bed.applied(bed.put('Service', 'quick', service));
-  t.true(Date.now() - startMs < 8_000, `${Date.now() - startMs} ms`);
+  t.false(
+    slow.some((uid) => bed.status(uid)?.reason === 'AdmissionDenied'),
+    'all of them are still waiting',
+  );
   const status = await bed.shows<ServiceStatus>(
     slow[0] ?? '',
     'a refusal',
@@ -211,14 +213,15 @@ test.serial(
 );
 
 test.serial('an agent that stops lets go of the lease at once', async (t) => {
-  const first = new ClusterBed(t, cluster, { nodeName: 'goes' });
+  // It would run out after the test has ended.
+  const lease = { leaseDurationMs: 600_000, renewDeadlineMs: 400_000, retryPeriodMs: 250 };
+  const first = new ClusterBed(t, cluster, { nodeName: 'goes', lease });
   await until('it leads', () => first.leads);
-  const second = new ClusterBed(t, cluster, { nodeName: 'comes', desired: first.desired, bayUid: first.bayUid });
-  const startMs = Date.now();
+  const { desired, bayUid } = first;
+  const second = new ClusterBed(t, cluster, { nodeName: 'comes', desired, bayUid, lease });
   await first.stop();
   t.false(first.leads);
   await until('the other one leads', () => second.leads);
-  t.true(Date.now() - startMs < 2_000);
 });
 
 test.serial('a restart over a thousand unchanged objects writes nothing', async (t) => {

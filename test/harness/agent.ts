@@ -65,7 +65,9 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
       `node ${name} is ready`,
       async () => {
         if (!program.running) throw new Error(`the agent ended:\n${program.output.slice(-2_000)}`);
-        return (await nodes.getNode({ bay, name })).node?.status?.phase === NodePhase.READY;
+        const { phase = 0, reason, message } = (await nodes.getNode({ bay, name })).node?.status ?? {};
+        if (phase === NodePhase.READY) return true;
+        throw new Error(`it is ${NodePhase[phase]} ${reason} ${message}`);
       },
       { timeoutMs },
     );

@@ -142,6 +142,8 @@ export interface BedOptions {
   readonly bayUid?: string;
   readonly desired?: SettableDesired;
   readonly concurrency?: number;
+  /** Default: a short one. */
+  readonly lease?: typeof shortLease;
 }
 
 export const noDocker: DockerSide = {
@@ -152,8 +154,8 @@ export const noDocker: DockerSide = {
   },
 };
 
-/** Short, for tests: an agent that is killed is followed by the next within about two seconds. */
-const lease = { leaseDurationMs: 2_000, renewDeadlineMs: 1_400, retryPeriodMs: 250 };
+/** An agent that is killed is followed by the next within about two seconds. */
+const shortLease = { leaseDurationMs: 2_000, renewDeadlineMs: 1_400, retryPeriodMs: 250 };
 
 /** The engine half of an agent on a real cluster. */
 export class ClusterBed {
@@ -205,6 +207,7 @@ export class ClusterBed {
       clock = systemClock,
       nodeName = 'master-1',
       concurrency,
+      lease = shortLease,
     } = this.#options;
     const driver = wrap(new KubernetesDriver({ kubeconfig, context: '', userAgent: nodeName }));
     const workloads = createClusterWorkloads({
@@ -273,19 +276,16 @@ export class ClusterBed {
     is: (status: S) => boolean,
     timeoutMs = 20_000,
   ): Promise<S> {
-    try {
-      return await until(
-        what,
-        () => {
-          const status = this.status(uid) as S | undefined;
-          return status && is(status) ? status : undefined;
-        },
-        { timeoutMs },
-      );
-    } catch (error) {
-      const { phase, reason, message } = this.status(uid) ?? create(PodStatusSchema);
-      throw new Error(`${(error as Error).message}; it shows phase ${phase} ${reason}: ${message}`, { cause: error });
-    }
+    return await until(
+      what,
+      () => {
+        const status = this.status(uid) as S | undefined;
+        if (status && is(status)) return status;
+        const { phase, reason, message } = status ?? create(PodStatusSchema);
+        throw new Error(`it shows phase ${phase} ${reason}: ${message}`);
+      },
+      { timeoutMs },
+    );
   }
 
   /** Resolves when the newest generation is applied. */
@@ -299,6 +299,10 @@ export class ClusterBed {
   }
 
   async removed(uid: string): Promise<void> {
-    await until('it is removed', () => this.isRemoved(uid));
+    await until('it is removed', () => {
+      if (this.isRemoved(uid)) return true;
+      const { phase, reason, message } = this.status(uid) ?? create(PodStatusSchema);
+      throw new Error(`it shows phase ${phase} ${reason}: ${message}`);
+    });
   }
 }

@@ -1,7 +1,7 @@
 import { type ChildProcess, type ChildProcessByStdio, execFile, spawn } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { copyFile, mkdir, mkdtemp, open, readdir, readFile, rm, rmdir, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -10,6 +10,7 @@ import { promisify } from 'node:util';
 import type Docker from 'dockerode';
 import { dockerClient } from '../../agent/drivers/docker_client.ts';
 import { bridgeAlias, removeCgroupTree, runVariable } from '../leftovers.ts';
+import { endWords, hasWords } from './last_words.ts';
 
 /** A private Docker engine: its own socket, data, containerd and bridge. Needs root, dockerd, `ip` and /bin/busybox (package busybox-static). */
 export interface TestDockerd {
@@ -143,12 +144,14 @@ export async function startDockerd(options: TestDockerdOptions = {}): Promise<Te
   const dispose = async () => {
     if (disposed) return;
     disposed = true;
+    endWords(docker);
     if (child) await removeContainers(docker);
     await end('SIGTERM');
     await endProcess(containerd, 'SIGTERM');
     await removeTraces(dir, bridge);
   };
 
+  hasWords(docker, { name: `dockerd on ${bridge}`, output: () => readIfThere(paths.log) });
   try {
     await makeSharedMount(paths.data);
     await start();
@@ -241,6 +244,7 @@ async function containerdConfig(dir: string): Promise<string> {
 }
 
 const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+const readIfThere = (file: string) => (existsSync(file) ? readFileSync(file, 'utf8') : '');
 const tail = async (file: string) => (await readFile(file, 'utf8').catch(() => '')).split('\n').slice(-20).join('\n');
 
 function checkMachine(): void {

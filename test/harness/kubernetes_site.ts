@@ -1,4 +1,5 @@
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
+import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { type Agent, startAgent } from './agent.ts';
 import { bayctl } from './bayctl.ts';
@@ -57,7 +58,8 @@ export async function startKubernetesSite(options: KubernetesSiteOptions = {}): 
     const nodes = controlPlane.client(NodeService);
     await until('an agent leads the bay', async () => {
       const page = await nodes.listNodes({ bay });
-      return page.nodes.some(({ status }) => status?.leader);
+      if (page.nodes.some(({ status }) => status?.leader)) return true;
+      throw new Error(page.nodes.map(({ status }) => `${NodePhase[status?.phase ?? 0]} ${status?.message}`).join('; '));
     });
     const [agent] = agents;
     if (!agent) throw new Error('a site has an agent');

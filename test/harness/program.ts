@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import path from 'node:path';
 import process from 'node:process';
+import { endWords, hasWords } from './last_words.ts';
 
 /** The checkout. */
 export const root = path.resolve(import.meta.dirname, '..', '..');
@@ -65,6 +66,7 @@ export class Program {
     const [file, ...args] = command;
     const child = spawn(file, args, { cwd, env: { ...process.env, ...env }, stdio: ['ignore', 'pipe', 'pipe'] });
     this.#child = child;
+    hasWords(this, { name: `${nameOf(command)} (${child.pid})`, output: () => this.#output });
     this.#exit = new Promise((resolve) => {
       child.once('error', (error) => {
         this.#take(`${error.message}\n`);
@@ -96,22 +98,26 @@ export class Program {
     if (first === true) return;
     await this.kill();
     const what = first === 'late' ? `is not ready after ${readyTimeoutMs} ms` : `ended (${first.signal ?? first.code})`;
-    throw new Error(`${path.basename(command[1] ?? file)} ${what}; its output:\n${this.#output.slice(-4_000)}`);
+    throw new Error(`${nameOf(command)} ${what}; its output:\n${this.#output.slice(-4_000)}`);
   }
 
   /** Sends a signal, and waits for the end unless it is one that ends nothing. */
   async signal(signal: NodeJS.Signals): Promise<void> {
     this.#child?.kill(signal);
-    if (signal !== 'SIGSTOP' && signal !== 'SIGCONT' && this.running) await this.#exit;
+    if (signal === 'SIGSTOP' || signal === 'SIGCONT') return;
+    if (this.running) await this.#exit;
+    endWords(this);
   }
 
   /** As a crash: kill -9. */
   async kill(): Promise<void> {
+    endWords(this);
     if (this.running) await this.signal('SIGKILL');
   }
 
   /** In order: SIGTERM, and by force after `timeoutMs` (default 20 s). Resolves to how it ended. */
   async stop(timeoutMs = 20_000): Promise<ProgramExit> {
+    endWords(this);
     if (!this.running) return this.#exit;
     const force = setTimeout(() => this.#child?.kill('SIGKILL'), timeoutMs);
     this.#child?.kill('SIGCONT');
@@ -127,6 +133,11 @@ export class Program {
   #take(text: string): void {
     this.#output = `${this.#output}${text}`.slice(-1_000_000);
   }
+}
+
+/** Of ours it is the file, with its folder. */
+function nameOf([file, script]: Command): string {
+  return file === process.execPath && script ? script.split(path.sep).slice(-2).join('/') : path.basename(file);
 }
 
 export interface ProgramExit {

@@ -1,4 +1,5 @@
-import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { timestampDate } from '@bufbuild/protobuf/wkt';
+import { type Container, ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { type Agent, startAgent } from './agent.ts';
 import { type ControlPlane, type ControlPlaneOptions, startControlPlane } from './control_plane.ts';
@@ -46,17 +47,15 @@ export async function startSite(options: ControlPlaneOptions = {}): Promise<Site
       agent,
       image,
       async inPhase(name, phase, timeoutMs = 30_000) {
-        let last = 'nothing';
         await until(
           `container ${name} is ${ContainerPhase[phase]}`,
           async () => {
             const container = await find(name);
-            last = `${ContainerPhase[container?.status?.phase ?? 0]} ${container?.status?.reason} ${container?.status?.message}`;
             const { generation } = container?.metadata ?? {};
             const seen = container?.status?.delivery?.observedGeneration;
             if (container?.status?.phase === phase && (phase === ContainerPhase.UNKNOWN || seen === generation))
               return true;
-            throw new Error(`it is ${last}, generation ${generation}, observed ${seen}`);
+            throw new Error(sightOf(container));
           },
           { timeoutMs },
         );
@@ -65,10 +64,9 @@ export async function startSite(options: ControlPlaneOptions = {}): Promise<Site
         await until(
           `container ${name} is gone`,
           async () => {
-            const found = await find(name);
-            if (!found) return true;
-            const { phase, reason, message } = found.status ?? {};
-            throw new Error(`it is ${ContainerPhase[phase ?? 0]} ${reason} ${message}`);
+            const container = await find(name);
+            if (container) throw new Error(sightOf(container));
+            return true;
           },
           { timeoutMs },
         );
@@ -83,4 +81,13 @@ export async function startSite(options: ControlPlaneOptions = {}): Promise<Site
     await stack.disposeAsync();
     throw error;
   }
+}
+
+/** All that is known of a container, for a test that waits for something else. */
+function sightOf(container: Container | undefined): string {
+  if (!container) return 'there is none';
+  const { metadata, status } = container;
+  const generations = `generation ${metadata?.generation}, observed ${status?.delivery?.observedGeneration}`;
+  const deleted = metadata?.deleteTime ? `, deleted at ${timestampDate(metadata.deleteTime).toISOString()}` : '';
+  return `it is ${ContainerPhase[status?.phase ?? 0]} ${status?.reason} ${status?.message}, ${generations}${deleted}`;
 }

@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { lastWords } from './last_words.ts';
 
 export interface UntilOptions {
   /** Default 20 s. */
@@ -8,8 +9,8 @@ export interface UntilOptions {
 }
 
 /**
- * Asks until the answer is neither undefined nor false, and returns it. A question that throws is asked again. Throws, with `what` and the last
- * error, when time is up.
+ * Asks until the answer is neither undefined nor false, and returns it. A question that throws is asked again: it may say so what it sees instead.
+ * Throws, with `what`, the last error, and the last words of all programs that run, when time is up.
  */
 export async function until<T>(
   what: string,
@@ -28,7 +29,7 @@ export async function until<T>(
     }
     if (performance.now() > deadlineMs) {
       const last = cause instanceof Error ? `; last: ${cause.message}` : '';
-      throw new Error(`not within ${timeoutMs} ms: ${what}${last}`, { cause });
+      throw new Error([`not within ${timeoutMs} ms: ${what}${last}`, lastWords()].join('\n').trimEnd(), { cause });
     }
     await delay(intervalMs);
   }
