@@ -69,9 +69,7 @@ export function systemEnvironment(extra = {}) {
 export async function run(command, args, { logFile, failure, cwd, env = systemEnvironment(), whole = false }) {
   const log = openSync(logFile, 'a');
   const sizeBefore = statSync(logFile).size;
-  // A process group of its own: Ctrl-C reaches us alone, and one signal reaches all of it.
-  const child = spawn(command, args, { cwd, env, stdio: ['ignore', log, log], detached: true });
-  closeSync(log);
+  let child;
   let interrupted;
   let late;
   const interrupt = (signal) => {
@@ -83,7 +81,11 @@ export async function run(command, args, { logFile, failure, cwd, env = systemEn
       late = setTimeout(() => signalGroup(child.pid, 'SIGKILL'), 5_000);
     }
   };
+  // Before it starts: else a signal that comes just then ends us alone.
   for (const signal of endingSignals) process.on(signal, interrupt);
+  // A process group of its own: Ctrl-C reaches us alone, and one signal reaches all of it.
+  child = spawn(command, args, { cwd, env, stdio: ['ignore', log, log], detached: true });
+  closeSync(log);
   // However else we end: with an error of our own, or because who reads what we say has gone.
   const abandon = () => {
     if (!whole) signalGroup(child.pid, 'SIGKILL');
