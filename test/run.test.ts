@@ -53,10 +53,10 @@ async function runner(body: string, ...args: string[]): Promise<Result> {
     file('test', 'made.test.ts'),
     `import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import test from 'ava';
 ${body}
-export const used = [spawn, once, writeFileSync];
+export const used = [spawn, once, readFileSync, writeFileSync];
 `,
   );
   const outcome = await run(
@@ -114,13 +114,28 @@ test('tests that clean up pass without a word', async (t) => {
   t.deepEqual(temporary, []);
 });
 
-test('at its limit a run ends, and what passed until then is counted', async (t) => {
+test('a run that is told to end says so, and what passed until then is counted', async (t) => {
+  // Its runner is the parent of AVA, which is the parent of the test.
+  const ending = `
+test('ends', async (t) => {
+  t.timeout(60_000);
+  const [, , , runner] = readFileSync(\`/proc/\${process.ppid}/stat\`, 'utf8').split(' ');
+  process.kill(Number(runner), 'SIGTERM');
+  await new Promise((resolve) => setTimeout(resolve, 1e6));
+});`;
+  const { code, counts, output } = await runner(`${passing.replace('test(', 'test.serial(')}${ending}`);
+  t.is(code, 1, output);
+  t.regex(output, /^run: SIGTERM came/m);
+  t.deepEqual(counts, { passed: 1, failed: 1, skipped: 0 }, output);
+});
+
+test('at its limit a run ends', async (t) => {
   const { code, counts, output } = await runner(
-    `test.serial('slow', (t) => { t.timeout(60_000); t.pass(); });${passing}${hanging}`,
+    `test('slow', (t) => { t.timeout(60_000); return new Promise((resolve) => setTimeout(resolve, 1e6)); });`,
     '--limit',
     '0.04',
   );
   t.is(code, 1, output);
   t.regex(output, /^run: the limit of 0.04 minutes is reached/m);
-  t.deepEqual(counts, { passed: 2, failed: 1, skipped: 0 }, output);
+  t.deepEqual(counts, { passed: 0, failed: 1, skipped: 0 }, output);
 });

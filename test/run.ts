@@ -11,7 +11,7 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | clusters | system | FILE…]`; without a choice, one of these after the other.
  * Units lie beside the code and run four files at a time, as half of them wait; so do tests on a cluster of their own, two at a time. System
- * tests, in `test/`, start all kinds of servers and engines, and run one after the other.
+ * tests, in `test/`, start all kinds of servers and engines, of which each is theirs alone, and run two files at a time.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -39,7 +39,7 @@ const suites: Record<string, readonly string[]> = {
     ...[clusterTests, engineTests, runnerTests].map(not),
   ],
   clusters: ['--concurrency=2', clusterTests],
-  system: ['--serial', 'test/*/**/*.test.ts', engineTests, runnerTests],
+  system: ['--concurrency=2', 'test/*/**/*.test.ts', engineTests, runnerTests],
 };
 
 /** For AVA to say what it was at, once it is told to end. */
