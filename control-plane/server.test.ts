@@ -395,16 +395,15 @@ test('shutting down ends watches with UNAVAILABLE, and lets calls finish', async
   const watches = await watching;
   const held = createClient(SystemService, api.transport({ token: 'held' })).whoAmI({});
   await until('the call is under way', () => release.name !== 'release' || release.toString().includes('done'));
-  const closing = api.server.close({ graceMs: 5000 });
+  const closing = api.server.close({ graceMs: 600_000 });
   for (const { end } of watches) {
     const error = await t.throwsAsync(end, { instanceOf: ConnectError });
     t.is(Code[error?.code ?? 0], 'Unavailable');
   }
   release();
   t.is((await held).subject, 'rose');
-  const startMs = performance.now();
+  // As soon as that is over, and not when the grace is.
   await closing;
-  t.true(performance.now() - startMs < 4000);
   await t.throwsAsync(createClient(SystemService, api.transport()).whoAmI({}));
 });
 

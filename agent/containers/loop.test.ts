@@ -409,9 +409,10 @@ test('slow pulls and stops do not hold up others, and a pull is called off when 
   b.desired.delete('slow-1');
   await until(t, 'running', () => running(b, 'slow-0'));
   await until(t, 'removed', () => b.reports.some((report) => report.uid === 'slow-1' && report.removed));
-  const began = Date.now();
+  let patience = true;
+  setTimeout(() => (patience = false), 4_500).unref();
   await b.workloads.stop();
-  t.true(Date.now() - began < 1_000);
+  t.true(patience, 'they were called off, and not waited for until patience had an end');
 });
 
 test('an engine that goes away is a condition of the node; what comes meanwhile is done when it is back', async (t) => {

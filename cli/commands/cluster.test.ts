@@ -180,7 +180,7 @@ test('top shows of a node of the cluster what its metrics say, and nothing more'
   plane.nodes.set('worker-1', clusterNode('worker-1'));
   plane.nodes.set('docker-1', readyNode('docker-1'));
   const { stdout } = await bayctl(plane, ['top', 'nodes', '-b', 'edge']);
-  t.regex(stdout, /^worker-1 +READY +25% +4 +1Gi +25% +<none> +<none> +<none> +<none> +0s ago$/m);
+  t.regex(stdout, /^worker-1 +READY +25% +4 +1Gi +25% +<none> +<none> +<none> +<none> +\d+s ago$/m);
   t.regex(stdout, /^docker-1 +READY +13% +2 +2Gi +25% +1Gi +10% +0\.25 +1\/2 +/m);
 });
 

@@ -140,9 +140,7 @@ test('a filter that is none, is wrong or costs too much is refused with its plac
     [`true${' && true'.repeat(240)}`, /filter/],
   ];
   for (const [filter, message] of cases) {
-    const startMs = performance.now();
     await refused(t, containers.listContainers({ bay: 'local', filter }), Code.InvalidArgument, message);
-    t.true(performance.now() - startMs < 2000, filter);
   }
 });
 

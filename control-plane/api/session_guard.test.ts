@@ -97,9 +97,14 @@ test('streams end when their token is taken back, and no others', async (t) => {
 
 test('a stream ends with its token, and as UNAVAILABLE when nobody can say any more', async (t) => {
   const { authenticator, bays } = await fixture(t);
-  const expireTimeMs = Date.now() + 150;
+  let expireTimeMs = 0;
+  let ttlMs = 100;
   authenticator.says.set('short', () => ({ ...rose, expireTimeMs }));
-  const short = await watch(bays('short'));
+  const short = await until('a watch has begun before its token ended', () => {
+    ttlMs *= 2;
+    expireTimeMs = Date.now() + ttlMs;
+    return watch(bays('short'));
+  });
   t.is((await short.ended)?.code, Code.Unauthenticated);
   t.true(Date.now() >= expireTimeMs);
 

@@ -113,11 +113,10 @@ test('what is under way when the connection is lost is rejected at once', async 
   await silent.waitUntilConnected(10_000);
   silent.subscribe('silent', () => undefined);
   await silent.flush(5000);
-  const begin = Date.now();
-  const request = connection.request('silent', bytes('x'), 60_000);
+  // It would wait for longer than the test does.
+  const request = connection.request('silent', bytes('x'), 600_000);
   process.kill(broker.server?.pid ?? 0, 'SIGKILL');
   await t.throwsAsync(request, { instanceOf: UnavailableError });
-  t.true(Date.now() - begin < 10_000);
   await t.throwsAsync(connection.request('silent', bytes('x'), 60_000), { instanceOf: UnavailableError });
   t.true(await connection.waitUntilConnected(10_000));
 });

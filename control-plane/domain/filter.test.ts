@@ -94,13 +94,13 @@ test('no text makes it fail otherwise than by saying that the filter is wrong, n
   );
   fc.assert(
     fc.property(sources, (source) => {
-      const startMs = performance.now();
+      const before = process.cpuUsage();
       try {
         compileFilter('Container', source)?.(web);
       } catch (error) {
         t.true(error instanceof InvalidError, String(error));
       }
-      t.true(performance.now() - startMs < 1_000, source);
+      t.true(process.cpuUsage(before).user < 1_000_000, source);
     }),
     { numRuns: 2_000 },
   );
@@ -108,7 +108,7 @@ test('no text makes it fail otherwise than by saying that the filter is wrong, n
 
 test('a regular expression of a caller cannot hold up the server', (t) => {
   const object = create(ContainerSchema, { metadata: { name: 'a' }, spec: { image: `${'a'.repeat(500)}!` } });
-  const startMs = performance.now();
+  const before = process.cpuUsage();
   t.false(compileFilter('Container', 'spec.image.matches("^(a+)+$")')?.(object));
-  t.true(performance.now() - startMs < 500);
+  t.true(process.cpuUsage(before).user < 500_000);
 });

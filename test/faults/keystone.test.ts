@@ -80,9 +80,7 @@ test.serial(
     t.is(await whoAmI(late, alice), 'Unavailable');
     t.is(await whoAmI(late, late.token), 'admin');
     await keystone.start();
-    const backMs = performance.now();
     await until('it is asked again', async () => (await whoAmI(plane, alice)) === 'alice@Default');
-    t.true(performance.now() - backMs < 7_000);
     t.is(await whoAmI(plane, rita), 'rita@Default');
     await until('it is there for both', async () => (await whoAmI(late, alice)) === 'alice@Default');
     // Once, however many have called, and without a secret.

@@ -94,9 +94,12 @@ test.serial('an agent whose clock is set wrong later is believed by what it says
   await until('the node is silent', async () => (await node('off'))?.status?.phase === NodePhase.UNKNOWN);
   await wrong.start();
   try {
-    await until('the node is ready', async () => (await node('off'))?.status?.phase === NodePhase.READY);
-    const status = (await node('off'))?.status;
-    t.true(Number(status?.trustUntil?.seconds) * 1000 > Date.now() - 2_000, 'trusted by our own clock');
+    const status = await until('the node is ready', async () => {
+      const { status } = (await node('off')) ?? {};
+      return status?.phase === NodePhase.READY ? status : undefined;
+    });
+    // The agent's is an hour behind.
+    t.true(Number(status.trustUntil?.seconds) * 1000 > Date.now() - 60_000, 'trusted by our own clock');
   } finally {
     await wrong.stop();
   }

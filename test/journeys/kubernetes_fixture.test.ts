@@ -40,7 +40,8 @@ test.serial('pods run, with logs, exec and a service account, and nothing is lef
       apiVersion: 'v1',
       kind: 'Pod',
       metadata: { name },
-      spec: { nodeName, containers: [container] },
+      // Longer than anybody waits here: it ends when its container does.
+      spec: { nodeName, containers: [container], terminationGracePeriodSeconds: 600 },
     });
     const controller = {
       apiVersion: 'v1',
@@ -67,9 +68,7 @@ test.serial('pods run, with logs, exec and a service account, and nothing is lef
       );
       return body.status.readyReplicas === 2;
     });
-    const startMs = performance.now();
-    await kubectl(['delete', 'pod', 'one', '--timeout=30s']);
-    t.true(performance.now() - startMs < 15_000, 'a pod is deleted when it has ended');
+    await kubectl(['delete', 'pod', 'one', '--timeout=50s']);
     const there = await traces(names);
     for (const what of [/kubelet/, /overlay/, /tmpfs.*secret/, /^veth/, /sys.fs.cgroup/]) {
       t.true(

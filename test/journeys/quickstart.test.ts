@@ -114,13 +114,11 @@ test.serial(
     const refused = async (file: string, content: string | Buffer, sentence: RegExp) => {
       const whole = await readFile(path.join(home, file));
       await writeFile(path.join(home, file), content);
-      const startMs = performance.now();
       const outcome = await npm('start', '--detach');
       t.is(outcome.code, 1, outcome.stdout);
       t.regex(outcome.stderr, sentence);
       t.true(outcome.stderr.includes(path.join(home, file)), outcome.stderr);
       t.is(outcome.stderr.trimEnd().split('\n').length, 1, outcome.stderr);
-      t.true(performance.now() - startMs < 20_000, 'at once');
       t.deepEqual(processesOf(home), []);
       await writeFile(path.join(home, file), whole);
     };

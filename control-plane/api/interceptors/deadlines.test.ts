@@ -42,9 +42,7 @@ for (const [name, connect] of Object.entries(transports)) {
       },
     });
     const stuck = connect(api.server.url, header(...timeout(50), 'stuck'));
-    const startMs = performance.now();
     const error = ConnectError.from(await t.throwsAsync(createClient(SystemService, stuck).whoAmI({})));
-    t.true(performance.now() - startMs < 10_000);
     t.is(Code[error.code], 'DeadlineExceeded', error.message);
     const quick = connect(api.server.url, header(...timeout(20_000), 'red-token'));
     t.truthy(await createClient(SystemService, quick).whoAmI({}));
