@@ -16,7 +16,7 @@ export interface OidcProvider extends AsyncDisposable {
   /** A token (JWT) with these claims. */
   token(
     claims: Readonly<Record<string, unknown>>,
-    options?: { audience?: string; ttlSeconds?: number },
+    options?: { audience?: string | readonly string[]; ttlSeconds?: number },
   ): Promise<string>;
   /** Lets whoever waits with this user code log in as somebody with these claims. */
   approve(userCode: string, claims: Readonly<Record<string, unknown>>): Promise<void>;
@@ -33,6 +33,7 @@ export async function startOidcProvider(): Promise<OidcProvider> {
   let keyReads = 0;
   let claimsOfNext: Readonly<Record<string, unknown>> = {};
   let ttlSeconds = 600;
+  let audiencesOfNext: readonly string[] = [];
   let handle: ReturnType<Provider['callback']> | undefined;
   let provider: Provider | undefined;
   let server: Server;
@@ -102,6 +103,14 @@ export async function startOidcProvider(): Promise<OidcProvider> {
       Grant: 3600,
       RefreshToken: 3600,
     },
+    formats: {
+      customizers: {
+        // Of itself it makes no token for several.
+        jwt: (_context, _token, { payload }) => {
+          if (payload && audiencesOfNext.length > 1) Object.assign(payload, { aud: audiencesOfNext });
+        },
+      },
+    },
     extraTokenClaims: () => claimsOfNext as Record<string, never>,
     features: {
       devInteractions: { enabled: false },
@@ -146,10 +155,11 @@ export async function startOidcProvider(): Promise<OidcProvider> {
     async token(claims, options = {}) {
       claimsOfNext = claims;
       ttlSeconds = options.ttlSeconds ?? 600;
+      audiencesOfNext = [options.audience ?? audience].flat();
       const response = await fetch(`${issuer}/token`, {
         method: 'POST',
         headers: { authorization: `Basic ${Buffer.from(`robot:${secret}`).toString('base64')}` },
-        body: new URLSearchParams({ grant_type: 'client_credentials', resource: options.audience ?? audience }),
+        body: new URLSearchParams({ grant_type: 'client_credentials', resource: audiencesOfNext[0] ?? audience }),
       });
       const answer = (await response.json()) as { access_token?: string };
       if (!answer.access_token) throw new Error(`the provider gave no token: ${JSON.stringify(answer)}`);

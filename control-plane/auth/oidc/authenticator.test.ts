@@ -75,6 +75,19 @@ test('tokens for others, of others, and that are none let nobody in', async (t) 
   t.truthy(await ask(good));
 });
 
+test('a token for several has to have been given to one of ours', async (t) => {
+  const { provider, ask } = await fixture(t);
+  const several = [audience, 'urn:somebody-else'];
+  const of = (claims: object) => provider.token({ ...devs, ...claims }, { audience: several });
+  await t.throwsAsync(ask(await of({})), { instanceOf: DeniedError, message: /no claim "azp"/ });
+  for (const azp of ['urn:somebody-else', [audience], '']) {
+    await t.throwsAsync(ask(await of({ azp })), { instanceOf: DeniedError, message: /claim "azp" says/ });
+  }
+  for (const azp of [audience, 'other']) t.like(await ask(await of({ azp })), { subject: 'robot' });
+  // For us alone it does not matter to whom it was given.
+  t.like(await ask(await provider.token({ ...devs, azp: 'urn:somebody-else' })), { subject: 'robot' });
+});
+
 test('claims that give no rights here are said so', async (t) => {
   const { provider, ask } = await fixture(t);
   const cases: [object, RegExp][] = [

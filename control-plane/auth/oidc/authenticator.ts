@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
-import { createRemoteJWKSet, decodeJwt, errors, jwtVerify } from 'jose';
+import { createRemoteJWKSet, decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose';
 import { allowInsecureRequests, discovery, None } from 'openid-client';
 import type { Logger } from 'pino';
-import { UnavailableError } from '../../domain/errors.ts';
+import { DeniedError, UnavailableError } from '../../domain/errors.ts';
 import type { Principal } from '../../domain/principal.ts';
 import type { AuthenticateOptions, Authenticator, Credentials } from '../port.ts';
 import { principalOfClaims } from './claims.ts';
@@ -54,6 +54,7 @@ export function oidcAuthenticator(options: OidcAuthenticatorOptions): Authentica
         currentDate: new Date(clock.now()),
         requiredClaims: ['exp'],
       });
+      checkParty(payload, config.audiences);
       const expireTimeMs = (payload.exp ?? 0) * 1000 + config.clockSkewMs;
       return { ...principalOfClaims(payload, config.claims), expireTimeMs };
     } catch (error) {
@@ -139,6 +140,19 @@ class Provider {
       cooldownDuration: cooldownMs,
     });
   }
+}
+
+/**
+ * A token for several has to have been given to us, or to another of ours: else somebody it is also for could pass it on to us (OpenID Connect
+ * Core 3.1.3.7). Throws DeniedError.
+ */
+function checkParty({ aud, azp }: JWTPayload, audiences: readonly string[]): void {
+  if (!Array.isArray(aud) || aud.length < 2 || (typeof azp === 'string' && audiences.includes(azp))) return;
+  throw new DeniedError(
+    azp === undefined
+      ? 'this token is for several audiences, and has no claim "azp" that says to whom it was given'
+      : 'this token is for several audiences, and claim "azp" says that it was given to somebody who is unknown here',
+  );
 }
 
 /** The issuer that a token names, whether that is true or not. Undefined: it is no JWT. */
