@@ -21,6 +21,9 @@ type Say = () => Principal | undefined;
 class Scripted implements Authenticator {
   readonly says = new Map<string, Say>();
   readonly asked: { token: string; options?: AuthenticateOptions }[] = [];
+  count(token: string): number {
+    return this.asked.filter((one) => one.token === token).length;
+  }
   async authenticate({ token }: { token: string }, options?: AuthenticateOptions): Promise<Principal | undefined> {
     this.asked.push({ token, options });
     return this.says.get(token)?.();
@@ -53,10 +56,17 @@ async function fixture(t: ExecutionContext) {
 async function watch(client: ReturnType<Awaited<ReturnType<typeof fixture>>['bays']>) {
   const events = client.watchBays({})[Symbol.asyncIterator]();
   await events.next();
+  const names: (string | undefined)[] = [];
   return {
+    /** Of the bays that it has told of since. */
+    names,
     ended: (async () => {
       try {
-        for (;;) if ((await events.next()).done) return undefined;
+        for (;;) {
+          const { done, value } = await events.next();
+          if (done) return undefined;
+          names.push(value.bay?.metadata?.name);
+        }
       } catch (error) {
         return ConnectError.from(error);
       }
@@ -89,8 +99,10 @@ test('streams end when their token is taken back, and no others', async (t) => {
     t.regex(record.requestId, /./);
     t.regex(record.message, /expired or was taken back/);
   }
-  const still = Symbol('still open');
-  t.is(await Promise.race([other.ended, new Promise((resolve) => setTimeout(resolve, 60, still))]), still);
+  const again = authenticator.count('two');
+  await until('it was asked about the other', () => authenticator.count('two') >= again + 2);
+  await bays('two').createBay({ bay: { metadata: { name: 'later' } } });
+  await until('the other goes on', () => other.names.includes('later'));
   authenticator.says.set('two', () => ({ ...rose, role: 'reader' }));
   t.regex((await other.ended)?.rawMessage ?? '', /rights .* have changed/);
 });
@@ -151,7 +163,7 @@ test('a caller that does not read is cut off', async (t) => {
 
 test('it is asked once for all streams of a token, for a fresh answer, and not at all when there are none', async (t) => {
   const authenticator = new Scripted();
-  authenticator.says.set('one', () => rose);
+  authenticator.says.set('one', () => rose).set('two', () => rose);
   const log = pino({ level: 'silent' });
   const guard = new SessionGuard({ authenticator, clock: Date, log, intervalMs: 5, maxAgeMs: 7 });
   const streams = Array.from({ length: 50 }, () =>
@@ -168,8 +180,16 @@ test('it is asked once for all streams of a token, for a fresh answer, and not a
   t.true(authenticator.asked.length < 50);
   for (const stream of streams) stream.end();
   t.is(guard.size, 0);
-  const { length } = authenticator.asked;
-  await new Promise((resolve) => setTimeout(resolve, 30));
-  t.true(authenticator.asked.length <= length + 1);
+  const before = authenticator.count('one');
+  // As often as it would have been asked about the first.
+  const later = guard.watch(
+    { token: 'two' },
+    rose,
+    () => t.fail(),
+    () => nobodys,
+  );
+  await until('it is asked about another', () => authenticator.count('two') >= 3);
+  later.end();
+  t.is(authenticator.count('one'), before);
   t.true(streams.every(({ signal }) => !signal.aborted));
 });
