@@ -23,3 +23,11 @@ test('the metrics show the store, the nodes, what is sent and what is open', asy
     t.is(value(`baykeeper_${name}`), 0, name);
   }
 });
+
+test('one that listens everywhere says where it can be found', async (t) => {
+  const args = ['--host', '0.0.0.0', '--advertise', '127.0.0.1', '--nats-host', '127.0.0.1'];
+  await using controlPlane = await startControlPlane({ args });
+  const { port, program } = controlPlane;
+  t.is(program.ready?.input, `ready https://127.0.0.1:${port} (listening on 0.0.0.0:${port})`);
+  await controlPlane.createBay('edge');
+});

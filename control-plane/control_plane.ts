@@ -10,6 +10,7 @@ import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
 import { KeyFileSigner } from './broker/message_signer.ts';
 import { type Config, version } from './config.ts';
+import { isWildcard } from './domain/ip.ts';
 import { openExposure } from './exposure.ts';
 import { openLogOutput } from './log_output.ts';
 import { startReconciler } from './reconcile/reconciler.ts';
@@ -24,8 +25,10 @@ const graceMs = 5_000;
 
 /** A control plane that runs. */
 export interface ControlPlane {
-  /** `http://HOST:PORT`. */
+  /** `http://HOST:PORT`, as others can use it. */
   readonly url: string;
+  /** What it listens on, where that is no address to use: every address of the machine. */
+  readonly listensOn: string | undefined;
   /** Ends calls, reconcilers, broker and store, in this order. */
   stop(): Promise<void>;
 }
@@ -134,11 +137,16 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       certificate: exposure.certificate,
     });
     stack.defer(() => server.close({ graceMs }));
-    const { url } = server;
     exposure.listening(server.port);
+    const everywhere = isWildcard(config.host);
+    const url = (everywhere ? exposure.trust.serverUrls[0] : undefined) ?? server.url;
     log.info({ url, version, data: config.dataDir }, 'ready');
     const built = stack.move();
-    return { url, stop: () => built.disposeAsync() };
+    return {
+      url,
+      listensOn: everywhere ? `${config.host}:${server.port}` : undefined,
+      stop: () => built.disposeAsync(),
+    };
   } catch (error) {
     await stack.disposeAsync();
     throw error;

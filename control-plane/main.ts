@@ -17,7 +17,7 @@ relaunchTuned(config.dataDir);
 try {
   // Not before: a process that begins again has no use for it.
   const { startControlPlane } = await import('./control_plane.ts');
-  const { url, stop } = await startControlPlane(config);
+  const { url, listensOn, stop } = await startControlPlane(config);
   let stopping = false;
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
     process.on(signal, () => {
@@ -33,7 +33,7 @@ try {
       );
     });
   }
-  process.stdout.write(`ready ${url}\n`);
+  process.stdout.write(`ready ${url}${listensOn === undefined ? '' : ` (listening on ${listensOn})`}\n`);
   // Now, and not at the end: a crash would lose it.
   flushCompileCache();
 } catch (error) {
