@@ -8,6 +8,7 @@ import type {
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type Interceptor, type Transport } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
+import { newAuthority } from './ca_renewal.ts';
 import { Connection } from './connection.ts';
 import type { Settings } from './context.ts';
 import { CliError, codeName, codeStatus, exitStatus } from './errors.ts';
@@ -34,6 +35,8 @@ export interface Api {
     input: MessageInitShape<I> | AsyncIterable<MessageInitShape<I>>,
     signal?: AbortSignal,
   ): AsyncIterable<MessageShape<O>>;
+  /** The CA, as PEM, that the server is of by now, when the one that is trusted only vouches for it. Rejects when the server cannot be asked. */
+  newAuthority(): Promise<string | undefined>;
   close(): void;
 }
 
@@ -135,6 +138,7 @@ export function createApi(options: ApiOptions): Api {
         throw error;
       }
     },
+    newAuthority: () => newAuthority(connection, settings.ca),
     close() {
       connection.close();
     },

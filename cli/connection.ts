@@ -1,3 +1,4 @@
+import type { X509Certificate } from 'node:crypto';
 import {
   type ClientHttp2Session,
   type ClientHttp2Stream,
@@ -5,6 +6,8 @@ import {
   connect,
   type OutgoingHttpHeaders,
 } from 'node:http2';
+import { text } from 'node:stream/consumers';
+import { TLSSocket } from 'node:tls';
 
 /** How often a peer that says nothing is asked whether it is there, while something is expected of it, and how long it has to answer. */
 const pingIntervalMs = 20_000;
@@ -68,6 +71,25 @@ export class Connection {
   ): Promise<ClientHttp2Stream> {
     if (!this.#session) throw new ConnectionError('not connected', 'ECONNRESET');
     return this.#session.request({ ...headers, ':method': method, ':path': path }, options);
+  }
+
+  /** Of the peer that it is connected to, which has been verified. Undefined: there is none, or no TLS. */
+  get peerCertificate(): X509Certificate | undefined {
+    const socket = this.#session?.destroyed === false ? this.#session.socket : undefined;
+    return socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+  }
+
+  /** A page of the server, over the connection that there is. Rejects when there is none, and when the answer is another than 200. */
+  async get(path: string, signal: AbortSignal): Promise<string> {
+    if (!this.#session) throw new ConnectionError('not connected', 'ECONNRESET');
+    const stream = this.#session.request({ ':path': path }, { signal });
+    const status = new Promise<unknown>((resolve) => {
+      stream.once('response', (headers) => resolve(headers[':status']));
+      stream.once('close', () => resolve(undefined));
+    });
+    const page = await text(stream);
+    if ((await status) !== 200) throw new ConnectionError(`${path}: the answer is ${await status}`, 'EPROTO');
+    return page;
   }
 
   /** Pings tell whether the peer is there; nothing is to be kept of what it sends. */

@@ -124,7 +124,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
       await write(io.stderr, `See 'bayctl ${commandWord(normalise(argv)) ?? ''} --help'.\n`.replace('  ', ' '));
     return status;
   } finally {
-    sessions.close();
+    await sessions.close();
   }
 }
 

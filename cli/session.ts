@@ -134,7 +134,19 @@ export class Sessions {
     };
   }
 
-  close(): void {
-    for (const api of this.#open) api.close();
+  /** What a server has told by then of who vouches for it is kept. */
+  async close(): Promise<void> {
+    for (const api of this.#open) {
+      await this.#learn(api).catch(() => undefined);
+      api.close();
+    }
+  }
+
+  /** It can be learnt by the next command, too: what hinders it now is not worth a word. */
+  async #learn(api: Api): Promise<void> {
+    const renewed = this.#io.signal.aborted ? undefined : await api.newAuthority();
+    if (renewed === undefined) return;
+    const { keepAuthority } = await import('./ca_renewal.ts');
+    await keepAuthority(this.#io, api.settings, renewed);
   }
 }
