@@ -5,6 +5,7 @@ import { BayStatusSchema } from '../../proto/gen/baykeeper/v1/bay_pb.js';
 import {
   ContainerPhase,
   type ContainerSpec,
+  type ContainerStatus,
   ContainerStatusSchema,
   PowerState,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
@@ -166,6 +167,8 @@ function finish<T extends ObjectMessage>(kind: KindName, current: T, next: T, no
     throw new PreconditionError(`${describe(kind, was)} is being deleted, and takes no more changes`);
   }
   if (specChanged) is.generation = was.generation + 1n;
+  // Whoever refused what was asked for before may take what is asked for now.
+  if (specChanged && kind === 'Container' && next.status) (next.status as ContainerStatus).refusedBy = [];
   is.updateTime = timestampFromMs(nowMs);
   is.etag = nextEtag(was.etag);
   return { object: next, changed, specChanged };

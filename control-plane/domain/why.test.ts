@@ -39,3 +39,29 @@ test('an agent that refuses what comes from the broker is a reason for waiting',
   t.regex(refused.summary, /waits to be received by its agent \(MessagesRefused: /);
   t.regex(why(ConditionStatus.FALSE).summary, /Under way to the agent/);
 });
+
+test('where a container went after another node had refused it is told', (t) => {
+  const delivery = { receivedGeneration: 1n, observedGeneration: 1n };
+  const explain = (status: object) =>
+    explainAssigned({
+      kind: 'Container',
+      object: create(ContainerSchema, {
+        metadata: { uid: 'u', name: 'web', namespace: 'x', bay: 'b', generation: 1n },
+        status: { node: 'n3', refusedBy: ['n1', 'n2'], delivery, ...status },
+      }),
+      assigneeUid: 'n',
+      live: undefined,
+      publishTimeMs: 0,
+      brokerConnected: true,
+      engine: 'docker',
+    });
+  const said = (status: object) =>
+    explain(status).steps.find(({ stage }) => stage === WhyStage.PUBLISHED)?.message ?? '';
+  t.is(said({}), 'It was given to n3, as the policy of n1, n2 forbids it.');
+  t.is(said({ refusedBy: [] }), '');
+  const refused = explain({ reason: 'ForbiddenByPolicy', message: 'the policy of the node forbids this' });
+  t.is(
+    refused.summary,
+    'Container "web" of namespace "x" in bay "b" was refused by policy/n3: ForbiddenByPolicy: the policy of the node forbids this.',
+  );
+});

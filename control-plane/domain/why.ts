@@ -1,6 +1,7 @@
 import { create } from '@bufbuild/protobuf';
 import { type Timestamp, timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { type Bay, BayPhase } from '../../proto/gen/baykeeper/v1/bay_pb.js';
+import type { ContainerStatus } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import type { Delivery } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import {
   WhyOutcome,
@@ -17,6 +18,7 @@ import type { Freshness } from './freshness.ts';
 import type { AssignedKind } from './kinds.ts';
 import { type AssignedStatus, describe, metadataOf, type ObjectMessage } from './object.ts';
 import { nodeSilent, phaseName, phasesOf, silence } from './present.ts';
+import { forbiddenByPolicy } from './refusal.ts';
 
 /** What explaining an object that an agent reports on needs. */
 export interface AssignedFacts {
@@ -75,6 +77,7 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
         outcome: WhyOutcome.DONE,
         time: deleting ? publishTime(facts, undefined) : publishTime(facts, delivery),
         actor: 'broker',
+        message: refusedElsewhere(status),
       }
     : facts.publishTimeMs !== undefined && !deleting
       ? { outcome: WhyOutcome.DONE, time: timestampFromMs(facts.publishTimeMs), actor: 'broker' }
@@ -122,8 +125,14 @@ function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: bo
   };
 }
 
-/** The node's owner has the last word, whatever the engine would have said. As the agent writes it. */
-const isForbidden = ({ reason }: AssignedStatus): boolean => reason === 'ForbiddenByPolicy';
+/** The node's owner has the last word, whatever the engine would have said. */
+const isForbidden = ({ reason }: AssignedStatus): boolean => reason === forbiddenByPolicy;
+
+/** Which nodes had it before. */
+function refusedElsewhere(status: AssignedStatus): string {
+  const { refusedBy: nodes = [] } = status as Partial<ContainerStatus>;
+  return nodes.length === 0 ? '' : `It was given to ${status.node}, as the policy of ${nodes.join(', ')} forbids it.`;
+}
 
 function notApplied(facts: AssignedFacts, status: AssignedStatus, observed: boolean): StepInit {
   const failed = observed && (status.phase === phasesOf(facts.kind).failed || isForbidden(status));

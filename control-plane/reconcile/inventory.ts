@@ -127,7 +127,20 @@ export class Inventory implements Placement {
     if (node) return nodes.find((candidate) => candidate.name === node);
     const fresh = nodes.filter((candidate) => this.#liveness.node(candidate.uid)?.fresh);
     // With one node there is no choice to wait for.
-    const candidates = fresh.length > 0 || nodes.length !== 1 ? fresh : nodes;
+    return this.#leastLoaded(fresh.length > 0 || nodes.length !== 1 ? fresh : nodes);
+  }
+
+  /** A node that answers now, for what the nodes of these names refuse. */
+  chooseBut(bayUid: string, names: readonly string[]): PlacementChoice | undefined {
+    if (this.isShared(bayUid)) return undefined;
+    return this.#leastLoaded(
+      this.nodesOfBay(bayUid).filter(
+        ({ uid, name, schedulable }) => schedulable && !names.includes(name) && this.#liveness.node(uid)?.fresh,
+      ),
+    );
+  }
+
+  #leastLoaded(candidates: readonly InventoryNode[]): InventoryNode | undefined {
     let best: InventoryNode | undefined;
     let bestLoad = Number.POSITIVE_INFINITY;
     for (const candidate of candidates) {

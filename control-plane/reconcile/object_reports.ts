@@ -10,12 +10,19 @@ import { firstStatus } from '../domain/lifecycle.ts';
 import { type AssignedStatus, statusSchema } from '../domain/object.ts';
 import { phasesOf } from '../domain/present.ts';
 import { decode, encode } from '../domain/record.ts';
+import { showsContainer } from '../domain/refusal.ts';
 import type { StoredObject, WriteView } from '../store/port.ts';
 
 /** Which word on an object is the newer one. */
 export interface Fence {
   readonly epoch: number;
   readonly sequence: number;
+}
+
+/** The newest word on an object that was heard and not written. */
+export interface UnwrittenFence extends Fence {
+  /** What the object was assigned to: another's word counts from the beginning. */
+  readonly assigneeUid: string;
 }
 
 export type Outcome = 'unknown' | 'stale' | 'unchanged' | 'taken';
@@ -38,8 +45,7 @@ export const kindOfCase = {
 } as const satisfies Readonly<Record<NonNullable<ObjectReport['status']['case']>, AssignedKind>>;
 
 /**
- * Takes one report into the store. `node`: whose agent says so. `leads`: that agent speaks for its whole bay. `unwritten`: the newest word on the
- * object that was heard and not written.
+ * Takes one report into the store. `node`: whose agent says so. `leads`: that agent speaks for its whole bay. `unwritten`: of the object.
  */
 export function takeObject(
   view: WriteView,
@@ -47,12 +53,13 @@ export function takeObject(
   leads: boolean,
   report: Report,
   object: ObjectReport,
-  unwritten: Fence | undefined,
+  unwritten: UnwrittenFence | undefined,
 ): Outcome {
   const stored = view.get({ uid: object.uid });
   if (!stored || !(stored.assigneeUid === node.uid || (leads && stored.assigneeUid === node.bayUid))) return 'unknown';
   const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
-  if (!isNewer(fence, stored) || (unwritten && !isNewer(fence, unwritten))) return 'stale';
+  if (!isNewer(fence, stored)) return 'stale';
+  if (unwritten?.assigneeUid === stored.assigneeUid && !isNewer(fence, unwritten)) return 'stale';
   if (object.removed) {
     // "It is not there" ends only what was to end: an agent that lost a workload makes it again.
     if (!stored.deleting) return 'unchanged';
@@ -86,7 +93,7 @@ function cleaned(
   const says = status.phase !== 0 && status.phase !== unknown;
   return {
     ...status,
-    ...bounded[kind](status),
+    ...bounded[kind](status, was),
     phase: says ? status.phase : (was ?? (firstStatus(kind) as AssignedStatus)).phase,
     lastKnownPhase: 0,
     reason: status.reason.slice(0, 128),
@@ -104,10 +111,17 @@ function cleaned(
 }
 
 /** An agent is not to fill the store: whatever can grow is cut. */
-const bounded: Readonly<Record<AssignedKind, (status: Message) => object>> = {
-  Container(message) {
-    const { containerId, imageId, ports } = message as ContainerStatus;
-    return { containerId: containerId.slice(0, 128), imageId: imageId.slice(0, 256), ports: ports.slice(0, 512) };
+const bounded: Readonly<Record<AssignedKind, (status: Message, was: Message | undefined) => object>> = {
+  Container(message, before) {
+    const status = message as ContainerStatus;
+    const was = before as ContainerStatus | undefined;
+    return {
+      containerId: status.containerId.slice(0, 128),
+      imageId: status.imageId.slice(0, 256),
+      ports: status.ports.slice(0, 512),
+      refusedBy: was?.refusedBy ?? [],
+      made: was?.made === true || showsContainer(status),
+    };
   },
   Pod: (message) => boundedCluster(message as PodStatus),
   Service(message) {

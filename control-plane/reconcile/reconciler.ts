@@ -116,7 +116,11 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     connections: (nodeUid) => connections.count(nodeUid),
     onBegun: (nodeUid) => streams.agentGone(nodeUid),
   });
-  const reporting = new Reporting({ store, liveness, inventory, clock, newUid: createUidSource() });
+  const onForbidden = (bayUid: string, uid: string) => {
+    placer.forbidden(bayUid, uid);
+    place();
+  };
+  const reporting = new Reporting({ store, liveness, inventory, clock, newUid: createUidSource(), onForbidden });
   const placer = new Placer({ store, inventory, log });
   const bayFinalizer = new BayFinalizer({ store, inventory, access, clock, log });
   const nodeFinalizer = new NodeFinalizer({ store, inventory, access, clock, log });

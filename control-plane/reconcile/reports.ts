@@ -3,6 +3,7 @@ import {
   ErrorReason,
   type NodeReport,
   NodeReportSchema,
+  type ObjectReport,
   type Report,
   type ReportReply,
   ReportReplySchema,
@@ -11,11 +12,12 @@ import { NodeStatusSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { NodeAddress } from '../../proto/subjects.ts';
 import { statusSchema } from '../domain/object.ts';
 import { decode } from '../domain/record.ts';
+import { forbiddenByPolicy } from '../domain/refusal.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
 import type { Inventory } from './inventory.ts';
 import type { LivenessTracker } from './liveness.ts';
 import { nodeKey, takeNode } from './node_reports.ts';
-import { type Fence, kindOfCase, takeObject } from './object_reports.ts';
+import { kindOfCase, takeObject, type UnwrittenFence } from './object_reports.ts';
 import { RefusedError, refuseUnreadable } from './refused.ts';
 
 /** Options of {@link Reporting}. */
@@ -26,6 +28,8 @@ export interface ReportingOptions {
   readonly clock: { now(): number };
   /** A new UUIDv7. */
   readonly newUid: () => string;
+  /** Told of each container that the owner of its node forbids. */
+  readonly onForbidden: (bayUid: string, uid: string) => void;
 }
 
 /** How many fences of reports that were not written are kept: beyond, the oldest go. */
@@ -46,7 +50,7 @@ interface NodeToTake {
 export class Reporting {
   readonly #options: ReportingOptions;
   /** The newest word on each object, where it said nothing new and so was not written: by uid. */
-  readonly #unwritten = new Map<string, Fence>();
+  readonly #unwritten = new Map<string, UnwrittenFence>();
 
   constructor(options: ReportingOptions) {
     this.#options = options;
@@ -55,10 +59,9 @@ export class Reporting {
   /** Resolves once it is on disk. Throws RefusedError when it comes from an older session. */
   async take(address: NodeAddress, report: Report): Promise<ReportReply> {
     refuseImpossible(report);
-    const unchanged: string[] = [];
     const by = this.#options.inventory.node(address.nodeUid);
     const nodes = by ? this.#nodesToTake(by, report) : [];
-    const unknownUids = await this.#options.store.write({
+    const outcomes = await this.#options.store.write({
       reads: [{ uid: address.nodeUid }, ...report.objects.map(({ uid }) => ({ uid })), ...nodes.map(({ key }) => key)],
       apply: (view) => {
         const node = view.get({ uid: address.nodeUid });
@@ -68,15 +71,20 @@ export class Reporting {
         const { metadata, status } = decode('Node', node);
         const leads = status?.leader ?? false;
         if (leads) this.#takeNodes(view, node, metadata?.bay ?? '', nodes);
-        const outcomes = report.objects.map((object) => ({
-          uid: object.uid,
+        return report.objects.map((object) => ({
+          object,
+          assigneeUid: view.get({ uid: object.uid })?.assigneeUid ?? '',
           outcome: takeObject(view, node, leads, report, object, this.#unwritten.get(object.uid)),
         }));
-        unchanged.push(...outcomes.filter(({ outcome }) => outcome === 'unchanged').map(({ uid }) => uid));
-        return outcomes.filter(({ outcome }) => outcome === 'unknown').map(({ uid }) => uid);
       },
     });
-    this.#remember(unchanged, { epoch: Number(report.epoch), sequence: Number(report.sequence) });
+    const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
+    for (const { object, assigneeUid, outcome } of outcomes) {
+      if (outcome === 'unchanged') this.#remember(object.uid, { ...fence, assigneeUid });
+      const isHeard = outcome === 'taken' || outcome === 'unchanged';
+      if (isHeard && isForbidden(object)) this.#options.onForbidden(address.bayUid, object.uid);
+    }
+    const unknownUids = outcomes.filter(({ outcome }) => outcome === 'unknown').map(({ object }) => object.uid);
     // With others still to come, silence about an object does not mean that it has not changed.
     if (report.pending === 0) this.#options.liveness.confirm(address.nodeUid);
     return create(ReportReplySchema, { unknownUids });
@@ -109,14 +117,12 @@ export class Reporting {
     for (const { key, uid, report } of nodes) takeNode(view, key, report, { by, bay, uid, nowMs });
   }
 
-  #remember(uids: readonly string[], fence: Fence): void {
-    for (const uid of uids) {
-      this.#unwritten.delete(uid);
-      this.#unwritten.set(uid, fence);
-    }
-    for (const uid of this.#unwritten.keys()) {
+  #remember(uid: string, fence: UnwrittenFence): void {
+    this.#unwritten.delete(uid);
+    this.#unwritten.set(uid, fence);
+    for (const oldest of this.#unwritten.keys()) {
       if (this.#unwritten.size <= fenceLimit) break;
-      this.#unwritten.delete(uid);
+      this.#unwritten.delete(oldest);
     }
   }
 }
@@ -125,6 +131,9 @@ function refuseLargeCluster(nodes: number): void {
   if (nodes > clusterLimit)
     throw new RefusedError(ErrorReason.INVALID, `more than ${clusterLimit} nodes in one cluster`);
 }
+
+const isForbidden = ({ status }: ObjectReport): boolean =>
+  status.case === 'container' && status.value.reason === forbiddenByPolicy;
 
 function refuseImpossible(report: Report): void {
   if (report.objects.length > objectLimit || report.nodes.length > objectLimit) {

@@ -465,6 +465,20 @@ export declare type ContainerStatus = Message<"baykeeper.v1.ContainerStatus"> & 
    * @generated from field: baykeeper.v1.Delivery delivery = 16;
    */
   delivery?: Delivery | undefined;
+
+  /**
+   * Names of nodes that had it before, and whose owners forbid this generation of it: it is not given to them again until it changes.
+   *
+   * @generated from field: repeated string refused_by = 17;
+   */
+  refusedBy: string[];
+
+  /**
+   * A container was made of it. From then on it stays on its node, whatever the node's owner forbids.
+   *
+   * @generated from field: bool made = 18;
+   */
+  made: boolean;
 };
 
 /**
