@@ -33,6 +33,8 @@ export interface DeliveryOptions {
   readonly onOtherSession: () => void;
   /** The control plane speaks in this session. */
   readonly onHeard: () => void;
+  /** Gets the digest of the TrustBundle that the control plane has now. */
+  readonly onTrust?: (digest: Uint8Array) => void;
   /** Told when the control plane refuses the session: FENCED, REVOKED, DUPLICATE. */
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
@@ -132,6 +134,7 @@ export class Delivery {
     this.#options.onHeard();
     if (assign.body.case === 'delta') this.#takeDelta(assign.body.value, opened);
     else if (assign.body.case === 'snapshot') this.#takeChunk(assign.body.value, opened);
+    else this.#options.onTrust?.(assign.trustDigest);
   }
 
   #takeDelta(delta: Delta, kept: KeptMessage): void {

@@ -115,10 +115,10 @@ export class Dispatcher implements Publications {
     this.#followers.set(id, (this.#followers.get(id) ?? new Set()).add(opened));
   }
 
-  /** Tells the agent which session is its newest. `nonce`: of the session that it says it is in. */
-  announce(address: NodeAddress, epoch: number, nonce: Uint8Array): void {
+  /** Tells the agent which session is its newest. `nonce`: of the session that it says it is in. `trustDigest`: of what it should trust. */
+  announce(address: NodeAddress, { epoch, nonce }: SessionId, trustDigest: Uint8Array = new Uint8Array()): void {
     try {
-      const message = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(epoch) }));
+      const message = toBinary(AssignSchema, create(AssignSchema, { epoch: BigInt(epoch), trustDigest }));
       const sealed = this.#options.signer.seal({ ...address, purpose: 'assign', nonce }, message);
       this.#options.bus.publish(downSubject(address, 'assign'), sealed);
     } catch (error) {

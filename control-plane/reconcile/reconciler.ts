@@ -111,6 +111,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     metrics,
     isShared: (bayUid) => inventory.isShared(bayUid),
     signingKey: () => signer.keyId,
+    trustDigest: options.trustDigest,
     clock,
     log,
     connections: (nodeUid) => connections.count(nodeUid),

@@ -51,6 +51,8 @@ export interface SessionsOptions {
   readonly isShared: (bayUid: string) => boolean;
   /** Id of the key that messages are signed with now. */
   readonly signingKey: () => string;
+  /** Of the TrustBundle that agents should have, which they ask for when it is another one. Default: empty, that nobody asks for. */
+  readonly trustDigest?: () => Uint8Array;
   readonly clock: { now(): number };
   readonly log: Logger;
   /** How many live connections the broker has for this node's key; undefined when it is not known. */
@@ -61,8 +63,8 @@ export interface SessionsOptions {
 
 interface Session extends SessionId {
   readonly instanceId: string;
-  /** Id of the key that the agent has seen something signed with. */
-  signingKey: string;
+  /** By which key and which TrustBundle the agent has been spoken to. */
+  shown: string;
   heartbeat: number;
   /** How many messages the agent says that it has refused; undefined: it has not said yet. */
   refused: bigint | undefined;
@@ -134,6 +136,7 @@ export class Sessions {
       epoch: BigInt(epoch),
       heartbeatInterval: durationFromMs(this.#options.heartbeatMs),
       time: timestampFromMs(now),
+      trustDigest: this.#trustDigest(),
     });
   }
 
@@ -154,13 +157,15 @@ export class Sessions {
       await this.check(address, heartbeat);
     } catch (error) {
       // Nobody waits for an answer to a heartbeat: without this an agent whose epoch is not ours any more would never learn of it.
-      if (error instanceof FencedError) this.#options.dispatcher.announce(address, error.newest, heartbeat.session);
+      if (error instanceof FencedError) {
+        this.#options.dispatcher.announce(address, { epoch: error.newest, nonce: heartbeat.session });
+      }
       throw error;
     }
     const session = this.#sessions.get(nodeUid);
     if (!session || Number(heartbeat.sequence) <= session.heartbeat) return;
     session.heartbeat = Number(heartbeat.sequence);
-    this.#showKey(address, session);
+    this.#showNews(address, session);
     this.#countRefused(session, heartbeat.refusedMessages);
     const status = heartbeat.status ?? create(NodeStatusSchema);
     refuseUnreadable(NodeStatusSchema, status);
@@ -204,20 +209,28 @@ export class Sessions {
     this.#options.liveness.forget(nodeUid);
   }
 
-  /** Once the keys were replaced, an agent to which nothing is sent would not notice, and go on believing the old ones. */
-  #showKey(address: NodeAddress, session: Session): void {
-    const key = this.#options.signingKey();
-    if (session.signingKey === key) return;
-    session.signingKey = key;
-    this.#options.dispatcher.announce(address, session.epoch, session.nonce);
+  /** Once keys or authorities were replaced, an agent to which nothing is sent would not notice, and go on believing the old ones. */
+  #showNews(address: NodeAddress, session: Session): void {
+    const news = this.#news();
+    if (session.shown === news) return;
+    session.shown = news;
+    this.#options.dispatcher.announce(address, session, this.#trustDigest());
+  }
+
+  #news(): string {
+    return `${this.#options.signingKey()} ${Buffer.from(this.#trustDigest()).toString('hex')}`;
+  }
+
+  #trustDigest(): Uint8Array {
+    return this.#options.trustDigest?.() ?? new Uint8Array();
   }
 
   #newSession(id: SessionId, instanceId: string): Session {
-    const { clock, signingKey } = this.#options;
+    const { clock } = this.#options;
     return {
       ...id,
       instanceId,
-      signingKey: signingKey(),
+      shown: this.#news(),
       heartbeat: 0,
       refused: undefined,
       lastHeardMs: clock.now(),
@@ -244,7 +257,7 @@ export class Sessions {
     const session = this.#sessions.get(address.nodeUid) ?? this.#newSession(id, '');
     this.#sessions.set(address.nodeUid, session);
     this.#options.dispatcher.open(address, session);
-    this.#options.dispatcher.announce(address, session.epoch, session.nonce);
+    this.#options.dispatcher.announce(address, session, this.#trustDigest());
     this.#leads(address, session.epoch, decode('Node', stored).status?.leader ?? false);
     return session;
   }

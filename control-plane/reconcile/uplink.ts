@@ -97,9 +97,7 @@ export function startUplink(options: UplinkOptions): () => void {
       verb: 'hello',
       schema: HelloSchema,
       take: async (address, hello) => {
-        const reply = await sessions.hello(address, hello);
-        reply.trustDigest = trustDigest();
-        return toBinary(HelloReplySchema, reply);
+        return toBinary(HelloReplySchema, await sessions.hello(address, hello));
       },
       refusal: (error) => toBinary(HelloReplySchema, create(HelloReplySchema, { error })),
       sealed: { purpose: 'hello-reply', nonce: ({ session }) => session },

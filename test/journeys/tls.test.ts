@@ -204,3 +204,22 @@ test('API and broker move to other addresses, and the agents with them', async (
   });
   await heard(third, 'a');
 });
+
+test('a connected agent is told of a new CA long before it has anything to ask', async (t) => {
+  await using controlPlane = await startControlPlane({
+    args: ['--host', '127.0.0.2', '--tls', 'on', '--heartbeat', '1s'],
+  });
+  await using folder = await temporaryFolder('tls-agents');
+  await controlPlane.createBay('edge');
+  const [oldCa = ''] = fingerprints(await caOf(controlPlane));
+  t.is((await join(controlPlane, folder.path, 'a', '--ca-fingerprint', oldCa)).code, 0);
+  await using agent = agentOn(folder.path);
+  await agent.start();
+  await heard(controlPlane, 'a');
+  const rotate = ownProgram('control-plane/main.ts', 'ca', 'rotate', '--data', controlPlane.dataDir);
+  t.is((await run(rotate)).code, 0);
+  await until('the new CA signs', async () => fingerprints(await caOf(controlPlane)).length === 2);
+  const both = fingerprints(await caOf(controlPlane)).join();
+  await until('it knows both', async () => (await trustOf(folder.path)).join() === both, { timeoutMs: 40_000 });
+  t.is(agent.output.split('session begun').length - 1, 1, 'in the session that it had');
+});

@@ -260,7 +260,7 @@ export declare const SyncReplySchema: GenMessage<SyncReply>;
 
 /**
  * control plane → agent: on the `assign` subject, in a Signed. Without a body it says which session is the node's newest, after the control plane was
- * away or when a heartbeat came from another one: an agent in another session says Hello.
+ * away or when a heartbeat came from another one: an agent in another session says Hello. So it does when the signing key or the TrustBundle is another.
  *
  * @generated from message baykeeper.bus.v1.Assign
  */
@@ -286,6 +286,13 @@ export declare type Assign = Message<"baykeeper.bus.v1.Assign"> & {
     value: SnapshotChunk;
     case: "snapshot";
   } | { case: undefined; value?: undefined };
+
+  /**
+   * Without a body, and to the session of the agent: as in HelloReply.
+   *
+   * @generated from field: bytes trust_digest = 4;
+   */
+  trustDigest: Uint8Array;
 };
 
 /**
