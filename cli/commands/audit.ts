@@ -46,7 +46,7 @@ export function register(parent: Command, environment: Environment): void {
     .option('--since-time <time>', 'only what was recorded at or after this time (RFC 3339)', parseTime)
     .option('--subject <name>', 'only calls of this caller')
     .option('--method <text>', 'only methods with this in their names: Delete')
-    .option('--kind <kind>', 'only change, refused or system')
+    .option('--kind <kind>', 'only change, refused, system, or effect: what agents have done')
     .option('--object <name>', 'only what is about the object with this name or uid')
     .option('--effects', "say what the objects' agents have done about it since")
     .option('-o, --output <format>', 'json, yaml or jsonpath=TEMPLATE')
@@ -117,8 +117,8 @@ function filterOf(session: Session, flags: AuditFlags): Filter {
   const { subject = '', method = '', kind = '', object = '' } = flags;
   if (flags.since !== undefined && flags.sinceTime !== undefined)
     throw new UsageError('give --since or --since-time, not both');
-  if (!['', 'change', 'refused', 'system'].includes(kind))
-    throw new UsageError('--kind: expected change, refused or system');
+  if (!['', 'change', 'refused', 'system', 'effect'].includes(kind))
+    throw new UsageError('--kind: expected change, refused, system or effect');
   const sinceMs = flags.since === undefined ? flags.sinceTime : session.io.nowMs() - flags.since;
   return {
     project: session.flags.project ?? '',

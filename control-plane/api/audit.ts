@@ -11,7 +11,7 @@ import {
 import type { AuditLog, AuditRecord } from '../audit/port.ts';
 import { InvalidError, UnavailableError } from '../domain/errors.ts';
 import type { Store } from '../store/port.ts';
-import { effectOf } from './audit_effects.ts';
+import { addEffects } from './audit_effects.ts';
 
 export interface AuditMethodsOptions {
   readonly audit: AuditLog;
@@ -41,7 +41,7 @@ export function auditMethods({ audit, store }: AuditMethodsOptions): ServiceImpl
         if (wanted(record)) records.push(messageOf(record));
         if (records.length >= limit || looked >= maxLooked) break;
       }
-      if (effects) await addEffects(store, records);
+      if (effects) await addEffects({ store, audit }, records);
       const isFull = records.length >= limit || looked >= maxLooked;
       return { records, nextPageToken: isFull && last > 1 ? String(last) : '' };
     },
@@ -115,13 +115,6 @@ async function earlier(audit: AuditLog, after: number): Promise<AuditRecord[]> {
   return found.reverse();
 }
 
-async function addEffects(store: Pick<Store, 'get'>, records: readonly AuditRecordMessage[]): Promise<void> {
-  for (const record of records) {
-    if (record.kind !== 'change') continue;
-    for (const object of record.objects) object.effect = await effectOf(store, object);
-  }
-}
-
 function matcher(filter: AuditFilter | undefined): (record: AuditRecord) => boolean {
   const { project = '', subject = '', method = '', kind = '', object = '', sinceTime } = filter ?? {};
   const part = method.toLowerCase();
@@ -129,7 +122,7 @@ function matcher(filter: AuditFilter | undefined): (record: AuditRecord) => bool
   return (record) =>
     (project === '' || record.project === project) &&
     (subject === '' || record.subject === subject) &&
-    (kind === '' || record.kind === kind) &&
+    (kind === '' ? record.kind !== 'effect' : record.kind === kind) &&
     (part === '' || record.method.toLowerCase().includes(part)) &&
     (object === '' || record.objects.some(({ name, uid }) => name === object || uid === object)) &&
     record.timeMs >= sinceMs;

@@ -72,6 +72,15 @@ test('the chain goes on over files and restarts', async (t) => {
   const audit = await open(t, folder);
   t.is(audit.head.sequence, 40);
   await audit.append(entry('more'));
+  for (const after of [0, 7, 8, 39, 41]) {
+    const found: number[] = [];
+    for await (const { sequence } of audit.readAfter(after)) found.push(sequence);
+    t.deepEqual(
+      found,
+      Array.from({ length: 41 - after }, (_, i) => after + i + 1),
+      String(after),
+    );
+  }
   const { problems, records } = await audit.verify();
   t.deepEqual(problems, []);
   t.is(records, 41);

@@ -106,6 +106,20 @@ export class FileAuditLog implements AuditLog {
     }
   }
 
+  async *readAfter(sequence: number): AsyncGenerator<AuditRecord> {
+    const { folder } = this.#options;
+    const { sequence: end } = this.#head;
+    const files = await auditFiles(folder);
+    const begin = files.findLastIndex(({ first }) => first <= sequence + 1);
+    for (const { name } of files.slice(Math.max(0, begin))) {
+      const { lines } = await readLines(folder, name);
+      for await (const [, line] of inSlices(lines)) {
+        const record = readLine(line);
+        if (record && record.sequence > sequence && record.sequence <= end) yield record;
+      }
+    }
+  }
+
   async verify(expected: readonly ChainHead[] = []): Promise<Verification> {
     const { head } = this;
     return await verifyFiles(this.#options.folder, [...expected, this.#anchored, head]);

@@ -48,7 +48,7 @@ export function readLine(line: string): AuditRecord | undefined {
   const { sequence, kind, count = 1 } = fields;
   const timeMs = Date.parse(text('time'));
   if (!Number.isSafeInteger(sequence) || Number.isNaN(timeMs)) return undefined;
-  if (kind !== 'change' && kind !== 'refused' && kind !== 'system') return undefined;
+  if (kind !== 'change' && kind !== 'refused' && kind !== 'system' && kind !== 'effect') return undefined;
   return {
     kind,
     sequence: sequence as number,

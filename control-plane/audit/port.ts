@@ -12,6 +12,8 @@ export interface AuditLog {
   readonly head: ChainHead;
   /** Records before `before` (undefined: the newest), newest first. */
   read(before: number | undefined): AsyncIterable<AuditRecord>;
+  /** Records after this one, oldest first, as far as they are on disk now. */
+  readAfter(sequence: number): AsyncIterable<AuditRecord>;
   /** Calls back with each batch of records, once it is on disk. Returns what ends that. */
   subscribe(listener: (records: readonly AuditRecord[]) => void): () => void;
   /** Reads everything again from the disk, and holds it against the chain. `expected`: records that somebody has noted elsewhere. */
@@ -19,8 +21,11 @@ export interface AuditLog {
 }
 
 export interface AuditEntry {
-  /** `change`: it was done. `refused`: it was not, or not for certain. `system`: of the control plane itself. */
-  readonly kind: 'change' | 'refused' | 'system';
+  /**
+   * `change`: it was done. `refused`: it was not, or not for certain. `system`: of the control plane itself. `effect`: what an agent has done about
+   * a change.
+   */
+  readonly kind: 'change' | 'refused' | 'system' | 'effect';
   /** `baykeeper.v1.ContainerService/CreateContainer`. Empty: none. */
   readonly method: string;
   readonly subject: string;
@@ -29,7 +34,7 @@ export interface AuditEntry {
   /** Network address. */
   readonly peer: string;
   readonly requestId: string;
-  /** As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container. */
+  /** As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container; `applied`, `failed`, `removed` of an effect. */
   readonly code: string;
   readonly objects: readonly AuditedObject[];
   /** How many calls it stands for: more than 1 where there were too many to record each. */

@@ -5,6 +5,8 @@ import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import type { PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import type { ReplicationControllerStatus } from '../../proto/gen/baykeeper/v1/replication_controller_pb.js';
 import type { ServiceStatus } from '../../proto/gen/baykeeper/v1/service_pb.js';
+import { noObject } from '../audit/port.ts';
+import { effectOn } from '../domain/effect.ts';
 import type { AssignedKind } from '../domain/kinds.ts';
 import { firstStatus } from '../domain/lifecycle.ts';
 import { type AssignedStatus, statusSchema } from '../domain/object.ts';
@@ -12,6 +14,7 @@ import { phasesOf } from '../domain/present.ts';
 import { decode, encode } from '../domain/record.ts';
 import { showsContainer } from '../domain/refusal.ts';
 import type { StoredObject, WriteView } from '../store/port.ts';
+import type { ReportedEffect } from './effects.ts';
 
 /** Which word on an object is the newer one. */
 export interface Fence {
@@ -26,6 +29,13 @@ export interface UnwrittenFence extends Fence {
 }
 
 export type Outcome = 'unknown' | 'stale' | 'unchanged' | 'taken';
+
+/** What a report came to. */
+export interface Taken {
+  readonly outcome: Outcome;
+  /** What it says for the first time that was done about the object's newest generation. */
+  readonly effect?: ReportedEffect;
+}
 
 const textLimit = 4096;
 const eventLimit = 16;
@@ -45,7 +55,7 @@ export const kindOfCase = {
 } as const satisfies Readonly<Record<NonNullable<ObjectReport['status']['case']>, AssignedKind>>;
 
 /**
- * Takes one report into the store. `node`: whose agent says so. `leads`: that agent speaks for its whole bay. `unwritten`: of the object.
+ * Takes one report into the store. `node`: whose agent says so. `leads`: that agent speaks for its whole bay. `bay`: its name. `unwritten`: of the object.
  */
 export function takeObject(
   view: WriteView,
@@ -53,29 +63,46 @@ export function takeObject(
   leads: boolean,
   report: Report,
   object: ObjectReport,
+  bay: string,
   unwritten: UnwrittenFence | undefined,
-): Outcome {
+): Taken {
   const stored = view.get({ uid: object.uid });
-  if (!stored || !(stored.assigneeUid === node.uid || (leads && stored.assigneeUid === node.bayUid))) return 'unknown';
+  if (!stored || !(stored.assigneeUid === node.uid || (leads && stored.assigneeUid === node.bayUid)))
+    return { outcome: 'unknown' };
   const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
-  if (!isNewer(fence, stored)) return 'stale';
-  if (unwritten?.assigneeUid === stored.assigneeUid && !isNewer(fence, unwritten)) return 'stale';
+  if (!isNewer(fence, stored)) return { outcome: 'stale' };
+  if (unwritten?.assigneeUid === stored.assigneeUid && !isNewer(fence, unwritten)) return { outcome: 'stale' };
   if (object.removed) {
     // "It is not there" ends only what was to end: an agent that lost a workload makes it again.
-    if (!stored.deleting) return 'unchanged';
+    if (!stored.deleting) return { outcome: 'unchanged' };
     view.remove(stored.uid, stored.assigneeUid);
-    return 'taken';
+    return { outcome: 'taken', effect: effectIn(stored, node.name, bay, 'removed', '') };
   }
   const { status } = object;
-  if (status.case === undefined) return 'unchanged';
+  if (status.case === undefined) return { outcome: 'unchanged' };
   const kind = kindOfCase[status.case];
-  if (kind !== stored.kind) return 'unknown';
+  if (kind !== stored.kind) return { outcome: 'unknown' };
   const message = decode(kind, stored);
   const next = cleaned(kind, status.value, message.status, node.name, stored);
-  if (message.status && equals(statusSchema(kind), message.status, next)) return 'unchanged';
+  if (message.status && equals(statusSchema(kind), message.status, next)) return { outcome: 'unchanged' };
+  const newest = BigInt(stored.generation);
+  const before = effectOn(kind, message.status, newest);
+  const what = effectOn(kind, next, newest);
   Object.assign(message, { status: next });
-  view.put(encode(kind, message, { ...stored, ...fence }), '');
-  return 'taken';
+  const put = view.put(encode(kind, message, { ...stored, ...fence }), '');
+  const isNews = what !== before && what !== 'waiting';
+  return { outcome: 'taken', effect: isNews ? effectIn(put, node.name, bay, what, next.reason) : undefined };
+}
+
+function effectIn(
+  { kind, uid, project, namespace, name, revision, generation }: StoredObject,
+  node: string,
+  bay: string,
+  what: ReportedEffect['what'],
+  reason: string,
+): ReportedEffect {
+  const object = { ...noObject, kind, bay, namespace, name, uid, revision, generation };
+  return { what, project, node, reason, object };
 }
 
 /** A status as the agent may set it: what the control plane says itself is not the agent's to say. */

@@ -11,6 +11,7 @@ import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/co
 import { NodePhase, NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { downSubject, upSubject } from '../../proto/subjects.ts';
 import { testSigner, testVerifier } from '../../test/harness/signing.ts';
+import type { AuditEntry } from '../audit/port.ts';
 import type { Access, ConnectionEvent } from '../broker/port.ts';
 import { deleteObject, newObject } from '../domain/lifecycle.ts';
 import { decode, encode } from '../domain/record.ts';
@@ -53,12 +54,15 @@ async function fixture(t: ExecutionContext) {
       return () => listeners.delete(listener);
     },
   };
-  const start = () => startReconciler({ store, bus, signer: testSigner, access, clock, log, heartbeatMs: 200 });
+  const notes: AuditEntry[] = [];
+  const audit = { note: (entry: AuditEntry) => void notes.push(entry) };
+  const start = () => startReconciler({ store, bus, signer: testSigner, access, clock, log, audit, heartbeatMs: 200 });
   const self = {
     t,
     clock,
     store,
     bus,
+    notes,
     revoked,
     reconciler: await start(),
     restart: async () => {
@@ -179,6 +183,44 @@ test('each commit reaches the agent as a delta on the one before', async (t) => 
     'the deleted one is gone on both sides',
     async () => agent.objects.size === 19 && (await agrees(f.store, agent)),
   );
+});
+
+test('what an agent has done about each change is recorded once, when it says so', async (t) => {
+  const f = await fixture(t);
+  const agent = await joined(f);
+  const told = () =>
+    f.notes.splice(0).map(({ kind, code, subject, project, message, objects }) => {
+      const { bay, name, generation } = objects[0] ?? {};
+      return [kind, code, subject, project, bay, name, generation, message].join(' ');
+    });
+  const fails = (phase: ContainerPhase, reason: string) =>
+    agent.report([
+      {
+        uid: uidOf(1),
+        status: { case: 'container', value: { phase, reason, delivery: { observedGeneration: 1n } } },
+      },
+    ]);
+  await put(f.store, 1);
+  await until(t, 'agent has it', () => agrees(f.store, agent));
+  await fails(ContainerPhase.PULLING, '');
+  t.deepEqual(told(), []);
+  await fails(ContainerPhase.PENDING, 'ImagePullFailed');
+  t.deepEqual(told(), ['effect failed node/n default b c1 1 ImagePullFailed']);
+  // To and fro, and for another reason: of the same generation that is no news.
+  await fails(ContainerPhase.PULLING, '');
+  await fails(ContainerPhase.PENDING, 'NoSuchImage');
+  t.deepEqual(told(), []);
+  await agent.obey();
+  await agent.obey();
+  t.deepEqual(told(), ['effect applied node/n default b c1 1 ']);
+  await put(f.store, 1);
+  await until(t, 'agent has that, too', () => agrees(f.store, agent));
+  await agent.obey();
+  t.deepEqual(told(), ['effect applied node/n default b c1 2 ']);
+  await remove(f.store, 1);
+  await until(t, 'agent is to remove it', () => agrees(f.store, agent));
+  await agent.obey();
+  t.deepEqual(told(), ['effect removed node/n default b c1 2 ']);
 });
 
 test('an agent that was away gets what it missed as a delta', async (t) => {

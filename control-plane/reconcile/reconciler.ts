@@ -15,6 +15,7 @@ import { CheckRelay } from './check_relay.ts';
 import { Connections } from './connections.ts';
 import { endingStreams } from './cut_off.ts';
 import { Dispatcher } from './dispatcher.ts';
+import { Effects } from './effects.ts';
 import { Inventory } from './inventory.ts';
 import { LivenessTracker } from './liveness.ts';
 import { createReconcileMetrics } from './metrics.ts';
@@ -43,7 +44,7 @@ export interface ReconcilerOptions {
   readonly trustDigest?: () => Uint8Array;
   /** How long request ids are remembered. Default 24 h. */
   readonly keepRequestsMs?: number;
-  /** Where to say what was ended. Default: nowhere. */
+  /** Where to say what was ended, and what agents have done. Default: nowhere. */
   readonly audit?: Pick<AuditLog, 'note'>;
   /** Where to count. Default: nowhere that anybody reads. */
   readonly registry?: Registry;
@@ -121,7 +122,15 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     placer.forbidden(bayUid, uid);
     place();
   };
-  const reporting = new Reporting({ store, liveness, inventory, clock, newUid: createUidSource(), onForbidden });
+  const reporting = new Reporting({
+    store,
+    liveness,
+    inventory,
+    effects: new Effects(audit),
+    clock,
+    newUid: createUidSource(),
+    onForbidden,
+  });
   const placer = new Placer({ store, inventory, log });
   const bayFinalizer = new BayFinalizer({ store, inventory, access, clock, log });
   const nodeFinalizer = new NodeFinalizer({ store, inventory, access, clock, log });

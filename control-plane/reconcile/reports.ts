@@ -14,6 +14,7 @@ import { statusSchema } from '../domain/object.ts';
 import { decode } from '../domain/record.ts';
 import { forbiddenByPolicy } from '../domain/refusal.ts';
 import type { ObjectKey, Store, StoredObject, WriteView } from '../store/port.ts';
+import type { Effects } from './effects.ts';
 import type { Inventory } from './inventory.ts';
 import type { LivenessTracker } from './liveness.ts';
 import { nodeKey, takeNode } from './node_reports.ts';
@@ -25,6 +26,7 @@ export interface ReportingOptions {
   readonly store: Store;
   readonly liveness: LivenessTracker;
   readonly inventory: Inventory;
+  readonly effects: Effects;
   readonly clock: { now(): number };
   /** A new UUIDv7. */
   readonly newUid: () => string;
@@ -70,14 +72,16 @@ export class Reporting {
         }
         const { metadata, status } = decode('Node', node);
         const leads = status?.leader ?? false;
-        if (leads) this.#takeNodes(view, node, metadata?.bay ?? '', nodes);
+        const bay = metadata?.bay ?? '';
+        if (leads) this.#takeNodes(view, node, bay, nodes);
         return report.objects.map((object) => ({
           object,
           assigneeUid: view.get({ uid: object.uid })?.assigneeUid ?? '',
-          outcome: takeObject(view, node, leads, report, object, this.#unwritten.get(object.uid)),
+          ...takeObject(view, node, leads, report, object, bay, this.#unwritten.get(object.uid)),
         }));
       },
     });
+    this.#options.effects.record(outcomes.flatMap(({ effect }) => effect ?? []));
     const fence = { epoch: Number(report.epoch), sequence: Number(report.sequence) };
     for (const { object, assigneeUid, outcome } of outcomes) {
       if (outcome === 'unchanged') this.#remember(object.uid, { ...fence, assigneeUid });

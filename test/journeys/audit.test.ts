@@ -14,9 +14,11 @@ import { changes } from '../../control-plane/api/interceptors/audit.ts';
 import { permissions } from '../../control-plane/api/permissions.ts';
 import { type AuditRecord, nobody } from '../../control-plane/audit/port.ts';
 import { AuditEffectState, AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
+import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { DeliverySchema } from '../../proto/gen/baykeeper/v1/delivery_pb.js';
 import { canary, rows, startMatrixApi, Tenant } from '../harness/call_matrix.ts';
+import { startSite } from '../harness/site.ts';
 import { until } from '../harness/until.ts';
 
 /** Calls, and takes what comes. Returns the name of the code. */
@@ -163,6 +165,48 @@ test('admins list, follow and verify the log, with what became of each change', 
   const bad = await client.verifyAudit({});
   t.false(bad.intact);
   t.like(bad.problems[0], { file, line: 2 });
+});
+
+test('of a change that others have followed it is still known what the agent has done about it', async (t) => {
+  await using site = await startSite();
+  const containers = site.controlPlane.client(ContainerService);
+  const audit = site.controlPlane.client(AuditService);
+  const spec = { image: site.image, args: ['sleep', '10000'], stopTimeout: { seconds: 0n } };
+  const create_ = (name: string, image = site.image) =>
+    containers.createContainer({ container: { metadata: { bay: 'local', name }, spec: { ...spec, image } } });
+  const effectsOf = async (object: string) =>
+    (await audit.listAuditRecords({ filter: { object }, effects: true })).records.map(({ method, objects }) => {
+      const { state = 0, node, time, reason } = objects[0]?.effect ?? {};
+      return [method.split('/')[1], AuditEffectState[state], node, time !== undefined, reason].join(' ');
+    });
+  await create_('web');
+  await site.inPhase('web', ContainerPhase.RUNNING);
+  await containers.stopContainer({ bay: 'local', name: 'web' });
+  await site.inPhase('web', ContainerPhase.STOPPED);
+  t.deepEqual(await effectsOf('web'), ['StopContainer APPLIED node-1 true ', 'CreateContainer APPLIED node-1 true ']);
+  await containers.deleteContainer({ bay: 'local', name: 'web' });
+  await site.gone('web');
+  t.deepEqual(await effectsOf('web'), [
+    'DeleteContainer GONE node-1 true ',
+    'StopContainer APPLIED node-1 true ',
+    'CreateContainer APPLIED node-1 true ',
+  ]);
+
+  // One that failed, and was then given up.
+  await create_('bad', 'localhost:1/nothing:here');
+  await until('it has failed', async () => /FAILED/.test((await effectsOf('bad')).join()));
+  await containers.deleteContainer({ bay: 'local', name: 'bad' });
+  await site.gone('bad');
+  const [deleted, created] = await effectsOf('bad');
+  t.is(deleted, 'DeleteContainer GONE node-1 true ');
+  t.regex(created ?? '', /^CreateContainer FAILED node-1 true \w+$/);
+  // Beside what was asked for only on request.
+  const { records } = await audit.listAuditRecords({ filter: { kind: 'effect' } });
+  t.deepEqual(
+    records.map(({ code }) => code),
+    ['removed', 'failed', 'removed', 'applied', 'applied'],
+  );
+  t.true((await audit.verifyAudit({})).intact);
 });
 
 test('while nothing can be recorded nothing is changed, and reads go on', async (t) => {

@@ -40,7 +40,8 @@ export declare type AuditRecord = Message<"baykeeper.v1.AuditRecord"> & {
   time?: Timestamp | undefined;
 
   /**
-   * `change`: it was done. `refused`: it was not, or not for certain. `system`: of the control plane itself.
+   * `change`: it was done. `refused`: it was not, or not for certain. `system`: of the control plane itself. `effect`: what an agent has done about a change,
+   * when it first said so.
    *
    * @generated from field: string kind = 5;
    */
@@ -85,7 +86,7 @@ export declare type AuditRecord = Message<"baykeeper.v1.AuditRecord"> & {
   requestId: string;
 
   /**
-   * As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container.
+   * As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container. Of an effect `applied`, `failed` or `removed`.
    *
    * @generated from field: string code = 12;
    */
@@ -245,7 +246,7 @@ export declare type AuditFilter = Message<"baykeeper.v1.AuditFilter"> & {
   method: string;
 
   /**
-   * One of `change`, `refused`, `system`.
+   * One of `change`, `refused`, `system`, `effect`. Empty: all but effects, which a list joins to their changes.
    *
    * @generated from field: string kind = 4;
    */
@@ -503,7 +504,7 @@ export enum AuditEffectState {
   FAILED = 4,
 
   /**
-   * A later change took its place: what the agent did before that is no longer known.
+   * A later change took its place, before the agent said anything about this one.
    *
    * @generated from enum value: AUDIT_EFFECT_STATE_OVERTAKEN = 5;
    */
