@@ -1,8 +1,10 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
 import { chmod, link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Logger } from 'pino';
 import type { Principal } from '../domain/principal.ts';
-import type { Authenticator } from './port.ts';
+import { FileWatch } from './file_watch.ts';
+import type { Authenticator, Credentials } from './port.ts';
 
 /** The admin token cannot be used. The message says which file, and what to do. */
 export class AdminTokenError extends Error {
@@ -20,8 +22,11 @@ export const adminTokenFile = (dataDir: string): string => join(dataDir, 'admin.
  * there and holds none, and the file system's errors.
  */
 export async function loadAdminToken(dataDir: string): Promise<string> {
-  const file = adminTokenFile(dataDir);
   await mkdir(dataDir, { recursive: true, mode: 0o700 });
+  return readOrMake(adminTokenFile(dataDir));
+}
+
+async function readOrMake(file: string): Promise<string> {
   const existing = await readToken(file);
   if (existing !== undefined) return existing;
 
@@ -55,7 +60,7 @@ async function readToken(file: string): Promise<string | undefined> {
   }
   const token = text.trim();
   if (!/^[A-Za-z0-9_-]{22,128}$/.test(token)) {
-    throw new AdminTokenError(`${file} holds no admin token: remove it, and a new one is made at the next start`);
+    throw new AdminTokenError(`${file} holds no admin token: remove it, and a new one is made`);
   }
   // It may have been restored or edited with other rights than it was made with.
   if (((await stat(file)).mode & 0o077) !== 0) await chmod(file, 0o600);
@@ -65,12 +70,53 @@ async function readToken(file: string): Promise<string | undefined> {
 const hasCode = (error: unknown, code: string): boolean =>
   error instanceof Error && 'code' in error && error.code === code;
 
-/** Lets in whoever has the admin token. Only its hash is kept in memory, and compared in constant time. */
-export function adminAuthenticator(token: string): Authenticator {
-  const kept = sha256(token);
-  return {
-    authenticate: (credentials) => (timingSafeEqual(sha256(credentials.token), kept) ? adminPrincipal : undefined),
-  };
+/** Options of {@link AdminToken}. */
+export interface AdminTokenOptions {
+  readonly dataDir: string;
+  readonly log: Logger;
+  /** How often to look whether the file has changed. Default 1 s. */
+  readonly intervalMs?: number;
+}
+
+/**
+ * Lets in whoever has the admin token. Only its hash is kept in memory, and compared in constant time. What is in the file counts as soon as it changes; when
+ * the file is removed a new token is made, and the one before lets nobody in any more. While the file cannot be used, the one before stays, and the log says why.
+ */
+export class AdminToken implements Authenticator, Disposable {
+  readonly #options: AdminTokenOptions;
+  readonly #watch: FileWatch;
+  #kept: Buffer;
+
+  private constructor(options: AdminTokenOptions, token: string) {
+    this.#options = options;
+    this.#kept = sha256(token);
+    this.#watch = new FileWatch(adminTokenFile(options.dataDir), () => this.#read(), options.intervalMs);
+  }
+
+  /** Rejects as {@link loadAdminToken} does. */
+  static async open(options: AdminTokenOptions): Promise<AdminToken> {
+    return new AdminToken(options, await loadAdminToken(options.dataDir));
+  }
+
+  authenticate({ token }: Credentials): Principal | undefined {
+    return timingSafeEqual(sha256(token), this.#kept) ? adminPrincipal : undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.#watch[Symbol.dispose]();
+  }
+
+  async #read(): Promise<void> {
+    const file = adminTokenFile(this.#options.dataDir);
+    try {
+      const kept = sha256(await readOrMake(file));
+      if (kept.equals(this.#kept)) return;
+      this.#kept = kept;
+      this.#options.log.warn({ file }, 'there is another admin token: the one before lets nobody in any more');
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'the admin token cannot be used: the one before stays');
+    }
+  }
 }
 
 const sha256 = (value: string): Buffer => createHash('sha256').update(value).digest();

@@ -2,7 +2,7 @@ import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import type { Store } from '../store/port.ts';
 import { AccessTokens } from './access_tokens.ts';
-import { adminAuthenticator, loadAdminToken } from './admin_token.ts';
+import { AdminToken } from './admin_token.ts';
 import type { AuthConfig } from './auth_options.ts';
 import { firstOf } from './authenticators.ts';
 import type { Authenticator } from './port.ts';
@@ -33,7 +33,7 @@ export async function openAuthenticators(options: OpenAuthenticatorsOptions): Pr
   try {
     // Those that answer from memory first: what they know is sent to nobody else.
     const authenticators: Authenticator[] = [
-      adminAuthenticator(await loadAdminToken(options.dataDir)),
+      stack.use(await AdminToken.open(options)),
       stack.use(await AccessTokens.open(options)),
     ];
     const { keystone, oidc, tokenFile, keepTokensMs } = options.config;

@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto';
-import { type StatWatcher, unwatchFile, watchFile } from 'node:fs';
 import { readFile } from 'node:fs/promises';
 import type { Logger } from 'pino';
 import { parseDocument } from 'yaml';
 import { type Principal, projectPattern, type Role } from '../domain/principal.ts';
+import { FileWatch } from './file_watch.ts';
 import type { Authenticator, Credentials } from './port.ts';
 
 /** The file of tokens cannot be used. The message names the file, what in it is wrong, and what was expected. */
@@ -29,22 +29,14 @@ const fields = ['sha256', 'subject', 'project', 'role', 'expires', 'description'
  */
 export class TokenFile implements Authenticator, Disposable {
   readonly #options: TokenFileOptions;
-  readonly #changed = (): void => void this.#readAgain();
-  readonly #watcher: StatWatcher;
+  readonly #watch: FileWatch;
   /** By hash: who looks for a token by trial learns from the time at most something about its hash. */
   #principals: ReadonlyMap<string, Principal>;
-  #reading: Promise<void> | undefined;
 
   private constructor(options: TokenFileOptions, principals: ReadonlyMap<string, Principal>) {
     this.#options = options;
     this.#principals = principals;
-    // By looking, not by events: those do not tell of files that are replaced, or mounted.
-    this.#watcher = watchFile(
-      options.file,
-      { interval: options.intervalMs ?? 1_000, persistent: false },
-      this.#changed,
-    );
-    this.#watcher.unref();
+    this.#watch = new FileWatch(options.file, () => this.#read(), options.intervalMs);
   }
 
   /** Rejects with TokenFileError. */
@@ -60,14 +52,7 @@ export class TokenFile implements Authenticator, Disposable {
   }
 
   [Symbol.dispose](): void {
-    unwatchFile(this.#options.file, this.#changed);
-  }
-
-  /** One at a time; what changes meanwhile is seen at the next look. */
-  async #readAgain(): Promise<void> {
-    await this.#reading;
-    this.#reading = this.#read();
-    await this.#reading;
+    this.#watch[Symbol.dispose]();
   }
 
   async #read(): Promise<void> {
