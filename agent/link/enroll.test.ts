@@ -8,7 +8,6 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, ConnectError, type ServiceImpl } from '@connectrpc/connect';
 import { connectNodeAdapter } from '@connectrpc/connect-node';
 import test, { type ExecutionContext } from 'ava';
-import { fromPublic } from 'nkeys.js';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import {
   CredentialsSchema,
@@ -16,6 +15,7 @@ import {
   type EnrollRequest,
   type KeyProof,
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { fromPublic } from '../../proto/nkeys.ts';
 import { ownProgram, run } from '../../test/harness/program.ts';
 import { testSigner } from '../../test/harness/signing.ts';
 import { EnrollError, enroll, renewByProof } from './enroll.ts';

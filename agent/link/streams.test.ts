@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { create, toBinary } from '@bufbuild/protobuf';
 import test, { type ExecutionContext } from 'ava';
-import { createUser } from 'nkeys.js';
 import { FrameSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { downStreamSubject } from '../../proto/subjects.ts';
 import { FakeWorkloads } from '../../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../../test/harness/nats_server.ts';

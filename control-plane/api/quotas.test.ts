@@ -1,7 +1,6 @@
 import { timestampNow } from '@bufbuild/protobuf/wkt';
 import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
-import { createUser } from 'nkeys.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
@@ -9,6 +8,7 @@ import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_servic
 import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
 import { refused } from '../../test/harness/refused.ts';
 import type { Amounts } from '../domain/quota.ts';

@@ -2,7 +2,6 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { Code, createClient } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
-import { createUser, type KeyPair } from 'nkeys.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
@@ -20,6 +19,7 @@ import {
 import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { createUser, type KeyPair } from '../../proto/nkeys.ts';
 import { type ApiFixtureOptions, startApi } from '../../test/harness/api_fixture.ts';
 import { refused } from '../../test/harness/refused.ts';
 import { UnavailableError } from '../domain/errors.ts';

@@ -1,5 +1,5 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto';
-import { fromPublic } from 'nkeys.js';
+import { fromPublic } from '../../proto/nkeys.ts';
 import { DeniedError } from '../domain/errors.ts';
 import type { NodeProofs } from './port.ts';
 

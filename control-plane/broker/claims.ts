@@ -7,7 +7,7 @@ import {
   type OperatorLimits,
   type User,
 } from 'nats-jwt';
-import { fromPublic, type KeyPair } from 'nkeys.js';
+import { fromPublic, type KeyPair } from '../../proto/nkeys.ts';
 import { agentPermissions, type NodeAddress } from '../../proto/subjects.ts';
 
 /** The JWTs that the broker goes by. Each is signed by the one above: operator, account, user. */

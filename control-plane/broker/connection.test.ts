@@ -1,8 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { createUser, fromSeed, type KeyPair } from 'nkeys.js';
 import { pino } from 'pino';
+import { createUser, fromSeed, type KeyPair } from '../../proto/nkeys.ts';
 import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
 import { until } from '../../test/harness/until.ts';
 import { ExhaustedError, UnavailableError } from '../domain/errors.ts';

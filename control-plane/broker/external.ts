@@ -1,5 +1,5 @@
 import { parseCreds } from 'nats-jwt';
-import { createUser } from 'nkeys.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { PreconditionError } from '../domain/errors.ts';
 import { isLoopback } from '../domain/ip.ts';
 import { checkPrivate, readSmallFile } from '../private_file.ts';

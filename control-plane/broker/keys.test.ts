@@ -1,7 +1,7 @@
 import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
-import { createAccount, createUser } from 'nkeys.js';
+import { createAccount, createUser } from '../../proto/nkeys.ts';
 import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
 import { FileError } from '../private_file.ts';
 import { type BrokerKeys, loadOrCreateKeys } from './keys.ts';

@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, readdir, rename, rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
-import { createAccount, createOperator, createUser, fromSeed, type KeyPair } from 'nkeys.js';
+import { createAccount, createOperator, createUser, fromSeed, type KeyPair } from '../../proto/nkeys.ts';
 import {
   checkPrivate,
   FileError,

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto';
 import test from 'ava';
-import { createAccount, createOperator, createUser, fromPublic } from 'nkeys.js';
+import { createAccount, createOperator, createUser, fromPublic } from '../../proto/nkeys.ts';
 import { SigningKey } from './signing_key.ts';
 
 test('it signs just as nkeys.js does', (t) => {

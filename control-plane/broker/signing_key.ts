@@ -1,13 +1,13 @@
 import { createPrivateKey, type KeyObject, sign } from 'node:crypto';
-import type { KeyPair } from 'nkeys.js';
+import type { KeyPair } from '../../proto/nkeys.ts';
 
 /** Before the 32 bytes of an Ed25519 seed in PKCS #8. */
 const pkcs8Prefix = Buffer.from('302e020100300506032b657004220420', 'hex');
 const alphabet = 'ABCDEFGHIJKLMNOPQRSTUVWXYZ234567';
 
 /**
- * An nkey that signs by way of OpenSSL. nkeys.js does it in JavaScript, which takes 10 ms of the only thread for each credential: too
- * long when a thousand agents come back at once. The signatures are the same, byte for byte.
+ * An nkey that is kept ready to sign. nkeys.js makes it of its seed at each look at it, which takes half a millisecond of the only thread for
+ * each credential: a thousand agents may come back at once. The signatures are the same, byte for byte.
  */
 export class SigningKey implements KeyPair {
   readonly #pair: KeyPair;

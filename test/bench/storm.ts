@@ -1,7 +1,6 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import process from 'node:process';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
-import { fromSeed } from 'nkeys.js';
 import { systemClock } from '../../agent/clock.ts';
 import { enroll } from '../../agent/link/enroll.ts';
 import { createLink, type Link } from '../../agent/link/link.ts';
@@ -17,6 +16,7 @@ import {
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { ConditionStatus, NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { fromSeed } from '../../proto/nkeys.ts';
 import { downSubject, type NodeAddress, upSubject } from '../../proto/subjects.ts';
 import { createAgentKey } from '../harness/agent_client.ts';
 import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';

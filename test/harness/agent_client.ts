@@ -1,5 +1,5 @@
 import { connect, jwtAuthenticator, type NatsConnection } from 'nats';
-import { createUser } from 'nkeys.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { inboxPrefix, type NodeAddress } from '../../proto/subjects.ts';
 
 /** A bare NATS client with an agent's credentials, that does what a broken or hostile agent could. */

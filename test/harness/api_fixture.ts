@@ -5,7 +5,6 @@ import { create } from '@bufbuild/protobuf';
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import type { Interceptor, Transport } from '@connectrpc/connect';
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from '@connectrpc/connect-node';
-import { createUser } from 'nkeys.js';
 import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { v7 as uuidv7 } from 'uuid';
@@ -31,6 +30,7 @@ import {
   NodeSchema,
   NodeStatusSchema,
 } from '../../proto/gen/baykeeper/v1/node_pb.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { testSigner } from './signing.ts';
 
 /** Tokens that the fixture's server knows, and who has them. */

@@ -1,8 +1,8 @@
 import path from 'node:path';
 import { connect, jwtAuthenticator, type NatsConnection } from 'nats';
-import { createUser } from 'nkeys.js';
 import { controlPlaneUserJwt } from '../../control-plane/broker/claims.ts';
 import { loadOrCreateKeys } from '../../control-plane/broker/keys.ts';
+import { createUser } from '../../proto/nkeys.ts';
 import { inboxPrefix } from '../../proto/subjects.ts';
 import type { ControlPlane } from './control_plane.ts';
 

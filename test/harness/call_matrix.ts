@@ -1,6 +1,5 @@
 import { create, type JsonObject } from '@bufbuild/protobuf';
 import { createClient } from '@connectrpc/connect';
-import { createUser } from 'nkeys.js';
 import { Role } from '../../proto/gen/baykeeper/v1/access_token_pb.js';
 import { AccessTokenService } from '../../proto/gen/baykeeper/v1/access_token_service_pb.js';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
@@ -19,6 +18,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import { ReplicationControllerService } from '../../proto/gen/baykeeper/v1/replication_controller_service_pb.js';
 import { ServiceService } from '../../proto/gen/baykeeper/v1/service_service_pb.js';
+import { createUser } from '../../proto/nkeys.ts';
 import { type ApiFixture, startApi } from './api_fixture.ts';
 
 /** How a request names an object: by name, or by uid. */
