@@ -12,7 +12,7 @@ import { type DeliveryTimes, deliveryOf, type Problem, timestampAt } from '../de
 import { DriverError, type DriverErrorKind, type EngineContainer } from '../drivers/driver.ts';
 import { powerOf } from './container_spec.ts';
 import type { Ending, ObjectMemory } from './memory.ts';
-import { hasFinished } from './plan.ts';
+import { hasFinished } from './power.ts';
 
 /** How what is on the engine reads as a ContainerStatus. Pure. */
 

@@ -3,7 +3,8 @@ import type { EngineContainer } from '../drivers/driver.ts';
 import { type Ask, judge, type Policy, restricts, type Violation } from '../policy.ts';
 import { StreamError } from '../ports.ts';
 import { asksOfGrants, asksOfSpec } from './asks.ts';
-import { isForbidden, nothingForbidden, type ObjectView, type Verdict, type Wanted } from './plan.ts';
+import { isForbidden, nothingForbidden, type ObjectView, type Verdict } from './plan.ts';
+import type { Wanted } from './wanted.ts';
 
 /** What a node's policy says to an object, and to what the engine has of it. */
 export interface Judgement {

@@ -1,7 +1,7 @@
 import { type Driver, DriverError, type EngineContainer } from '../drivers/driver.ts';
 import { label, type Owner, ownedUid } from './engine_labels.ts';
 import type { Memory } from './memory.ts';
-import { created, type Step, type StepKind, type Target } from './plan.ts';
+import { created, type Step, type StepKind, type Target } from './step.ts';
 
 /** What steps are done with. */
 export interface ExecuteContext {

@@ -17,10 +17,11 @@ import { EngineWatch } from './engine_watch.ts';
 import { execute, whoseName } from './execute.ts';
 import { FileMemory, VolatileMemory } from './memory.ts';
 import { mainOf, observe } from './observe.ts';
-import { planObject, type Wanted, wantedOf } from './plan.ts';
+import { planObject } from './plan.ts';
 import { Roster } from './roster.ts';
 import { containerOf } from './stream_target.ts';
 import type { Tracked } from './tracked.ts';
+import { type Wanted, wantedOf } from './wanted.ts';
 
 export interface WorkloadsOptions {
   readonly driver: Driver;

@@ -4,8 +4,8 @@ import { type Problem, timeless as timelessDelivery } from '../delivery.ts';
 import type { DesiredObject } from '../ports.ts';
 import { containerStatus } from './container_status.ts';
 import type { ObjectMemory } from './memory.ts';
-import type { Wanted } from './plan.ts';
 import type { Tracked } from './tracked.ts';
+import type { Wanted } from './wanted.ts';
 
 export interface ObjectReportInput {
   readonly object: DesiredObject;

@@ -1,6 +1,7 @@
 import type { Driver, EngineContainer } from '../drivers/driver.ts';
 import { engineName, label, type Owner, ownedUid, ownerLabels } from './engine_labels.ts';
-import type { ObjectView, Wanted } from './plan.ts';
+import type { ObjectView } from './plan.ts';
+import type { Wanted } from './wanted.ts';
 
 /** What the engine has of one object now. Rejects with DriverError. */
 export async function observe(driver: Driver, owner: Owner, wanted: Wanted): Promise<ObjectView> {

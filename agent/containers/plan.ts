@@ -1,21 +1,11 @@
-import { type Assignment, AssignmentOp } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import type { ContainerSpec } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import type { EngineContainer, UpdateRequest } from '../drivers/driver.ts';
 import type { DesiredState } from '../ports.ts';
-import {
-  mayEnd,
-  memoryOf,
-  nanoCpusOf,
-  type Power,
-  type Pull,
-  powerOf,
-  pullOf,
-  restartOf,
-  specHash,
-  stopTimeoutSeconds,
-} from './container_spec.ts';
+import { memoryOf, nanoCpusOf, pullOf, restartOf, stopTimeoutSeconds } from './container_spec.ts';
 import { engineName, label, type Owner, ownedUid, ownerLabels, temporaryName } from './engine_labels.ts';
 import type { Memory, ObjectMemory } from './memory.ts';
+import { freshPowerSteps, isOver, power, powerSteps } from './power.ts';
+import { created, type Step, stopSteps } from './step.ts';
+import { type Present, type Wanted, wantedOf } from './wanted.ts';
 
 /**
  * What is to be done, and nothing done: from what should be and what is to the steps between them.
@@ -26,50 +16,6 @@ import type { Memory, ObjectMemory } from './memory.ts';
  * Only containers that bear the owner's labels are ever named in a step, and one is removed only for an object that is to be deleted,
  * is in a grave, or is missing from a state that is known to be complete; or because another container takes its place.
  */
-export type Step = { readonly uid: string } & (
-  | { readonly kind: 'pull'; readonly image: string; readonly policy: Pull }
-  | {
-      readonly kind: 'create';
-      readonly name: string;
-      readonly spec: ContainerSpec;
-      readonly labels: Readonly<Record<string, string>>;
-    }
-  | { readonly kind: 'update'; readonly id: string; readonly change: UpdateRequest }
-  | { readonly kind: 'rename'; readonly id: Target; readonly name: string }
-  | { readonly kind: 'start'; readonly id: Target }
-  | { readonly kind: 'stop'; readonly id: string; readonly timeoutSeconds: number | undefined }
-  | { readonly kind: 'pause'; readonly id: Target }
-  | { readonly kind: 'unpause'; readonly id: string }
-  | { readonly kind: 'remove'; readonly id: string }
-  /** Before a reboot ends this run. */
-  | { readonly kind: 'begin-reboot'; readonly reboots: bigint; readonly startedMs: number }
-  | { readonly kind: 'end-reboot'; readonly reboots: bigint }
-  /** It ended by itself, and is to be stopped: from here on it may be started again. */
-  | { readonly kind: 'forget-end' }
-);
-export type StepKind = Step['kind'];
-
-/** The engine's id; or the container that the `create` before it made. */
-export type Target = string | typeof created;
-export const created: unique symbol = Symbol('created');
-
-/** What should become of one object. */
-export type Wanted = { readonly uid: string } & (
-  | {
-      readonly kind: 'present';
-      readonly namespace: string;
-      readonly name: string;
-      readonly generation: bigint;
-      readonly spec: ContainerSpec;
-      readonly hash: string;
-    }
-  /** `stopTimeoutSeconds` unset: as its container was made with. */
-  | { readonly kind: 'absent'; readonly stopTimeoutSeconds: number | undefined }
-  /** Nothing is known of it: hands off. */
-  | { readonly kind: 'untouched' }
-  /** It is to be there, and this agent cannot read how. */
-  | { readonly kind: 'unusable'; readonly message: string }
-);
 
 /** What the engine has of one object. */
 export interface ObjectView {
@@ -125,41 +71,6 @@ export function viewOf(owner: Owner, wanted: Wanted, observed: readonly EngineCo
   return { owned, occupant: observed.find((one) => one.name === name && !owned.includes(one)) };
 }
 
-export function wantedOf(desired: DesiredState, uid: string): Wanted {
-  const assignment = desired.objects.get(uid)?.assignment;
-  if (assignment?.op === AssignmentOp.DELETE)
-    return { kind: 'absent', uid, stopTimeoutSeconds: stopTimeoutOf(assignment) };
-  if (assignment?.op === AssignmentOp.PUT) {
-    if (assignment.spec.case !== 'container') {
-      return {
-        kind: 'unusable',
-        uid,
-        message: 'this agent knows no such kind of object: it is older than the control plane',
-      };
-    }
-    const spec = assignment.spec.value;
-    try {
-      const { namespace, name, generation } = assignment;
-      return { kind: 'present', uid, namespace, name, generation, spec, hash: specHash(spec) };
-    } catch (error) {
-      return {
-        kind: 'unusable',
-        uid,
-        message: `the spec cannot be read: ${error instanceof Error ? error.message : error}`,
-      };
-    }
-  }
-  // A uid both in the set and in a grave was handled above: the set says more.
-  if (desired.graves.has(uid)) return { kind: 'absent', uid, stopTimeoutSeconds: undefined };
-  if (assignment === undefined && desired.complete) return { kind: 'absent', uid, stopTimeoutSeconds: undefined };
-  return { kind: 'untouched', uid };
-}
-
-const stopTimeoutOf = (assignment: Assignment): number | undefined =>
-  assignment.spec.case === 'container' && assignment.spec.value.stopTimeout
-    ? stopTimeoutSeconds(assignment.spec.value)
-    : undefined;
-
 /** The steps for one object. What is forbidden is stopped before anything else, and stays on the engine: it may be allowed again. */
 export function planObject(
   owner: Owner,
@@ -189,8 +100,6 @@ function planAbsent(uid: string, timeoutSeconds: number | undefined, { owned }: 
     .flatMap((one) => [...stopSteps(uid, one, timeoutSeconds), remove(uid, one)]);
   return owned.length > 0 && steps.length === 0 ? { steps, blocked: { by: 'removal' } } : { steps };
 }
-
-type Present = Extract<Wanted, { kind: 'present' }>;
 
 function planPresent(owner: Owner, wanted: Present, view: ObjectView, memory: ObjectMemory): ObjectPlan {
   const { uid, spec } = wanted;
@@ -242,8 +151,6 @@ function planPresent(owner: Owner, wanted: Present, view: ObjectView, memory: Ob
   return { steps };
 }
 
-const power = (wanted: Present): Power => powerOf(wanted.spec);
-
 const newestFirst = (a: EngineContainer, b: EngineContainer) =>
   (b.startedMs ?? 0) - (a.startedMs ?? 0) || b.createdMs - a.createdMs || (a.id < b.id ? -1 : 1);
 
@@ -278,16 +185,6 @@ function makeSteps(owner: Owner, wanted: Present, name: string): Step[] {
 
 const remove = (uid: string, container: EngineContainer): Step => ({ kind: 'remove', uid, id: container.id });
 
-function stopSteps(uid: string, container: EngineContainer, timeoutSeconds: number | undefined): Step[] {
-  const steps: Step[] = [];
-  // What is frozen cannot hear that it is asked to stop.
-  if (container.state === 'paused') steps.push({ kind: 'unpause', uid, id: container.id });
-  if (container.state === 'running' || container.state === 'paused' || container.state === 'restarting') {
-    steps.push({ kind: 'stop', uid, id: container.id, timeoutSeconds });
-  }
-  return steps;
-}
-
 function updateSteps({ uid, spec }: Present, container: EngineContainer): Step[] {
   const restart = restartOf(spec);
   const nanoCpus = nanoCpusOf(spec);
@@ -301,108 +198,4 @@ function updateSteps({ uid, spec }: Present, container: EngineContainer): Step[]
     ...(memoryBytes > 0 && memoryBytes !== container.memoryBytes && { memoryBytes }),
   };
   return Object.keys(change).length > 0 ? [{ kind: 'update', uid, id: container.id, change }] : [];
-}
-
-/** Of a container that was just made. It counts as having done the reboots that were asked for before. */
-function freshPowerSteps(wanted: Present): Step[] {
-  const { uid } = wanted;
-  const id: Target = created;
-  if (power(wanted) === 'stopped') return [];
-  return power(wanted) === 'paused'
-    ? [
-        { kind: 'start', uid, id },
-        { kind: 'pause', uid, id },
-      ]
-    : [{ kind: 'start', uid, id }];
-}
-
-function powerSteps(wanted: Present, container: EngineContainer, memory: ObjectMemory): Step[] {
-  const { uid, spec } = wanted;
-  const { id, state } = container;
-  const asked = power(wanted);
-  const done = rebootsDone(container, memory);
-  if (spec.reboots > done) return rebootSteps(wanted, container, memory);
-
-  const start: Step[] =
-    asked === 'paused'
-      ? [
-          { kind: 'start', uid, id },
-          { kind: 'pause', uid, id },
-        ]
-      : [{ kind: 'start', uid, id }];
-  switch (state) {
-    case 'running':
-      if (asked === 'stopped') return stopSteps(uid, container, stopTimeoutSeconds(spec));
-      return asked === 'paused' ? [{ kind: 'pause', uid, id }] : [];
-    case 'paused':
-      if (asked === 'stopped') return stopSteps(uid, container, stopTimeoutSeconds(spec));
-      return asked === 'running' ? [{ kind: 'unpause', uid, id }] : [];
-    case 'restarting':
-      // The engine waits before it starts it again; what is to be paused is paused then.
-      return asked === 'stopped' ? stopSteps(uid, container, stopTimeoutSeconds(spec)) : [];
-    case 'created':
-      return asked === 'stopped' ? [] : start;
-    default: {
-      const record = endingOf(container, memory);
-      if (asked === 'stopped') return record?.by === 'itself' ? [{ kind: 'forget-end', uid }] : [];
-      return hasFinished(spec, container, memory) ? [] : start;
-    }
-  }
-}
-
-function rebootSteps(wanted: Present, container: EngineContainer, memory: ObjectMemory): Step[] {
-  const { uid, spec } = wanted;
-  const { id, state, startedMs } = container;
-  const end: Step = { kind: 'end-reboot', uid, reboots: spec.reboots };
-  const asked = power(wanted);
-  if (asked === 'stopped') return [...stopSteps(uid, container, stopTimeoutSeconds(spec)), end];
-  const start: Step[] =
-    asked === 'paused'
-      ? [
-          { kind: 'start', uid, id },
-          { kind: 'pause', uid, id },
-        ]
-      : [{ kind: 'start', uid, id }];
-  if (startedMs === undefined || state === 'created') return [...start, end];
-
-  const begun = memory.rebooting?.reboots === spec.reboots ? memory.rebooting : undefined;
-  // Begun before a crash, and this is already the run after it.
-  if (begun && startedMs > begun.startedMs) return [end];
-  return [
-    ...(begun ? [] : [{ kind: 'begin-reboot', uid, reboots: spec.reboots, startedMs } satisfies Step]),
-    ...stopSteps(uid, container, stopTimeoutSeconds(spec)),
-    ...start,
-    end,
-  ];
-}
-
-function rebootsDone(container: EngineContainer, memory: ObjectMemory): bigint {
-  const text = container.labels[label.reboots] ?? '';
-  const before = /^\d{1,19}$/.test(text) ? BigInt(text) : 0n;
-  return before > memory.reboots ? before : memory.reboots;
-}
-
-/** How the container's last run ended, where that was seen. */
-function endingOf(container: EngineContainer, { ended }: ObjectMemory) {
-  return ended?.containerId === container.id && ended.dieMs >= (container.startedMs ?? 0) ? ended : undefined;
-}
-
-/** Exit codes of a process that was killed (SIGKILL, SIGTERM), and of one that an engine found gone when it came up. */
-const endedFromOutside: ReadonlySet<number> = new Set([137, 143, 255]);
-
-/** Whether a container has ended by itself, and is not to be started again. */
-export function hasFinished(spec: ContainerSpec, container: EngineContainer, memory: ObjectMemory): boolean {
-  if (container.state !== 'exited' || container.startedMs === undefined || !mayEnd(spec)) return false;
-  const record = endingOf(container, memory);
-  if (record) return record.by === 'itself';
-  // Nobody saw it end, as when the engine went down with it: its exit code has to do.
-  return container.oomKilled || !endedFromOutside.has(container.exitCode);
-}
-
-/** Whether an object's container had ended by itself, as asked, before somebody removed it: it is not run a second time. */
-export function isOver(wanted: Present, memory: ObjectMemory): boolean {
-  const { ended } = memory;
-  return (
-    mayEnd(wanted.spec) && ended?.by === 'itself' && ended.spec === wanted.hash && wanted.spec.reboots <= memory.reboots
-  );
 }

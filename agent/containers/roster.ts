@@ -5,8 +5,8 @@ import type { Desired, Reports } from '../ports.ts';
 import { Unseen } from '../unseen.ts';
 import type { ObjectMemory } from './memory.ts';
 import { objectReport, sameReport } from './object_report.ts';
-import type { Wanted } from './plan.ts';
 import { Tracked } from './tracked.ts';
+import type { Wanted } from './wanted.ts';
 
 /** Options of {@link Roster}. */
 export interface RosterOptions {

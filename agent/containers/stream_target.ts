@@ -4,7 +4,7 @@ import { type Desired, StreamError } from '../ports.ts';
 import type { Owner } from './engine_labels.ts';
 import { notRunning } from './engine_streams.ts';
 import { mainOf, observe } from './observe.ts';
-import { wantedOf } from './plan.ts';
+import { wantedOf } from './wanted.ts';
 
 /** What is known of an object into which a stream is to be opened. */
 export interface StreamContext {

@@ -3,7 +3,7 @@ import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Problem } from '../delivery.ts';
 import { DriverError, type EngineContainer } from '../drivers/driver.ts';
-import type { Wanted } from './plan.ts';
+import type { Wanted } from './wanted.ts';
 
 const retry = { baseMs: 1_000, maxMs: 300_000, minMs: 250 } as const;
 /** For what somebody has to change first: looked at now and then. */
