@@ -108,6 +108,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
   const environment: Environment = {
     io,
     version: clientVersion,
+    program: () => buildProgram([], environment, true),
     open: (command) => sessions.open(command),
     openWith: (flags) => sessions.openWith(flags),
   };
@@ -129,11 +130,7 @@ export async function run(argv: readonly string[], io: Io): Promise<number> {
 }
 
 /** The whole command line; of the commands only the one that `argv` calls has more than its name, or all with `everything`. */
-export async function buildProgram(
-  argv: readonly string[],
-  environment: Environment,
-  everything = false,
-): Promise<Command> {
+async function buildProgram(argv: readonly string[], environment: Environment, everything = false): Promise<Command> {
   const { io } = environment;
   const program = new Command('bayctl');
   program

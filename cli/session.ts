@@ -30,6 +30,8 @@ export interface Environment {
   readonly io: Io;
   /** Version of this program. */
   version(): Promise<string>;
+  /** The whole command line, every command loaded. */
+  program(): Promise<Command>;
   /** Opens a connection to the control plane that the command's flags choose. It is closed when the program ends. */
   open(command: Command): Promise<Session>;
   /** The same, for flags that come from elsewhere. */

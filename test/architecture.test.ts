@@ -133,6 +133,24 @@ test('the halves of the agent, one towards the control plane and one towards the
   t.deepEqual(wrong, []);
 });
 
+test('no file imports itself, by whichever way round', (t) => {
+  const of = Map.groupBy(
+    imports.filter(({ to, isPackage }) => !isPackage && files.includes(to)),
+    ({ from }) => from,
+  );
+  const done = new Set<string>();
+  const circles: string[] = [];
+  const visit = (file: string, way: readonly string[]): void => {
+    const start = way.indexOf(file);
+    if (start >= 0) circles.push([...way.slice(start), file].join(' → '));
+    if (start >= 0 || done.has(file)) return;
+    for (const { to } of of.get(file) ?? []) visit(to, [...way, file]);
+    done.add(file);
+  };
+  for (const file of files) visit(file, []);
+  t.deepEqual(circles, []);
+});
+
 test('main and config of the control plane are imported by main alone', (t) => {
   const wrong = ofCode.filter(
     ({ from, to }) => adapterOf(from) && /^control-plane\/(main|config|server)\.ts$/.test(to),

@@ -39,8 +39,7 @@ export function register(parent: Command, environment: Environment): void {
     .description('used by completion scripts')
     .argument('[word...]')
     .action(async (words: string[]) => {
-      const { buildProgram } = await import('../program.ts');
-      const program = await buildProgram([], environment, true);
+      const program = await environment.program();
       const line = understand(program, words);
       if (!line) return;
       const candidates = await candidatesFor(environment, program, line);

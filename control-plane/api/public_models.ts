@@ -5,8 +5,7 @@ import type { KindName, Kinds } from '../domain/kinds.ts';
 import type { ObjectMessage } from '../domain/object.ts';
 import { mayUse, type Principal } from '../domain/principal.ts';
 import { decode, encode, type StoredRecord } from '../domain/record.ts';
-import type { ListPage, ListPosition, ListQuery, Store, StoredObject } from '../store/port.ts';
-import type { WatchItem } from './watch_objects.ts';
+import type { ListPage, ListPosition, ListQuery, Store, StoredObject, WatchItem } from '../store/port.ts';
 
 const pageSize = 500;
 

@@ -4,7 +4,7 @@ import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { present, type Surroundings } from '../domain/present.ts';
 import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Liveness } from '../reconcile/port.ts';
-import type { Change, Store, StoredObject } from '../store/port.ts';
+import type { Store, StoredObject, WatchItem } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
 import type { NodeDirectory } from './node_directory.ts';
 import { visibleItems } from './public_models.ts';
@@ -20,12 +20,6 @@ export type OpenWatch = (options: {
   readonly sinceRevision?: number;
   readonly signal: AbortSignal;
 }) => AsyncIterable<WatchItem>;
-
-export type WatchItem =
-  | { readonly type: 'snapshot'; readonly object: StoredObject }
-  | { readonly type: 'synced'; readonly revision: number }
-  | { readonly type: 'change'; readonly change: Change }
-  | { readonly type: 'bookmark'; readonly revision: number };
 
 /** What watching needs. */
 export interface WatchOptions {

@@ -1,7 +1,7 @@
 import type { TestFn } from 'ava';
 import fc from 'fast-check';
 import { AlreadyExistsError, CompactedError, NotFoundError, PreconditionError } from '../domain/errors.ts';
-import type { StoreBed } from './contract.ts';
+import type { StoreBed } from './contract_bed.ts';
 import { lateStore } from './contract_late_store.ts';
 import { makeObject, nameKey } from './contract_objects.ts';
 import type { Change, Store, StoredObject, Write, WriteView } from './port.ts';

@@ -1,5 +1,5 @@
 import { CompactedError } from '../domain/errors.ts';
-import type { ContractTest } from './contract.ts';
+import type { ContractTest } from './contract_bed.ts';
 import { inShort, makeObject, put, remove, together } from './contract_objects.ts';
 import type { ListQuery, StoredObject } from './port.ts';
 

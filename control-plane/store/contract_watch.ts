@@ -1,10 +1,10 @@
 import type { ExecutionContext } from 'ava';
 import { CompactedError, ExhaustedError } from '../domain/errors.ts';
-import type { ContractTest } from './contract.ts';
+import type { ContractTest } from './contract_bed.ts';
 import { lateStore } from './contract_late_store.ts';
 import { makeObject, put, remove, together } from './contract_objects.ts';
-import type { Store } from './port.ts';
-import { openWatch, type WatchItem, type WatchOptions } from './watch.ts';
+import type { Store, WatchItem } from './port.ts';
+import { openWatch, type WatchOptions } from './watch.ts';
 
 /** A watch with its iterator, read item by item. */
 export interface Watcher {

@@ -5,7 +5,7 @@ import {
   PreconditionError,
   UnavailableError,
 } from '../domain/errors.ts';
-import type { ContractTest } from './contract.ts';
+import type { ContractTest } from './contract_bed.ts';
 import { create, failing, inShort, makeObject, nameKey, plain, put, remove, together } from './contract_objects.ts';
 import type { ObjectScope, Write } from './port.ts';
 

@@ -1,20 +1,6 @@
 import { CompactedError } from '../domain/errors.ts';
-import type { Change, ListPosition, Store, StoredObject } from './port.ts';
+import type { Change, ListPosition, Store, StoredObject, WatchItem } from './port.ts';
 import { WatchInbox } from './watch_inbox.ts';
-
-/** What a watch says, in this order: snapshot*, change*, synced, and then changes and bookmarks without end. */
-export type WatchItem =
-  /** An object as it is at the start. */
-  | { readonly type: 'snapshot'; readonly object: StoredObject }
-  /** What was said so far is, all together, the state at this revision. */
-  | { readonly type: 'synced'; readonly revision: number }
-  /**
-   * A change after that. `previous`: the object before it, where it is still known. `change.previousRevision` is 0 when the change
-   * made the object. All watchers get the same objects, so what is decoded of one may be kept by its identity.
-   */
-  | { readonly type: 'change'; readonly change: Change; readonly previous?: StoredObject }
-  /** Nothing up to this revision, but for what was said, concerns this watch. */
-  | { readonly type: 'bookmark'; readonly revision: number };
 
 export interface WatchOptions {
   readonly store: Store;

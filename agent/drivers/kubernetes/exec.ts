@@ -3,20 +3,9 @@ import { ClusterError, type PodExecOptions, type PodRef, resourceTypes } from '.
 import type { EngineExec, OutputChunk } from '../driver.ts';
 import { findContainer } from './containers_of_pod.ts';
 import { connectionError, statusObjectError } from './errors.ts';
+import { channels, type ExecTransport } from './exec_transport.ts';
 import type { ApiClient } from './http.ts';
 import { objectPath } from './paths.ts';
-
-/** Kubernetes' streams of a command, whatever carries them (channel.k8s.io). */
-export const channels = { stdin: 0, stdout: 1, stderr: 2, status: 3, resize: 4 } as const;
-
-export interface ExecTransport {
-  /** As they come, read as they are asked for. Ends when the connection does; may throw. */
-  readonly frames: AsyncIterable<{ readonly channel: number; readonly data: Uint8Array }>;
-  /** Resolves when there is room for more. Never rejects. */
-  send(channel: number, data: Uint8Array): Promise<void>;
-  closeInput(): void;
-  close(): void;
-}
 
 /** No message carries more input, so that a resize gets its turn in between. */
 const maxInputBytes = 32 * 1024;

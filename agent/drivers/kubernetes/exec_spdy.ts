@@ -3,7 +3,7 @@ import { request as httpsRequest } from 'node:https';
 import type { Duplex } from 'node:stream';
 import { ClusterError } from '../cluster_driver.ts';
 import type { Connection } from './connection.ts';
-import { channels, type ExecTransport } from './exec.ts';
+import { channels, type ExecTransport } from './exec_transport.ts';
 import type { ApiClient } from './http.ts';
 import { refusedUpgrade } from './refused_upgrade.ts';
 
