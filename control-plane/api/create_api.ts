@@ -35,7 +35,7 @@ import { validationInterceptor } from './interceptors/validation.ts';
 import { joinTokenMethods } from './join_tokens.ts';
 import { type KindServiceOptions, kindMethods, kindServices, serveKind } from './kind_services.ts';
 import { manifestMethods } from './manifests.ts';
-import { createMessageRules } from './message_rules.ts';
+import { type CheckMessage, createMessageRules } from './message_rules.ts';
 import { createApiMetrics } from './metrics.ts';
 import { NodeDirectory } from './node_directory.ts';
 import { nodeMethods, refuseCreateNode } from './nodes.ts';
@@ -90,6 +90,8 @@ export interface ApiOptions {
   readonly defaultQuota?: Amounts;
   /** How callers of open streams are watched over. */
   readonly guard?: Pick<SessionGuardOptions, 'intervalMs' | 'maxAgeMs' | 'graceMs'>;
+  /** What holds messages against the contract: planned anew for each API by default. */
+  readonly checkMessage?: CheckMessage;
   /** Default 30 s. */
   readonly unaryTimeoutMs?: number;
   /** A new UUIDv7. */
@@ -129,7 +131,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     nodesOf: (bayUid) => nodes.nodesOf(bayUid),
   };
   const metrics = createApiMetrics(options.registry);
-  const checkMessage = createMessageRules();
+  const checkMessage = options.checkMessage ?? createMessageRules();
   const { checks } = options;
   const objects = new Objects({
     store,

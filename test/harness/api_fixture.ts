@@ -9,6 +9,7 @@ import { pino } from 'pino';
 import { Registry } from 'prom-client';
 import { v7 as uuidv7 } from 'uuid';
 import { type ApiOptions, createApi } from '../../control-plane/api/create_api.ts';
+import { createMessageRules } from '../../control-plane/api/message_rules.ts';
 import { FileAuditLog } from '../../control-plane/audit/audit_log.ts';
 import type { AuditLog } from '../../control-plane/audit/port.ts';
 import { createNodeProofs } from '../../control-plane/auth/node_proof.ts';
@@ -44,6 +45,9 @@ export const principals: Readonly<Record<string, Principal>> = {
 const authenticator: Authenticator = {
   authenticate: ({ token }) => (Object.hasOwn(principals, token) ? principals[token] : undefined),
 };
+
+/** To plan the rules takes longer than most tests: one for all APIs of a process. It knows nothing but the contract. */
+const checkMessage = createMessageRules();
 
 /** What is known of nodes, as a test says it is. */
 export class ScriptedLiveness implements Liveness {
@@ -184,6 +188,7 @@ export async function startApi(options: ApiFixtureOptions = {}): Promise<ApiFixt
     authenticator,
     audit,
     proofs: createNodeProofs({ clock }),
+    checkMessage,
     clock,
     log,
     registry,
