@@ -1,26 +1,13 @@
-import { randomBytes, randomUUID } from 'node:crypto';
-import { mkdtemp, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
-import { create } from '@bufbuild/protobuf';
-import { timestampFromMs } from '@bufbuild/protobuf/wkt';
+import { randomBytes } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import { AssignmentOp, ErrorReason } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { type Credentials, CredentialsSchema } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { Kind } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { NodePhase } from '../proto/gen/baykeeper/v1/node_pb.js';
 import { downSubject } from '../proto/subjects.ts';
+import { agentBed, converged, is, running } from '../test/harness/agent_bed.ts';
 import { chunksOf, deltaOf } from '../test/harness/chain_model.ts';
-import { FakeWorkloads } from '../test/harness/fake_workloads.ts';
 import { type NatsServer, startNatsServer } from '../test/harness/nats_server.ts';
-import { ScriptedControlPlane } from '../test/harness/scripted_control_plane.ts';
-import { TestSigner, testSigner } from '../test/harness/signing.ts';
 import { until } from '../test/harness/until.ts';
-import { type Agent, startAgent } from './agent.ts';
-import { systemClock } from './clock.ts';
-import { type Identity, openIdentity } from './link/identity.ts';
-import { silentLog } from './log.ts';
-import { allowAll, fixedPolicy } from './policy.ts';
 
 let nats: NatsServer;
 test.before(async () => {
@@ -28,103 +15,7 @@ test.before(async () => {
 });
 test.after.always(() => nats[Symbol.asyncDispose]());
 
-function credentialsFor(
-  { bayUid, nodeUid }: { bayUid: string; nodeUid: string },
-  url: string,
-  lifeMs = 86_400_000,
-  signer = testSigner,
-): Credentials {
-  const now = Date.now();
-  return create(CredentialsSchema, {
-    project: 'default',
-    bayUid,
-    bay: 'edge-1',
-    nodeUid,
-    node: 'n1',
-    userJwt: `e30.e30.${randomUUID()}`,
-    issueTime: timestampFromMs(now),
-    expireTime: timestampFromMs(now + lifeMs),
-    brokerUrls: [url],
-    signingKeys: signer.keys(),
-  });
-}
-
-interface Bed {
-  readonly cp: ScriptedControlPlane;
-  readonly identity: Identity;
-  readonly workloads: FakeWorkloads;
-  readonly agent: Agent;
-  /** Whose keys the API tells of. */
-  signer: TestSigner;
-  restart(): Promise<void>;
-}
-
-async function bed(
-  t: ExecutionContext,
-  { lifeMs, server = nats, pingIntervalMs }: { lifeMs?: number; server?: NatsServer; pingIntervalMs?: number } = {},
-): Promise<Bed> {
-  const dataDir = await mkdtemp(join(tmpdir(), 'agent-'));
-  const address = { bayUid: randomUUID(), nodeUid: randomUUID() };
-  const cp = await ScriptedControlPlane.start(server.url, address);
-  const identity = await openIdentity(dataDir);
-  await identity.take(credentialsFor(address, server.url, lifeMs));
-  let workloads: FakeWorkloads | undefined;
-  let signer = testSigner;
-  const running = new Map<string, bigint>();
-  const start = () =>
-    startAgent({
-      dataDir,
-      identity,
-      createWorkloads: (context) => {
-        const next = new FakeWorkloads(context);
-        // The engine outlives the agent.
-        for (const [uid, generation] of workloads?.running ?? running) next.running.set(uid, generation);
-        workloads = next;
-        return next;
-      },
-      policy: fixedPolicy(allowAll),
-      prove: async () => credentialsFor(address, server.url, lifeMs, signer),
-      agentVersion: '0.0.0-test',
-      clock: systemClock,
-      log: silentLog,
-      pingIntervalMs,
-    });
-  let agent = await start();
-  t.teardown(async () => {
-    await agent.stop();
-    await cp[Symbol.asyncDispose]();
-    await rm(dataDir, { recursive: true, force: true });
-  });
-  return {
-    cp,
-    identity,
-    get workloads() {
-      if (!workloads) throw new Error('not started');
-      return workloads;
-    },
-    get agent() {
-      return agent;
-    },
-    get signer() {
-      return signer;
-    },
-    set signer(next) {
-      signer = next;
-    },
-    async restart() {
-      await agent.stop();
-      agent = await start();
-    },
-  };
-}
-
-const running = ({ workloads }: Bed) => [...workloads.running.keys()].sort();
-const is = (b: Bed, ...uids: string[]) => until(`${uids} run`, () => running(b).join() === uids.sort().join());
-const converged = (b: Bed) =>
-  until('the agent has what is assigned', () => {
-    const { store } = b.agent;
-    return store.revision === b.cp.chain.revision && Buffer.from(store.digest).equals(b.cp.chain.digest);
-  });
+const bed = (t: ExecutionContext, options: Parameters<typeof agentBed>[2] = {}) => agentBed(t, nats, options);
 
 test('says hello, syncs, heartbeats and reports', async (t) => {
   const b = await bed(t);
@@ -204,63 +95,6 @@ test('a snapshot that lacks an object removes it; a damaged one changes nothing'
   b.cp.onSync = undefined;
   b.cp.sendSnapshot();
   await is(b, 'b');
-});
-
-test('what comes under another epoch is not taken', async (t) => {
-  const b = await bed(t);
-  b.cp.put('a');
-  await is(b, 'a');
-  const { chain } = b.cp;
-  chain.forget('a');
-  for (const chunk of chunksOf(b.cp.epoch + 1n, chain.snapshot())) b.cp.send(chunk);
-  b.cp.send(chain.newest(b.cp.epoch - 1n));
-  await b.cp.flush();
-  const beats = b.cp.heartbeats.length;
-  await until('more heartbeats', () => b.cp.heartbeats.length > beats + 1);
-  t.deepEqual(running(b), ['a']);
-});
-
-test('FENCED leads to a new hello and a report of everything', async (t) => {
-  const b = await bed(t);
-  b.cp.put('a');
-  await until('a was reported', () => b.cp.status.get('a'));
-  b.cp.status.clear();
-  let fence = true;
-  b.cp.onReport = () =>
-    fence ? { error: { code: 9, reason: ErrorReason.FENCED, message: 'a newer session' } } : undefined;
-  b.cp.onHello = () => {
-    fence = false;
-    return undefined;
-  };
-  b.cp.put('b');
-  await until('both were reported', () => b.cp.status.has('a') && b.cp.status.has('b'));
-  t.is(b.cp.hellos.length, 2);
-  t.true(b.cp.reports.filter((r) => r.epoch === 2n).length > 0);
-});
-
-test('a duplicate or revoked agent keeps its workloads, and keeps quiet', async (t) => {
-  for (const reason of [ErrorReason.DUPLICATE, ErrorReason.REVOKED]) {
-    const b = await bed(t);
-    b.cp.put('a');
-    await is(b, 'a');
-    b.cp.onHello = () => ({ error: { code: 7, reason, message: 'go away' } });
-    b.cp.onReport = () => ({ error: { code: 7, reason, message: 'go away' } });
-    b.cp.put('b');
-    // What an answer to a report says is not signed: it is asked again with a Hello.
-    await until('it waits', () => {
-      const { state } = b.agent.session;
-      return state.name === 'waiting' && state.why !== 'fenced';
-    });
-    const beats = b.cp.heartbeats.length;
-    b.cp.chain.forget('a');
-    b.cp.sendSnapshot();
-    await b.cp.flush();
-    await new Promise((resolve) => setTimeout(resolve, 600));
-    t.is(b.cp.heartbeats.length, beats);
-    t.deepEqual(running(b), ['a', 'b']);
-    t.is(b.cp.hellos.length, 2);
-    await t.throwsAsync(b.cp.open({ objectUid: 'a', what: { case: 'logs', value: {} } }, 500));
-  }
 });
 
 test('starts its workloads from disk before it has anybody to talk to', async (t) => {
@@ -370,92 +204,4 @@ test('what becomes of the node does not wait for the next heartbeat, and does no
   const [before, beganMs] = [b.cp.heartbeats.length, performance.now()];
   await until('more', () => b.cp.heartbeats.length >= before + 5);
   t.true(performance.now() - beganMs > 600, 'at their own pace');
-});
-
-test('a broker that dies, or falls silent, is found and lost no more than that', async (t) => {
-  const own = await startNatsServer();
-  t.teardown(() => own[Symbol.asyncDispose]());
-  const b = await bed(t, { server: own, pingIntervalMs: 500 });
-  b.cp.put('a');
-  await is(b, 'a');
-  await own.restart();
-  b.cp.put('b');
-  await until('a second hello', () => b.cp.hellos.length >= 2);
-  await converged(b);
-  await is(b, 'a', 'b');
-
-  const hellos = b.cp.hellos.length;
-  process.kill(own.program.pid, 'SIGSTOP');
-  await until('the silence is noticed', () => b.agent.session.state.name === 'offline', { timeoutMs: 8_000 });
-  process.kill(own.program.pid, 'SIGCONT');
-  await until('another hello', () => b.cp.hellos.length > hellos);
-  await converged(b);
-  t.deepEqual(running(b), ['a', 'b']);
-});
-
-test('credentials are renewed over the bus at two thirds of their life', async (t) => {
-  const b = await bed(t, { lifeMs: 3_000 });
-  const next = credentialsFor(b.cp.address, nats.url);
-  b.cp.onRenew = () => next;
-  await until('renewed', () => b.identity.credentials?.userJwt === next.userJwt);
-  t.pass();
-});
-
-test('credentials that ran out are renewed by proving the key', async (t) => {
-  const b = await bed(t, { lifeMs: 300 });
-  const first = b.identity.credentials?.userJwt;
-  await b.agent.stop();
-  await until(
-    'they have run out',
-    () => Date.now() > Number(b.identity.credentials?.expireTime?.seconds ?? 0n) * 1000 + 1000,
-  );
-  b.cp.deaf = true;
-  await b.restart();
-  await until('renewed', () => b.identity.credentials?.userJwt !== first);
-  t.pass();
-});
-
-test('a control plane with keys that nobody has told of is asked by its API, and believed then; after a restart too', async (t) => {
-  const b = await bed(t);
-  b.cp.put('a');
-  await is(b, 'a');
-  b.signer = new TestSigner(2);
-  b.cp.signer = b.signer;
-  b.cp.put('unseen');
-  await until('the keys are known', () => b.identity.trustedKeys.find(b.signer.id));
-  t.is(b.identity.trustedKeys.find(testSigner.id), undefined);
-  t.truthy(b.identity.trustedKeys.findStored(testSigner.id), 'the disk needs it');
-  t.true(b.agent.store.isWorn);
-  // As after a reboot without anybody to talk to: what was verified once still is.
-  b.cp.deaf = true;
-  await b.restart();
-  t.deepEqual(running(b), ['a']);
-  b.cp.deaf = false;
-  b.cp.put('b');
-  await is(b, 'a', 'b', 'unseen');
-  await until('the old key is forgotten', () => !b.identity.trustedKeys.findStored(testSigner.id));
-  t.false(b.agent.store.isWorn);
-});
-
-test('nobody else ends a session for good, or gives the agent credentials', async (t) => {
-  const b = await bed(t, { lifeMs: 3_000 });
-  b.cp.put('a');
-  await is(b, 'a');
-  const stranger = new TestSigner(3);
-  b.cp.signer = stranger;
-  b.cp.onHello = () => ({ error: { code: 7, reason: ErrorReason.REVOKED, message: 'go away' } });
-  b.cp.onReport = () => ({ error: { code: 7, reason: ErrorReason.REVOKED, message: 'go away' } });
-  b.cp.onRenew = () => credentialsFor(b.cp.address, 'nats://127.0.0.1:1', 86_400_000, stranger);
-  const refused = b.agent.session.state.name;
-  t.is(refused, 'open');
-  await b.agent.session.begin();
-  const hellos = b.cp.hellos.length;
-  await until('it goes on asking', () => b.cp.hellos.length > hellos + 1, { timeoutMs: 10_000 });
-  b.cp.onHello = undefined;
-  b.cp.onReport = undefined;
-  b.cp.signer = testSigner;
-  await until('there is a session', () => b.agent.session.state.name === 'open');
-  t.is(b.identity.trustedKeys.find(stranger.id), undefined);
-  b.cp.put('b');
-  await is(b, 'a', 'b');
 });
