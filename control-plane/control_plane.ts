@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { pino } from 'pino';
 import { collectDefaultMetrics, Registry } from 'prom-client';
 import { createApi } from './api/create_api.ts';
+import { storeObject, unrecordedChanges } from './api/unrecorded.ts';
 import { FileAuditLog } from './audit/audit_log.ts';
 import { nobody } from './audit/port.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
@@ -60,10 +61,20 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       clock,
       log: log.child({ part: 'audit' }),
     });
-    stack.defer(() => audit.close());
-    // What was written after the last record, and by whom, nobody was told: a crash came between.
-    const message = `version ${version} has started, with the store at revision ${store.revision}`;
-    audit.note({ ...nobody, kind: 'system', method: '', code: 'started', message });
+    const noteStore = (code: string, what: string): void => {
+      const message = `version ${version} has ${what}, with the store at revision ${store.revision}`;
+      audit.note({ ...nobody, kind: 'system', method: '', code, objects: [storeObject(store)], message });
+    };
+    stack.defer(async () => {
+      noteStore('stopped', 'stopped');
+      await audit.close();
+    });
+    try {
+      for (const entry of await unrecordedChanges(store, audit)) audit.note(entry);
+    } catch (error) {
+      log.error({ err: error }, 'it cannot be found out what was changed without a record before the start');
+    }
+    noteStore('started', 'started');
 
     const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
     const broker = await startBroker({
