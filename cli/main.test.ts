@@ -221,7 +221,7 @@ printf '%s\\n' "\${COMPREPLY[@]}"`;
   };
   t.true((await complete('bayctl ')).includes('join-command') === false);
   t.deepEqual(await complete('bayctl de'), ['describe', 'delete']);
-  t.deepEqual(await complete('bayctl bay '), ['create', 'join-command', 'join-token']);
+  t.deepEqual(await complete('bayctl bay '), ['create', 'join-command', 'join-token', 'revoke']);
   t.true((await complete('bayctl get cont')).includes('containers'));
   t.deepEqual(await complete('bayctl get containers w'), ['web', 'worker']);
   t.deepEqual(await complete('bayctl logs -f we'), ['web']);
