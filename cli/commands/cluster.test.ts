@@ -142,12 +142,12 @@ test('describe shows the containers of a pod, its conditions, its events, and th
   t.regex(stdout, /Asked for:\n {2}Manifest:\n {4}containers:\n {6}- name: main\n {8}image: nginx:1\n/);
   t.regex(stdout, /^State:\n {2}CrashLoopBackOff$/m);
   t.regex(stdout, /^ {2}main:\n {4}Image: +nginx:1\n {4}State: +Waiting, CrashLoopBackOff: back-off 10s\\e\[31m\n/m);
-  t.regex(stdout, /Last state: +Terminated, Error, exit code 1, \S+Z \(60s ago\)\n/);
-  t.regex(stdout, /^ {2}side:\n {4}Image: +busybox\n {4}State: +Running since \S+Z \(30m ago\)\n/m);
-  t.regex(stdout, /^Conditions:\n {2}TYPE +STATUS .*\n {2}Ready +False +ContainersNotReady +\S+Z \(5m ago\)$/m);
+  t.regex(stdout, /Last state: +Terminated, Error, exit code 1, \S+Z \(\S+ ago\)\n/);
+  t.regex(stdout, /^ {2}side:\n {4}Image: +busybox\n {4}State: +Running since \S+Z \(\S+ ago\)\n/m);
+  t.regex(stdout, /^Conditions:\n {2}TYPE +STATUS .*\n {2}Ready +False +ContainersNotReady +\S+Z \(\S+ ago\)$/m);
   t.regex(
     stdout,
-    /^Events:\n {2}TYPE +REASON +AGE +FROM +MESSAGE\n {2}Warning +BackOff +5m \(x12 over 60m\) +kubelet +Back-off/m,
+    /^Events:\n {2}TYPE +REASON +AGE +FROM +MESSAGE\n {2}Warning +BackOff +\S+ \(x12 over \S+\) +kubelet +Back-off/m,
   );
   t.false(/fields|containerStatuses/.test(stdout));
   plane.cluster.put('Service', 's');
