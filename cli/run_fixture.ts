@@ -18,6 +18,8 @@ export interface RunOptions {
   readonly columns?: number;
   readonly home?: string;
   readonly signal?: AbortSignal;
+  /** Default: the time of day. */
+  readonly nowMs?: () => number;
   /** Sees stdout as it comes. */
   readonly onStdout?: (text: string) => void;
 }
@@ -46,7 +48,7 @@ export function captureIo(options: RunOptions = {}): Io & { text(stream: 'stdout
     stderr: output('stderr'),
     env: options.env ?? {},
     home: options.home ?? '/nonexistent',
-    nowMs: Date.now,
+    nowMs: options.nowMs ?? Date.now,
     signal: options.signal ?? new AbortController().signal,
     atExit: () => () => {},
     endWithReader: () => {},

@@ -62,7 +62,7 @@ test('wait knows the conditions of pods, and when controllers and services are r
   put('False', { containersReady: 0 });
   const late = await run('--for=condition=Ready', 'pod/web');
   t.is(late.status, 7);
-  t.regex(late.stderr, /pod\/web is not in condition Ready=True after 0s: RUNNING, 0\/1 ready/);
+  t.regex(late.stderr, /pod\/web is not in condition Ready=True after \d+s: RUNNING, 0\/1 ready/);
   t.is((await run('--for=condition=ready=false', 'pod/web')).status, 0);
   t.is((await run('--for=condition=example.com/gate', 'pod/web')).status, 0);
   t.is((await run('--for=phase=Running', 'pod/web')).status, 0);
@@ -137,7 +137,7 @@ test('describe shows the containers of a pod, its conditions, its events, and th
       lastTime: timestampFromMs(now - 5 * minuteMs),
     });
   });
-  const { stdout, stderr } = await bayctl(plane, ['describe', 'pod', 'web', '-b', 'edge']);
+  const { stdout, stderr } = await bayctl(plane, ['describe', 'pod', 'web', '-b', 'edge'], { nowMs: () => now });
   t.is(stderr, '');
   t.regex(stdout, /Asked for:\n {2}Manifest:\n {4}containers:\n {6}- name: main\n {8}image: nginx:1\n/);
   t.regex(stdout, /^State:\n {2}CrashLoopBackOff$/m);
