@@ -32,18 +32,18 @@ export function endingStreams({ access, inventory, streams, connections, audit }
         const count = connections.count(node.uid) ?? 0;
         return { node, connected: `${count} ${count === 1 ? 'connection' : 'connections'}`, ended: endStreams(node) };
       });
-      let told = 'the broker has closed';
+      let isTold = false;
       try {
         await access.revoke(publicKeys);
-      } catch (error) {
-        told = 'the broker does not answer, and will close as soon as it does';
-        throw error;
+        isTold = true;
       } finally {
         for (const { node, connected, ended } of found) {
           const { project, bay, name, uid } = node;
           const count = ended + endStreams(node);
-          const what = `${count} open ${count === 1 ? 'stream' : 'streams'}`;
-          const message = `its agent was cut off: ${told} ${connected}, and ${what} through it ended`;
+          // It is tried again and again: only what was done is recorded.
+          if (!isTold && count === 0) continue;
+          const broker = isTold ? `the broker has closed ${connected}` : 'the broker could not be told yet';
+          const message = `its agent was cut off: ${broker}, and ${count} open ${count === 1 ? 'stream' : 'streams'} through it ended`;
           const object = { ...noObject, kind: 'Node', bay, name, uid };
           audit.note({ ...nobody, kind: 'system', method: '', code: 'cut_off', project, objects: [object], message });
         }
