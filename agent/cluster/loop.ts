@@ -1,8 +1,8 @@
 import type { Assignment, ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
-import { forbiddenReason, type PolicySource, refusal, type Violation } from '../policy.ts';
+import { forbiddenReason, type PolicySource } from '../policy.ts';
 import type { Desired, Reports } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
@@ -18,9 +18,10 @@ import type { Live } from './live.ts';
 import { type ClusterKind, clusterKinds, type Manifest } from './manifest.ts';
 import type { Namespaces } from './namespaces.ts';
 import { Observed } from './observed.ts';
+import { Outcomes } from './outcomes.ts';
 import { claimOf } from './ownership.ts';
 import { isAt, type Place, placeOf, planObject, type Wanted, wantedOf } from './plan.ts';
-import { bounded, ObjectError, problemOf } from './reasons.ts';
+import { ObjectError } from './reasons.ts';
 import { Reporting } from './reporting.ts';
 import { Roster } from './roster.ts';
 import { type EndpointAddresses, endingMessage } from './status.ts';
@@ -69,6 +70,7 @@ export class ClusterLoop {
   readonly #watches: Watches;
   readonly #foreign: ForeignWatches;
   readonly #earlierPods: EarlierPods;
+  readonly #outcomes: Outcomes;
   readonly #unsubscribe: () => void;
 
   constructor(options: LoopOptions) {
@@ -100,6 +102,12 @@ export class ClusterLoop {
     });
     this.#earlierPods = new EarlierPods(options);
     this.#foreign = new ForeignWatches({ driver, log, signal: term, onFree: (uid) => this.#onFree(uid) });
+    this.#outcomes = new Outcomes({
+      ...options,
+      reporting: this.#reporting,
+      foreign: this.#foreign,
+      again: (uid) => this.#queue.add(uid),
+    });
     for (const uid of desired.current.objects.keys()) this.#track(uid);
     const unsubscribe = [
       desired.subscribe((uids) => this.#onDesired(uids)),
@@ -230,7 +238,7 @@ export class ClusterLoop {
       } catch (error) {
         if (term.aborted) return;
         one.note = undefined;
-        this.#fail(one, wanted, error);
+        this.#outcomes.fail(one, wanted, error);
         return;
       }
     }
@@ -251,7 +259,7 @@ export class ClusterLoop {
   /** One look, one plan, and its step. True: there is nothing more to do now. */
   async #step(one: Tracked, wanted: Wanted, attempt: Attempt, round: number, aside: Aside): Promise<boolean> {
     const { verdict, violations } = judgeObject(this.#options.policy.current, wanted, one.problem !== undefined);
-    if (violations.length > 0) this.#forbid(one, wanted, violations);
+    if (violations.length > 0) this.#outcomes.forbid(one, wanted, violations);
     const plan = planObject(wanted, {
       live: this.#observed.of(one.uid),
       unsure: this.#observed.isUnsure(one.uid),
@@ -264,7 +272,7 @@ export class ClusterLoop {
         return true;
       case 'settled':
         await this.#earlierPods.look(one, this.#liveOf(wanted), aside);
-        this.#settle(one, wanted);
+        this.#outcomes.settle(one, wanted);
         return true;
       case 'gone':
         return await this.#gone(one, wanted, aside);
@@ -275,7 +283,7 @@ export class ClusterLoop {
       case 'conflict':
         throw new ObjectError('Conflict', plan.foreign.whose);
       case 'await-end':
-        this.#awaitEnd(one, wanted, plan.live);
+        this.#outcomes.awaitEnd(one, wanted, plan.live);
         return true;
     }
     one.unsettle();
@@ -293,20 +301,6 @@ export class ClusterLoop {
     this.#prepare(one, plan);
     this.#answers.take(one, wanted, plan, attempt, await this.#execute(plan, one, aside));
     return false;
-  }
-
-  /** The node's owner forbids it. Nothing is tried again until that, or what is wanted, is otherwise. */
-  #forbid(one: Tracked, wanted: Wanted, violations: readonly Violation[]): void {
-    const { log, policy } = this.#options;
-    const message = bounded(refusal(policy.current, violations));
-    if (one.problem?.message !== message) {
-      log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
-    }
-    one.unsettle();
-    one.passing = false;
-    one.away = false;
-    one.problem = { reason: forbiddenReason, message, retryTimeMs: undefined };
-    if (wanted.kind === 'present' && one.applied?.generation === wanted.generation) one.applied = undefined;
   }
 
   #prepare(one: Tracked, plan: Step): void {
@@ -340,28 +334,6 @@ export class ClusterLoop {
     });
   }
 
-  #settle(one: Tracked, wanted: Wanted): void {
-    const { clock } = this.#options;
-    this.#waitNoMore(one);
-    one.settle();
-    const message = one.contention.message(clock.now());
-    if (message) {
-      one.problem = { reason: 'FieldContested', message, retryTimeMs: undefined };
-      one.passing = true;
-    }
-    this.#reporting.report(one, wanted);
-  }
-
-  #awaitEnd(one: Tracked, wanted: Wanted, live: Live): void {
-    one.unsettle();
-    const message = endingMessage(live);
-    one.note =
-      wanted.kind === 'absent'
-        ? { reason: 'Ending', message }
-        : { reason: 'Replacing', message: `the one before it has to end first: ${message}` };
-    this.#reporting.report(one, wanted);
-  }
-
   /** Nothing of it was seen. True: it is over, or has to wait. */
   async #gone(one: Tracked, wanted: Wanted, aside: Aside): Promise<boolean> {
     const { desired, namespaces, driver, term } = this.#options;
@@ -381,7 +353,7 @@ export class ClusterLoop {
       this.#reporting.report(one, wanted);
       return true;
     }
-    this.#waitNoMore(one);
+    this.#outcomes.waitNoMore(one);
     one.settle();
     one.leftovers = undefined;
     one.removed = true;
@@ -393,28 +365,8 @@ export class ClusterLoop {
     return true;
   }
 
-  #fail(one: Tracked, wanted: Wanted, error: unknown): void {
-    const { log } = this.#options;
-    if (!(error instanceof ClusterError) && !(error instanceof ObjectError)) {
-      log.error({ uid: one.uid, error: (error as Error).stack ?? String(error) }, 'an error of the agent itself');
-    }
-    one.unsettle();
-    const retryTimeMs = one.failed(error, () => this.#queue.add(one.uid));
-    const place = placeOf(wanted);
-    if (place && error instanceof ObjectError && error.reason === 'Conflict') this.#foreign.await(one.uid, place);
-    one.problem = problemOf(error, retryTimeMs);
-    const { reason, message } = one.problem;
-    log.warn({ uid: one.uid, reason, message, retryTimeMs }, 'an object is not as asked');
-    this.#reporting.report(one, wanted);
-  }
-
-  #waitNoMore({ uid }: Tracked): void {
-    this.#foreign.forget(uid);
-    void this.#options.addresses.forget(uid);
-  }
-
   #untrack(one: Tracked): void {
-    this.#waitNoMore(one);
+    this.#outcomes.waitNoMore(one);
     this.#roster.untrack(one);
   }
 

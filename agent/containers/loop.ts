@@ -4,10 +4,9 @@ import type { Clock } from '../clock.ts';
 import { type Driver, DriverError, type EngineContainer, type EngineEvent } from '../drivers/driver.ts';
 import type { HealthThresholds } from '../health.ts';
 import type { Log } from '../log.ts';
-import { forbiddenReason, type PolicySource, refusal, restricts, type Violation } from '../policy.ts';
+import { forbiddenReason, type PolicySource, restricts } from '../policy.ts';
 import type { Desired, Reports, Workloads } from '../ports.ts';
 import { type Aside, KeyedQueue } from '../queue.ts';
-import { problemOf } from './container_status.ts';
 import { Endings } from './endings.ts';
 import { checkAllowed, judgeObject } from './enforcement.ts';
 import { EngineHealth } from './engine_health.ts';
@@ -17,6 +16,7 @@ import { EngineWatch } from './engine_watch.ts';
 import { execute, whoseName } from './execute.ts';
 import { FileMemory, VolatileMemory } from './memory.ts';
 import { mainOf, observe } from './observe.ts';
+import { Outcomes } from './outcomes.ts';
 import { planObject } from './plan.ts';
 import { Roster } from './roster.ts';
 import { containerOf } from './stream_target.ts';
@@ -59,8 +59,6 @@ const removalPollMs = 250;
 /** How long a step under way may hold up the end. */
 const stopPatienceMs = 5_000;
 const startPatienceMs = 2_000;
-/** Longest message in a status. */
-const maxMessageChars = 2048;
 
 export function createWorkloads(options: WorkloadsOptions): RunningWorkloads {
   return new Loop(options);
@@ -74,6 +72,7 @@ class Loop implements RunningWorkloads {
   readonly #queue: KeyedQueue;
   readonly #watch: EngineWatch;
   readonly #health: EngineHealth;
+  readonly #outcomes: Outcomes;
   #memory = new VolatileMemory();
   #endings = new Endings(this.#memory);
   #stopped = false;
@@ -91,6 +90,13 @@ class Loop implements RunningWorkloads {
       memoryOf: (uid) => this.#memory.get(uid),
     });
     this.#health = new EngineHealth(options);
+    this.#outcomes = new Outcomes({
+      ...options,
+      roster: this.#roster,
+      memory: () => this.#memory,
+      isUp: () => this.#watch.isUp,
+      again: (uid) => this.#queue.add(uid),
+    });
     this.#queue = new KeyedQueue({
       concurrency: options.concurrency ?? 8,
       work: (uid, aside) => this.#work(uid, aside),
@@ -278,7 +284,7 @@ class Loop implements RunningWorkloads {
         return;
       } catch (error) {
         if (error instanceof DriverError && error.kind === 'cancelled') continue;
-        return this.#fail(one, wanted, error);
+        return this.#outcomes.fail(one, wanted, error);
       }
     }
   }
@@ -292,7 +298,7 @@ class Loop implements RunningWorkloads {
     const { verdict, violations } = await judgeObject(rules, wanted, view);
     const { steps, blocked } = planObject(this.#owner, wanted, view, this.#memory.get(one.uid), verdict);
     if (blocked?.by === 'policy') {
-      this.#refuse(one, wanted, violations);
+      this.#outcomes.refuse(one, wanted, violations);
       return true;
     }
     if (blocked?.by === 'name') {
@@ -309,7 +315,7 @@ class Loop implements RunningWorkloads {
       return true;
     }
     if (steps.length === 0) {
-      if (wanted.kind === 'present' || wanted.kind === 'absent') await this.#settle(one, wanted);
+      if (wanted.kind === 'present' || wanted.kind === 'absent') await this.#outcomes.settle(one, wanted);
       return true;
     }
     if (one.isWaiting(clock.now())) {
@@ -345,60 +351,6 @@ class Loop implements RunningWorkloads {
       one.doing = undefined;
     }
     return !this.#watch.isUp;
-  }
-
-  /** The node's owner forbids it. Nothing is tried again until that, or what is wanted, is otherwise. */
-  #refuse(one: Tracked, wanted: Wanted, violations: readonly Violation[]): void {
-    const { log, policy } = this.#options;
-    const message = refusal(policy.current, violations);
-    const isNews = one.problem?.message !== message;
-    one.problem = { reason: forbiddenReason, message: message.slice(0, maxMessageChars), retryTimeMs: undefined };
-    if (wanted.kind === 'present' && this.#memory.get(one.uid).applied?.generation === wanted.generation) {
-      this.#memory.set(one.uid, { applied: undefined });
-    }
-    if (isNews) log.warn({ uid: one.uid, message }, 'an object is forbidden by the policy of the node');
-    this.#roster.report(one, wanted);
-  }
-
-  async #settle(one: Tracked, wanted: Wanted): Promise<void> {
-    const { desired, clock } = this.#options;
-    one.settle();
-    if (wanted.kind === 'present') {
-      if (this.#memory.get(one.uid).applied?.generation !== wanted.generation) {
-        this.#memory.set(one.uid, { applied: { generation: wanted.generation, timeMs: clock.now() } });
-      }
-      return this.#roster.report(one, wanted);
-    }
-    this.#memory.forget(one.uid);
-    const { objects, graves } = desired.current;
-    if (objects.has(one.uid)) {
-      this.#roster.removed(one);
-    } else {
-      this.#roster.untrack(one);
-    }
-    if (graves.has(one.uid)) await desired.buried(one.uid);
-  }
-
-  #fail(one: Tracked, wanted: Wanted, error: unknown): void {
-    const { log, clock } = this.#options;
-    if (!(error instanceof DriverError)) {
-      log.error(
-        { uid: one.uid, error: error instanceof Error ? error.stack : String(error) },
-        'an error of the agent itself',
-      );
-    } else if (error.kind === 'engine-unavailable') {
-      // No fault of the object's, and the node's condition says it: everything is looked at again once the engine is back.
-      one.failed(error, clock.now(), () => this.#queue.add(one.uid));
-      if (!this.#watch.isUp) this.#roster.report(one, wanted);
-      return;
-    }
-    const retryTimeMs = one.failed(error, clock.now(), () => this.#queue.add(one.uid));
-    one.problem = problemOf(error, retryTimeMs);
-    log.warn(
-      { uid: one.uid, reason: one.problem.reason, message: one.problem.message, retryTimeMs },
-      'an object is not as asked',
-    );
-    this.#roster.report(one, wanted);
   }
 }
 
