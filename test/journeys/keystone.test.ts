@@ -7,6 +7,7 @@ import path from 'node:path';
 import { Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect';
 import { createConnectTransport } from '@connectrpc/connect-node';
 import test, { type ExecutionContext } from 'ava';
+import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
@@ -206,6 +207,14 @@ test.serial(
       t.true(atMs - beganMs < 5_000, `${atMs - beganMs} ms`);
     }
     t.false(other.isOver());
+    const { records } = await controlPlane.client(AuditService).listAuditRecords({ filter: { method: 'WatchBays' } });
+    const ended = records.map(({ kind, code, subject, project: of }) => [kind, code, subject, of].join());
+    const { red } = keystone.projects;
+    t.deepEqual(ended.sort(), [
+      `system,stream_ended,heidi@Default,${red}`,
+      `system,stream_ended,ivan@Default,${red}`,
+      `system,stream_ended,judy@Default,${project.id}`,
+    ]);
     other.cancel();
     await other.ended;
   },
