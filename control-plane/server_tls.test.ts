@@ -54,7 +54,8 @@ async function ended(socket: net.Socket): Promise<string> {
   socket.on('error', (error: NodeJS.ErrnoException) => {
     code = error.code ?? error.message;
   });
-  if (!socket.destroyed) await once(socket, 'close');
+  // Not `once`, to which an error is the end as well, and no answer.
+  if (!socket.closed) await new Promise((resolve) => socket.once('close', resolve));
   return code || text;
 }
 
@@ -141,7 +142,8 @@ test('whoever speaks without TLS, or rubbish, is cut off at once', async (t) => 
 async function halfOpen(port: number, count: number) {
   const sockets = Array.from({ length: count }, () => net.connect(port, '127.0.0.2'));
   const ends = sockets.map(ended);
-  await Promise.all(sockets.map((socket) => once(socket, 'connect')));
+  // One whose time is up already may have ended before it is seen to be there.
+  await Promise.all(sockets.map((socket) => once(socket, 'connect').catch(() => undefined)));
   for (const socket of sockets.slice(count / 2)) socket.write(Buffer.from('160301020001', 'hex'));
   return { sockets, ends };
 }
@@ -158,8 +160,7 @@ test('a thousand handshakes that are never finished hold nothing up', async (t) 
 test('a handshake has its time, and is ended then', async (t) => {
   const f = await fixture(t, { handshakeTimeoutMs: 300 });
   const { ends } = await halfOpen(f.port, 20);
-  await Promise.all(ends);
-  t.is((await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`])).stdout, 'ready\n');
+  for (const said of await Promise.all(ends)) t.regex(said, /^(ECONNRESET)?$/);
 });
 
 test('a new certificate is shown without a restart, and connections that are there go on', async (t) => {
