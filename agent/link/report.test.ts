@@ -1,4 +1,4 @@
-import { create } from '@bufbuild/protobuf';
+import { create, fromBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import {
   type Error as BusError,
@@ -8,6 +8,7 @@ import {
   type Report,
   type ReportReply,
   ReportReplySchema,
+  ReportSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { FakeClock, turn } from '../../test/harness/fake_clock.ts';
 import { testNonce } from '../../test/harness/signing.ts';
@@ -24,7 +25,8 @@ function bed(answer: (report: Report) => Promise<ReportReply> | ReportReply = ()
   const sent: Report[] = [];
   const refused: BusError[] = [];
   const reporter = new Reporter({
-    send: async (report) => {
+    send: async (bytes) => {
+      const report = fromBinary(ReportSchema, bytes);
       sent.push(report);
       return answer(report);
     },

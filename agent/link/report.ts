@@ -1,4 +1,5 @@
-import { create, type MessageInitShape, toBinary } from '@bufbuild/protobuf';
+import { create, toBinary } from '@bufbuild/protobuf';
+import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import {
   type Error as BusError,
   ErrorReason,
@@ -20,8 +21,8 @@ type Word = ObjectReport | NodeReport;
 import { isUid } from './chain.ts';
 
 export interface ReporterOptions {
-  /** Sends a Report and resolves to its reply; rejects when there was none. */
-  readonly send: (report: Report) => Promise<ReportReply>;
+  /** Sends a Report, serialized, and resolves to its reply; rejects when there was none. */
+  readonly send: (report: Uint8Array) => Promise<ReportReply>;
   /** Told when the session is said to be refused: FENCED, REVOKED, DUPLICATE. Answers to reports are not signed. */
   readonly onRefused: (error: BusError) => void;
   readonly clock: Clock;
@@ -45,8 +46,27 @@ export interface ReportSession {
 const isNode = (word: Word): word is NodeReport => word.$typeName === 'baykeeper.bus.v1.NodeReport';
 /** No uid has a space in it. */
 const keyOf = (word: Word): string => (isNode(word) ? `node ${word.name}` : word.uid);
-const sizeOf = (word: Word): number =>
-  (isNode(word) ? toBinary(NodeReportSchema, word) : toBinary(ObjectReportSchema, word)).byteLength;
+
+/** A word as it goes into a Report: serialized once, for its size and to be sent. */
+interface Part {
+  readonly word: Word;
+  readonly bytes: Uint8Array;
+}
+
+const partOf = (word: Word): Part => ({
+  word,
+  bytes: isNode(word) ? toBinary(NodeReportSchema, word) : toBinary(ObjectReportSchema, word),
+});
+
+/** A Report that says `head` and the parts, serialized: fields may stand in any order. */
+function withParts(head: Report, parts: readonly Part[]): Uint8Array {
+  const { objects, nodes } = ReportSchema.field;
+  const writer = new BinaryWriter().raw(toBinary(ReportSchema, head));
+  for (const { word, bytes } of parts) {
+    writer.tag((isNode(word) ? nodes : objects).number, WireType.LengthDelimited).bytes(bytes);
+  }
+  return writer.finish();
+}
 
 /** After a Report was acknowledged: what comes in this time goes into the next one. */
 const coalesceMs = 5;
@@ -143,25 +163,24 @@ export class Reporter implements ClusterReports {
 
   async #sendNext(session: ReportSession): Promise<void> {
     const { send, log } = this.#options;
-    const words = this.#batch();
+    const parts = this.#batch();
+    const words = parts.map(({ word }) => word);
     const names = this.#allNodes;
     this.#sequence += 1n;
     this.#sending = true;
     let waitMs = coalesceMs;
     try {
-      const report: MessageInitShape<typeof ReportSchema> = {
+      const head = create(ReportSchema, {
         epoch: session.epoch,
         session: session.nonce,
         sequence: this.#sequence,
-        objects: words.filter((word) => !isNode(word)),
-        nodes: words.filter(isNode),
         pending: this.pending - words.length,
         ...(names && !this.#single ? { allNodes: { names: [...names] } } : {}),
-      };
-      const reply = await send(create(ReportSchema, report));
+      });
+      const reply = await send(withParts(head, parts));
       // An answer to a session that is over says nothing about this one: all is reported anew there.
       if (this.#session === session) {
-        if (!reply.error && report.allNodes && this.#allNodes === names) this.#allNodes = undefined;
+        if (!reply.error && head.allNodes && this.#allNodes === names) this.#allNodes = undefined;
         waitMs = this.#take(words, reply);
       }
     } catch (error) {
@@ -207,22 +226,25 @@ export class Reporter implements ClusterReports {
     return this.#backoff.nextMs();
   }
 
-  #batch(): Word[] {
+  #batch(): Part[] {
     const { maxObjects = 256, maxBytes = 512 * 1024, log } = this.#options;
-    const words: Word[] = [];
+    const most = this.#single ? 1 : maxObjects;
+    const parts: Part[] = [];
     let bytes = 0;
     for (const [key, word] of this.#pending) {
-      const size = sizeOf(word) + 8;
+      if (parts.length >= most) break;
+      const part = partOf(word);
+      const size = part.bytes.byteLength + 8;
       if (size > maxBytes) {
         log.error({ of: key, size }, 'a report is too large, and is dropped');
         this.#pending.delete(key);
         continue;
       }
-      if (words.length > 0 && (bytes + size > maxBytes || words.length >= (this.#single ? 1 : maxObjects))) break;
-      words.push(word);
+      if (parts.length > 0 && bytes + size > maxBytes) break;
+      parts.push(part);
       bytes += size;
     }
-    return words;
+    return parts;
   }
 
   #wait(ms: number): void {

@@ -6,10 +6,8 @@ import {
   HeartbeatSchema,
   HelloReplySchema,
   HelloSchema,
-  type Report,
   type ReportReply,
   ReportReplySchema,
-  ReportSchema,
 } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import {
   ConditionStatus,
@@ -145,10 +143,10 @@ export class Session {
     this.#become({ name: 'offline' });
   }
 
-  /** Sends a Report of this session. Rejects when there is none, or no answer. */
-  async report(report: Report): Promise<ReportReply> {
+  /** Sends a Report, serialized, of this session. Rejects when there is none, or no answer. */
+  async report(report: Uint8Array): Promise<ReportReply> {
     const { link, address } = this.#options;
-    const answer = await link.request(upSubject(address, 'report'), toBinary(ReportSchema, report), reportTimeoutMs);
+    const answer = await link.request(upSubject(address, 'report'), report, reportTimeoutMs);
     return fromBinary(ReportReplySchema, answer);
   }
 
