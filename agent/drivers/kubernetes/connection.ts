@@ -238,6 +238,13 @@ function plainAgents(proxyUrl: string | undefined): Agents {
   return { agent: new HttpAgent(options), upgradeAgent: keepsNone(new HttpAgent(options)) };
 }
 
+/** Its sockets are all to one server, and made alike: the long name that tells them apart is worked out several times for each request. */
+class OneServerAgent extends HttpsAgent {
+  override getName(): string {
+    return 'server';
+  }
+}
+
 /** One context for all its sockets: parsing certificates once for each costs time and memory. */
 function tlsAgents({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: ClusterAccess): Agents {
   const context = (what: string, options: Parameters<typeof createSecureContext>[0]) => {
@@ -256,7 +263,7 @@ function tlsAgents({ ca, certificate: cert, key, ...tls }: TlsMaterial, access: 
     rejectUnauthorized: !tls.skipTlsVerify,
     ...(tls.tlsServerName && { servername: tls.tlsServerName }),
   };
-  return { agent: new HttpsAgent(options), upgradeAgent: keepsNone(new HttpsAgent(options)) };
+  return { agent: new OneServerAgent(options), upgradeAgent: keepsNone(new OneServerAgent(options)) };
 }
 
 const addressOf = ({ protocol, hostname, port, pathname }: URL): ServerAddress => ({
