@@ -92,6 +92,7 @@ export class ClusterLoop {
       signal: term,
       manifestOf: (uid) => this.#manifestOf(uid),
       known: (place) => this.#observed.at(place),
+      confirm: (kind, resourceVersion) => this.#observed.confirm(kind, resourceVersion),
       isOurs: (place) => this.#roster.at(place) !== undefined,
       onSnapshot: (kind, all) => this.#onSnapshot(kind, all),
       onPut: (live) => this.#changed(this.#observed.put(live)),
@@ -156,8 +157,12 @@ export class ClusterLoop {
     return place && this.#observed.of(wanted.uid).find((live) => isAt(live, place));
   }
 
+  /** Mostly it is our own write that comes back: what is being worked on looks again by itself once it has the answer. */
   #changed(uid: string | undefined): void {
-    if (uid) this.#queue.add(uid);
+    if (!uid) return;
+    const one = this.#queue.isRunning(uid) ? this.#roster.get(uid) : undefined;
+    if (one) one.changed = true;
+    else this.#queue.add(uid);
   }
 
   #onDesired(uids: readonly string[]): void {
@@ -216,10 +221,17 @@ export class ClusterLoop {
   }
 
   async #work(uid: string, aside: Aside): Promise<void> {
-    const { term } = this.#options;
     const one = this.#track(uid);
+    await this.#workOn(one, aside);
+    if (one.changed && !this.#options.term.aborted) this.#queue.add(uid);
+  }
+
+  async #workOn(one: Tracked, aside: Aside): Promise<void> {
+    const { term } = this.#options;
+    const { uid } = one;
     const attempt: Attempt = { refused: undefined, foreign: undefined };
     for (let round = 0; !term.aborted; round += 1) {
+      one.changed = false;
       const wanted = this.#wantedOf(uid);
       one.want(wanted);
       if (wanted.kind === 'untouched' || !this.#isReady(wanted)) {

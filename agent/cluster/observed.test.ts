@@ -47,6 +47,40 @@ test('a watch that is behind our own write does not undo it', (t) => {
   t.is(version(observed, 'a'), '10');
 });
 
+test('a watch that tells of the version of our own write brings nothing new, once, and for that kind alone', (t) => {
+  const observed = new Observed();
+  observed.wrote(live('a', '9'));
+  t.false(observed.confirm('Service', '9'));
+  t.true(observed.confirm('Pod', '9'));
+  t.false(observed.confirm('Pod', '9'));
+  t.is(observed.put(live('a', '10')), 'u-a');
+  t.is(version(observed, 'a'), '10');
+});
+
+test('the version of a write after which something newer was heard is not known any more', (t) => {
+  for (const newer of ['put', 'remove', 'write', 'look'] as const) {
+    const observed = new Observed();
+    observed.wrote(live('a', '9'));
+    if (newer === 'put') observed.put(live('a', '10'));
+    if (newer === 'remove') observed.remove(live('a', '10'));
+    if (newer === 'write') observed.wrote(live('a', '10'));
+    if (newer === 'look') observed.looked(live('a', '0'), live('a', '10'));
+    t.false(observed.confirm('Pod', '9'), newer);
+    t.is(observed.confirm('Pod', '10'), newer === 'write', newer);
+  }
+});
+
+test('after a list no version is known any more: the cluster may have gone back, and give it to another', (t) => {
+  const observed = new Observed();
+  observed.wrote(live('a', '9'));
+  observed.snapshot('Service', []);
+  t.true(observed.confirm('Pod', '9'));
+  observed.wrote(live('a', '10'));
+  observed.snapshot('Pod', [live('a', '3')]);
+  t.true(observed.isUnsure('u-a'));
+  t.false(observed.confirm('Pod', '10'));
+});
+
 test('a list that is behind our own write leaves a doubt, which a look or the watch ends', (t) => {
   for (const end of ['look', 'put'] as const) {
     const observed = new Observed();

@@ -14,6 +14,8 @@ export class Observed {
   readonly #byUid = new Map<string, Live[]>();
   /** Versions that we wrote and no watch has told of yet. */
   readonly #written = new Map<string, string>();
+  /** Where these are, by kind and version: no two objects of a kind have the same one. */
+  readonly #placeOfWritten = new Map<string, string>();
   /** Of places of which a watch says something older than our own write: which of the two holds, only a look can tell. */
   readonly #unsure = new Set<string>();
   /**
@@ -54,6 +56,14 @@ export class Observed {
     return live.objectUid || before?.objectUid;
   }
 
+  /** A watch tells of a version. True: it is what a write of ours was answered with, and nothing newer is known. */
+  confirm(kind: ClusterKind, resourceVersion: string): boolean {
+    const key = this.#placeOfWritten.get(versionKey(kind, resourceVersion));
+    if (key === undefined) return false;
+    this.#forgetWrite(key);
+    return true;
+  }
+
   /** A watch tells of an end. */
   remove(live: Live): string | undefined {
     this.#ended.delete(live.clusterUid);
@@ -67,6 +77,7 @@ export class Observed {
 
   /** All that there is of a kind. Returns the uids of what has changed. */
   snapshot(kind: ClusterKind, all: readonly Live[]): Set<string> {
+    for (const [version, key] of this.#placeOfWritten) if (kindOf(key) === kind) this.#placeOfWritten.delete(version);
     const changed = new Set<string>();
     const found = new Set<string>();
     for (const live of all) {
@@ -102,7 +113,7 @@ export class Observed {
     const key = placeKey(live);
     const known = this.#byPlace.get(key);
     const isNews = known?.clusterUid !== live.clusterUid || known.resourceVersion !== live.resourceVersion;
-    if (isNews) this.#written.set(key, live.resourceVersion);
+    if (isNews) this.#rememberWrite(key, live);
     this.#unsure.delete(key);
     this.#set(key, live);
   }
@@ -130,9 +141,18 @@ export class Observed {
     }
   }
 
+  #rememberWrite(key: string, { kind, resourceVersion }: Live): void {
+    this.#forgetWrite(key);
+    this.#written.set(key, resourceVersion);
+    this.#placeOfWritten.set(versionKey(kind, resourceVersion), key);
+  }
+
   #forgetWrite(key: string): void {
-    this.#written.delete(key);
     this.#unsure.delete(key);
+    const version = this.#written.get(key);
+    if (version === undefined) return;
+    this.#written.delete(key);
+    this.#placeOfWritten.delete(versionKey(kindOf(key), version));
   }
 
   #set(key: string, live: Live | undefined): void {
@@ -154,6 +174,9 @@ export class Observed {
 
 /** No name has a `/` in it. */
 export const placeKey = ({ kind, namespace, name }: Place): string => `${kind}/${namespace}/${name}`;
+const kindOf = (key: string): string => key.slice(0, key.indexOf('/'));
+
+const versionKey = (kind: string, resourceVersion: string): string => `${kind} ${resourceVersion}`;
 
 /** Versions are numbers, as etcd counts; where they are not, nothing is older. */
 const isOlder = (a: string, b: string): boolean => Number(a) < Number(b);

@@ -38,6 +38,8 @@ export class Tracked {
   /** For which policy, and which state of the controller, its pods were looked at. */
   vetted: { readonly policy: Policy; readonly state: string } | undefined;
   endpoints: EndpointAddresses | undefined;
+  /** A watch has told of it since the last look at it began, while it was worked on. */
+  changed = false;
   readonly events = new EventLog();
   readonly contention: Contention;
   readonly #clock: Clock;

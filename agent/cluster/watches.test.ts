@@ -23,6 +23,7 @@ test('the list that ends an outage finds the cluster ready to be asked', async (
     signal: new AbortController().signal,
     manifestOf: () => undefined,
     known: () => undefined,
+    confirm: () => false,
     isOurs: () => false,
     onSnapshot: () => see('list'),
     onPut: () => undefined,

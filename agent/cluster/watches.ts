@@ -5,6 +5,7 @@ import {
   type ResourceType,
   resourceTypes,
   type WatchEvent,
+  type WatchOptions,
 } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
 import { type EventNote, noteOf, placeOfEvent } from './events.ts';
@@ -27,6 +28,8 @@ export interface WatchesOptions {
   readonly manifestOf: (objectUid: string) => Manifest | undefined;
   /** What is known of an object already. */
   readonly known: (place: Place) => Live | undefined;
+  /** Whether a version is that of our own last write, of which a watch tells hereby. */
+  readonly confirm: (kind: ClusterKind, resourceVersion: string) => boolean;
   /** Whether events about an object are of interest. */
   readonly isOurs: (place: Place) => boolean;
   readonly onSnapshot: (kind: ClusterKind, all: readonly Live[]) => void;
@@ -51,10 +54,12 @@ export class Watches {
   }
 
   start(): void {
-    const { bayUid } = this.#options;
+    const { bayUid, confirm } = this.#options;
     const selection = { labelSelector: baySelector(bayUid) };
     for (const kind of clusterKinds) {
-      void this.#watch(resourceTypes[kind], selection, this.#transformer(kind), (event) => this.#take(kind, event));
+      const isKnown = (resourceVersion: string) => confirm(kind, resourceVersion);
+      const transform = this.#transformer(kind);
+      void this.#watch(resourceTypes[kind], { ...selection, isKnown }, transform, (event) => this.#take(kind, event));
     }
     void this.#watch(resourceTypes.Endpoints, selection, this.#endpointsOf, (event) => this.#takeEndpoints(event));
     void this.#watch(resourceTypes.Event, {}, this.#noteOf, (event) => this.#takeEvents(event));
@@ -139,7 +144,7 @@ export class Watches {
 
   async #watch<T>(
     type: ResourceType,
-    selection: { readonly labelSelector?: string },
+    selection: Pick<WatchOptions<T>, 'labelSelector' | 'isKnown'>,
     transform: (object: ClusterObject) => T,
     take: (event: WatchEvent<T>) => void,
   ): Promise<void> {

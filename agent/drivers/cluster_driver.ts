@@ -224,6 +224,11 @@ export interface WatchOptions<T> extends Selection {
   readonly signal: AbortSignal;
   /** What to keep of an object: called once for each as it comes, and the object itself is let go. Must not throw. Default: all of it. */
   readonly transform?: (object: ClusterObject) => T;
+  /**
+   * Asked of what was put with this `resourceVersion`. True: the consumer has taken in just that from the answer to its own write, and is told of it by
+   * this call alone. Must not throw. Default: nothing is known.
+   */
+  readonly isKnown?: (resourceVersion: string) => boolean;
 }
 
 /**

@@ -3,12 +3,14 @@ import type { Readable } from 'node:stream';
 export interface JsonLinesOptions {
   /** A longer line ends the stream. Default 1 Mi, as no line of a container engine's is longer. */
   readonly maxLineChars?: number;
+  /** Told of each whole line first. True: it is passed over, and not parsed. Default: none is. */
+  readonly passOver?: (line: string) => boolean;
 }
 
 /** The objects in a stream of JSON, one a line. What is no JSON object is passed over. Throws as the stream does, or when a line has no end. */
 export async function* jsonLines(
   stream: Readable,
-  { maxLineChars = 1 << 20 }: JsonLinesOptions = {},
+  { maxLineChars = 1 << 20, passOver }: JsonLinesOptions = {},
 ): AsyncGenerator<object> {
   stream.setEncoding('utf8');
   let rest = '';
@@ -16,8 +18,10 @@ export async function* jsonLines(
     rest += chunk;
     let from = 0;
     for (let end = rest.indexOf('\n', from); end >= 0; end = rest.indexOf('\n', from)) {
-      const line = parseObject(rest.slice(from, end));
+      const text = rest.slice(from, end);
       from = end + 1;
+      if (passOver?.(text)) continue;
+      const line = parseObject(text);
       if (line) yield line;
     }
     rest = rest.slice(from);

@@ -40,7 +40,7 @@ const stream =
 async function watched(
   t: ExecutionContext,
   answers: readonly Answer[],
-  options: { idleMs?: number; labelSelector?: string; random?: number } = {},
+  options: { idleMs?: number; labelSelector?: string; random?: number; isKnown?: (version: string) => boolean } = {},
 ) {
   const left = [...answers];
   const api: ScriptedKubernetesApi = await scriptedKubernetesApi((call, response) =>
@@ -90,6 +90,15 @@ async function watched(
   };
 }
 
+/** As an API server writes it: names before the version, and labels after it. */
+const whole = (type: string, name: string, resourceVersion: string, labels = {}) => ({
+  type,
+  object: {
+    kind: 'Pod',
+    apiVersion: 'v1',
+    metadata: { name, namespace: 'default', uid: `u-${name}`, resourceVersion, labels },
+  },
+});
 const added = (name: string, version: string) => ({ type: 'ADDED', object: pod(name, version) });
 const modified = (name: string, version: string) => ({ type: 'MODIFIED', object: pod(name, version) });
 const deleted = (name: string, version: string) => ({ type: 'DELETED', object: pod(name, version) });
@@ -256,4 +265,35 @@ test('it ends when it is called off, whatever it is at', async (t) => {
     await reading;
   }
   t.pass();
+});
+
+test('what was put in a version that is known is passed over, and the watch goes on after it', async (t) => {
+  const asked: string[] = [];
+  const isKnown = (version: string) => {
+    asked.push(version);
+    return version === '12' || version === '14';
+  };
+  // Nothing but the object's own version counts, wherever somebody else writes one.
+  const labels = { resourceVersion: '12' };
+  const { said, versions } = await watched(
+    t,
+    [
+      list('10', []),
+      stream(
+        [
+          whole('ADDED', 'a', '11', labels),
+          whole('ADDED', 'b', '12'),
+          { type: 'ADDED', object: { metadata: { labels, name: 'c', resourceVersion: '13' } } },
+          whole('MODIFIED', 'd', '14'),
+        ],
+        'end',
+      ),
+      stream([whole('DELETED', 'b', '14'), whole('MODIFIED', 'e', '15')]),
+    ],
+    { isKnown },
+  );
+  await until('all are seen', () => said().length === 5);
+  t.deepEqual(said(), ['snapshot', 'put a', 'put c', 'delete b', 'put e']);
+  t.deepEqual(asked, ['11', '12', '14', '15']);
+  t.deepEqual(versions(), ['10', '14']);
 });
