@@ -94,6 +94,35 @@ test('a service that is replaced keeps the address and the ports that the cluste
   t.is(chosen.clusterIp, after.clusterIp);
 });
 
+// Alone, as it needs many ports of the nodes, and the others choose some.
+test.serial('of many services that are replaced at once each keeps its own address and ports', async (t) => {
+  const bed = new ClusterBed(t, cluster);
+  const balanced = (extra = {}) => service({ type: 'LoadBalancer', externalTrafficPolicy: 'Local', ...extra });
+  // More than are worked on at a time.
+  const names = Array.from({ length: 48 }, (_, number) => `many-${number}`);
+  const uids = names.map((name) => bed.put('Service', name, balanced()));
+  for (const uid of uids) await bed.applied(uid);
+  const given = async () => await Promise.all(names.map((name) => get('services', name)));
+  const kept = ({ spec }: Any) => [spec.clusterIP, spec.ports[0].nodePort];
+  const before = await given();
+  const taken = new Set(before.flatMap(({ spec }) => [spec.ports[0].nodePort, spec.healthCheckNodePort]));
+  const free = Array.from({ length: 2_768 }, (_, index) => 30_000 + index).filter((port) => !taken.has(port));
+  for (const [index, uid] of uids.entries()) bed.change(uid, balanced({ healthCheckNodePort: free[index] }));
+  for (const uid of uids) await bed.applied(uid);
+  for (const [index, after] of (await given()).entries()) {
+    t.not(after.metadata.uid, before[index].metadata.uid, names[index]);
+    t.deepEqual(kept(after), kept(before[index]), names[index]);
+    t.is(after.spec.healthCheckNodePort, free[index], names[index]);
+  }
+  const lease = `/apis/coordination.k8s.io/v1/namespaces/baykeeper/leases/baykeeper-${bed.bayUid}-kept`;
+  await until('nothing is kept any more', async () => {
+    const { body } = await cluster.request<ClusterObject>('GET', lease);
+    return Object.keys(body.metadata.annotations ?? {}).length === 0;
+  });
+  for (const uid of uids) bed.delete(uid);
+  for (const uid of uids) await bed.removed(uid);
+});
+
 test('a service that is to have no address, or one again, is replaced', async (t) => {
   const bed = new ClusterBed(t, cluster);
   const uid = bed.put('Service', 'headless', service({ clusterIP: 'None' }));
