@@ -1,4 +1,6 @@
+import { once } from 'node:events';
 import type { ServerResponse } from 'node:http';
+import { type AddressInfo, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { type ApiCall, json, scriptedKubernetesApi } from '../../../test/harness/scripted_kubernetes_api.ts';
 import { until } from '../../../test/harness/until.ts';
@@ -7,13 +9,11 @@ import { anonymous } from './access.ts';
 import { Connector } from './connection.ts';
 import { ApiClient } from './http.ts';
 
-async function connected(t: ExecutionContext, answer: (call: ApiCall, response: ServerResponse) => void) {
-  const api = await scriptedKubernetesApi(answer);
+const clientOf = (server: string, connectMs?: number): ApiClient => {
   const connector = new Connector({
     find: async () => ({
       source: 'the test',
-      // As behind a gateway.
-      server: `${api.url}/clusters/a`,
+      server,
       ca: undefined,
       skipTlsVerify: false,
       tlsServerName: undefined,
@@ -21,7 +21,17 @@ async function connected(t: ExecutionContext, answer: (call: ApiCall, response: 
       user: anonymous,
     }),
   });
-  const client = new ApiClient({ connector, userAgent: 'test/1' });
+  return new ApiClient({ connector, userAgent: 'test/1', connectMs });
+};
+
+async function connected(
+  t: ExecutionContext,
+  answer: (call: ApiCall, response: ServerResponse) => void,
+  connectMs?: number,
+) {
+  const api = await scriptedKubernetesApi(answer);
+  // As behind a gateway.
+  const client = clientOf(`${api.url}/clusters/a`, connectMs);
   t.teardown(async () => {
     client.close();
     await api[Symbol.asyncDispose]();
@@ -89,6 +99,22 @@ for (const [what, begin] of [
     await fails(t, 'cancelled', last);
   });
 }
+
+test('a server that takes no connection is away; one that took it may take its time', async (t) => {
+  const sockets: Socket[] = [];
+  // As the kernel does for a process that hangs: it is connected to, and says nothing.
+  const hung = createServer((socket) => void sockets.push(socket)).listen(0, '127.0.0.1');
+  await once(hung, 'listening');
+  const away = clientOf(`https://127.0.0.1:${(hung.address() as AddressInfo).port}`, 100);
+  t.teardown(() => {
+    away.close();
+    for (const socket of sockets) socket.destroy();
+    hung.close();
+  });
+  t.regex(await fails(t, 'unavailable', away.request(get)), /is away \(it took no connection within 0.1 s\)/);
+  const { client } = await connected(t, () => undefined, 50);
+  t.regex(await fails(t, 'timeout', client.request({ ...get, timeoutMs: 500 })), /did not answer within 0.5 s/);
+});
 
 test('a connection that breaks in the middle of an answer is an error', async (t) => {
   const { client } = await connected(t, (_, response) => {

@@ -30,6 +30,8 @@ export interface ApiClientOptions {
   readonly connector: Connector;
   /** Default `baykeeper-agent`. */
   readonly userAgent?: string;
+  /** How long a connection may take to be made. Default 10 s: a server that works on an answer may well take longer for that. */
+  readonly connectMs?: number;
 }
 
 export const defaultTimeoutMs = 30_000;
@@ -44,12 +46,14 @@ const maxErrorBytes = 256 * 1024;
 export class ApiClient {
   readonly #connector: Connector;
   readonly #userAgent: string;
+  readonly #connectMs: number;
   readonly #closing = new AbortController();
   readonly #underWay = new UnderWay();
 
-  constructor({ connector, userAgent = 'baykeeper-agent' }: ApiClientOptions) {
+  constructor({ connector, userAgent = 'baykeeper-agent', connectMs = 10_000 }: ApiClientOptions) {
     this.#connector = connector;
     this.#userAgent = userAgent;
+    this.#connectMs = connectMs;
   }
 
   get target(): string {
@@ -165,7 +169,8 @@ export class ApiClient {
       };
       for (let tries = 0; ; tries += 1) {
         deadline.check();
-        const { response, error, reused } = await once(connection, { method, path, headers: all, body }, deadline);
+        const message = { method, path, headers: all, body, connectMs: this.#connectMs };
+        const { response, error, reused } = await once(connection, message, deadline);
         if (response) {
           const status = response.statusCode ?? 0;
           if (status >= 200 && status < 300) return response;
@@ -191,9 +196,11 @@ interface Message {
   readonly path: string;
   readonly headers: Record<string, string | string[]>;
   readonly body: Buffer | undefined;
+  readonly connectMs: number;
 }
 
-function once(connection: Connection, { method, path, headers, body }: Message, deadline: Deadline): Promise<Outcome> {
+function once(connection: Connection, message: Message, deadline: Deadline): Promise<Outcome> {
+  const { method, path, headers, body, connectMs } = message;
   const { protocol, hostname, port, basePath } = connection.address;
   return new Promise((resolve) => {
     const request: ClientRequest = (protocol === 'http:' ? httpRequest : httpsRequest)({
@@ -205,6 +212,7 @@ function once(connection: Connection, { method, path, headers, body }: Message, 
       agent: connection.agent,
     });
     deadline.cancel = (error) => request.destroy(error);
+    if (!request.reusedSocket) limitConnecting(request, connectMs);
     request.once('response', (response) => resolve({ response, reused: request.reusedSocket }));
     request.on('error', (error: NodeJS.ErrnoException) => {
       const broke = error.code === 'ECONNRESET' || error.code === 'EPIPE';
@@ -212,6 +220,15 @@ function once(connection: Connection, { method, path, headers, body }: Message, 
     });
     request.end(body);
   });
+}
+
+/** Whoever does not take a connection, or hangs in the middle of it, is away: nothing of the request has been sent. */
+function limitConnecting(request: ClientRequest, ms: number): void {
+  const timer = setTimeout(() => request.destroy(new Error(`it took no connection within ${ms / 1000} s`)), ms);
+  const done = () => clearTimeout(timer);
+  request.once('socket', (socket) => socket.once(request.protocol === 'https:' ? 'secureConnect' : 'connect', done));
+  // By way of a proxy the connection may be there already.
+  for (const event of ['finish', 'response', 'close']) request.once(event, done);
 }
 
 /** Requests by the signals that end them. A signal has one listener for all of its requests, as there are many, and most are short. */
