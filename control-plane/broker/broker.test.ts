@@ -1,77 +1,21 @@
-import { rm } from 'node:fs/promises';
-import { join } from 'node:path';
-import test, { type ExecutionContext } from 'ava';
-import { type NatsConnection, NatsError } from 'nats';
-import { pino } from 'pino';
+import test from 'ava';
+import { NatsError } from 'nats';
+import { downSubject, everyUpSubject, inboxPrefix, upStreamSubject, upSubject } from '../../proto/subjects.ts';
+import { connectAgentClient, createAgentKey } from '../../test/harness/agent_client.ts';
 import {
-  downSubject,
-  everyUpSubject,
-  inboxPrefix,
-  type NodeAddress,
-  upStreamSubject,
-  upSubject,
-} from '../../proto/subjects.ts';
-import { type AgentKey, connectAgentClient, createAgentKey } from '../../test/harness/agent_client.ts';
-import { temporaryFolder } from '../../test/harness/temporary_folder.ts';
+  alice,
+  bytes,
+  joinBus,
+  otherBay,
+  refusals,
+  sameBay,
+  start,
+  subscribed,
+  text,
+} from '../../test/harness/broker_bed.ts';
 import { until } from '../../test/harness/until.ts';
-import { DeniedError, InvalidError, UnavailableError } from '../domain/errors.ts';
-import { type Broker, type BrokerOptions, startBroker } from './broker.ts';
+import { InvalidError, UnavailableError } from '../domain/errors.ts';
 import type { ConnectionEvent } from './port.ts';
-
-const log = pino({ level: process.env.BROKER_LOG ?? 'silent' });
-const text = (data: Uint8Array) => new TextDecoder().decode(data);
-const bytes = (value: string) => new TextEncoder().encode(value);
-
-async function dataFolder(t: ExecutionContext): Promise<string> {
-  const folder = await temporaryFolder('broker');
-  t.teardown(() => folder[Symbol.asyncDispose]());
-  return folder.path;
-}
-
-async function start(t: ExecutionContext, options: Partial<BrokerOptions> = {}): Promise<Broker> {
-  const dataDir = options.dataDir ?? (await dataFolder(t));
-  const broker = await startBroker({ dataDir, log, ...options });
-  t.teardown(() => broker.close());
-  return broker;
-}
-
-/** Resolves when the broker knows of the subscriptions that were made before. */
-async function subscribed(broker: Broker): Promise<void> {
-  await broker.bus.request('nobody.listens', bytes(''), 500).catch(() => undefined);
-}
-
-interface Agent {
-  readonly address: NodeAddress;
-  readonly key: AgentKey;
-  readonly userJwt: string;
-  readonly client: NatsConnection;
-}
-
-async function joinBus(t: ExecutionContext, broker: Broker, address: NodeAddress, reconnect = false): Promise<Agent> {
-  const key = createAgentKey();
-  const { userJwt } = await broker.access.issue({ ...address, publicKey: key.publicKey, name: address.nodeUid });
-  const [url = ''] = broker.access.urls;
-  const client = await connectAgentClient({ url, userJwt, seed: key.seed, address, reconnect });
-  t.teardown(() => client.close());
-  return { address, key, userJwt, client };
-}
-
-/** Collects the operations that the broker refuses a client. */
-function refusals(client: NatsConnection): string[] {
-  const refused: string[] = [];
-  void (async () => {
-    for await (const status of client.status()) {
-      if ('permissionContext' in status && status.permissionContext) {
-        refused.push(`${status.permissionContext.operation} ${status.permissionContext.subject}`);
-      }
-    }
-  })();
-  return refused;
-}
-
-const alice = { bayUid: 'bay-1', nodeUid: 'node-1' };
-const sameBay = { bayUid: 'bay-1', nodeUid: 'node-2' };
-const otherBay = { bayUid: 'bay-2', nodeUid: 'node-3' };
 
 test('an agent and the control plane reach each other on the agent’s own subjects', async (t) => {
   const broker = await start(t);
@@ -237,71 +181,6 @@ test('only keys of users are given credentials, and never the control plane’s 
   );
 });
 
-test('a revoked agent is cut off at once and stays out', async (t) => {
-  const broker = await start(t);
-  const { client, key, userJwt } = await joinBus(t, broker, alice);
-  const bystander = await joinBus(t, broker, sameBay);
-  await broker.access.revoke([key.publicKey]);
-  // Its credentials would be good for an hour.
-  await client.closed();
-  const [url = ''] = broker.access.urls;
-  const options = { url, userJwt, seed: key.seed, address: alice };
-  await t.throwsAsync(connectAgentClient(options), { instanceOf: NatsError });
-  await t.throwsAsync(broker.access.issue({ ...alice, publicKey: key.publicKey, name: 'a' }), {
-    instanceOf: DeniedError,
-  });
-  await broker.access.revoke([key.publicKey]);
-  await broker.access.revoke([]);
-  await broker.access.revoke(['garbage']);
-  await bystander.client.flush();
-  t.false(bystander.client.isClosed());
-});
-
-test('a revocation holds when nats-server starts anew with nothing in its folder', async (t) => {
-  const dataDir = await dataFolder(t);
-  const broker = await start(t, { dataDir });
-  const { key, userJwt } = await joinBus(t, broker, alice);
-  await broker.access.revoke([key.publicKey]);
-  const before = broker.server?.pid;
-  await rm(join(dataDir, 'broker', 'accounts'), { recursive: true });
-  process.kill(before ?? 0, 'SIGKILL');
-  await until('a new nats-server', () => broker.server?.pid !== undefined && broker.server.pid !== before);
-  const [url = ''] = broker.access.urls;
-  await t.throwsAsync(connectAgentClient({ url, userJwt, seed: key.seed, address: alice }), {
-    instanceOf: NatsError,
-    message: /authoriz/i,
-  });
-});
-
-test('what is revoked is given at the start, too', async (t) => {
-  const dataDir = await dataFolder(t);
-  const first = await start(t, { dataDir });
-  const { key, userJwt } = await joinBus(t, first, alice);
-  await first.close();
-  const second = await start(t, { dataDir, revokedKeys: () => Promise.resolve([key.publicKey, 'garbage']) });
-  const [url = ''] = second.access.urls;
-  await t.throwsAsync(connectAgentClient({ url, userJwt, seed: key.seed, address: alice }), { message: /authoriz/i });
-  await t.throwsAsync(second.access.issue({ ...alice, publicKey: key.publicKey, name: 'a' }), {
-    instanceOf: DeniedError,
-  });
-  await joinBus(t, second, alice);
-});
-
-test('many revocations at once are all in force when they resolve', async (t) => {
-  const broker = await start(t);
-  const agents: Agent[] = [];
-  for (let i = 0; i < 12; i += 1) agents.push(await joinBus(t, broker, { bayUid: 'bay-1', nodeUid: `n${i}` }));
-  const spared = await joinBus(t, broker, otherBay);
-  await Promise.all(agents.map((agent) => broker.access.revoke([agent.key.publicKey])));
-  const [url = ''] = broker.access.urls;
-  for (const { address, key, userJwt, client } of agents) {
-    await client.closed();
-    await t.throwsAsync(connectAgentClient({ url, userJwt, seed: key.seed, address }), { message: /authoriz/i });
-  }
-  await spared.client.flush();
-  t.false(spared.client.isClosed());
-});
-
 test('the broker tells of connections, by the key that was proven and not by the one that is claimed', async (t) => {
   const broker = await start(t);
   const events: ConnectionEvent[] = [];
@@ -365,18 +244,6 @@ test('nats-server killed: it is started again, and everybody is back on the same
   });
   t.deepEqual(states, [false, true]);
   t.not(broker.server?.pid, before);
-});
-
-test('a revocation while the broker is away is in force when it is back', async (t) => {
-  const broker = await start(t, { natsServer: { backoff: { baseMs: 1000, maxMs: 1000, random: () => 0.7 } } });
-  const { key, userJwt } = await joinBus(t, broker, alice);
-  process.kill(broker.server?.pid ?? 0, 'SIGKILL');
-  await until('the loss', () => !broker.bus.connected);
-  // A server that takes long to be back is told by itself.
-  await broker.access.revoke([key.publicKey]).catch((error) => t.true(error instanceof UnavailableError));
-  await until('the bus', () => broker.bus.connected);
-  const [url = ''] = broker.access.urls;
-  await t.throwsAsync(connectAgentClient({ url, userJwt, seed: key.seed, address: alice }), { message: /authoriz/i });
 });
 
 test('messages of one subject are handled in order, and a slow one holds up no other subject', async (t) => {
