@@ -105,14 +105,13 @@ const clockSlackMs = 60_000;
 /** Oldest first. Rejects when it is too much for one call. */
 async function earlier(audit: AuditLog, after: number): Promise<AuditRecord[]> {
   const found: AuditRecord[] = [];
-  for await (const record of audit.read(undefined)) {
-    if (record.sequence <= after) break;
+  for await (const record of audit.readAfter(after)) {
     if (found.length >= maxBehind) {
       throw new InvalidError('after_sequence', `is more than ${maxBehind} records ago: list them first`);
     }
     found.push(record);
   }
-  return found.reverse();
+  return found;
 }
 
 function matcher(filter: AuditFilter | undefined): (record: AuditRecord) => boolean {

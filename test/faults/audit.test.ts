@@ -79,6 +79,13 @@ test('kill -9 loses the record of no acknowledged change, and the chain goes on'
     records.filter(({ code }) => code === 'started').map(({ message }) => message.replace(/\d+$/, 'N')),
     Array(4).fill('version 0.1.0 has started, with the store at revision N'),
   );
+  await controlPlane.stop();
+  await controlPlane.start();
+  // Nothing was under way, so that there is nothing to be found.
+  t.deepEqual(
+    (await recorded(controlPlane)).slice(records.length).map(({ code }) => code),
+    ['stopped', 'started'],
+  );
   const { intact, problems } = await controlPlane.client(AuditService).verifyAudit({});
   t.true(intact, JSON.stringify(problems));
 });
