@@ -56,6 +56,9 @@ export interface Violation {
   readonly message: string;
 }
 
+/** Longest time that something forbidden has to end, whatever its author gave it: the owner of the node is not to wait for days. */
+export const endSeconds = 30;
+
 /** As in a status. The control plane knows this word, too. */
 export const forbiddenReason = 'ForbiddenByPolicy';
 

@@ -1,12 +1,21 @@
 import type { Clock } from '../clock.ts';
 import { type ClusterDriver, ClusterError, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
 import type { Log } from '../log.ts';
-import { type Ask, forbiddenReason, judge, type Policy, type PolicySource, refusal, restricts } from '../policy.ts';
+import {
+  type Ask,
+  endSeconds,
+  forbiddenReason,
+  judge,
+  type Policy,
+  type PolicySource,
+  refusal,
+  restricts,
+} from '../policy.ts';
 import type { Aside } from '../queue.ts';
 import { asksOfObject } from './asks.ts';
 import { fieldsOf } from './json_fields.ts';
 import { type Leftovers, leftoversOf, podsOf } from './leftovers.ts';
-import type { Live } from './live.ts';
+import { graceSecondsOf, type Live } from './live.ts';
 import { bounded, isPassing } from './reasons.ts';
 import type { Tracked } from './tracked.ts';
 
@@ -53,7 +62,10 @@ export class EarlierPods {
       const asks = forbidden.filter((ask) => !again.has(keyOf(ask)));
       if (asks.length === 0) continue;
       const { name, namespace = '', uid } = pod.metadata;
-      await driver.delete({ type: resourceTypes.Pod, namespace, name }, { uid, signal }).catch(unlessGone);
+      const gracePeriodSeconds = Math.min(graceSecondsOf(fieldsOf(pod.spec)), endSeconds);
+      await driver
+        .delete({ type: resourceTypes.Pod, namespace, name }, { uid, gracePeriodSeconds, signal })
+        .catch(unlessGone);
       this.#tell(one, pod, bounded(`pod ${name} was ended: ${refusal(policy, judge(policy, asks))}`));
     }
   }

@@ -92,7 +92,7 @@ test('ports of the nodes are refused but for those in the list, of pods and of s
   await Promise.all([bed.applied(shut), bed.applied(forbidden)]);
 });
 
-test('no command goes into a pod that is forbidden, and takes its time to end', async (t) => {
+test('no command goes into a pod that is forbidden, and it has no longer than half a minute to end', async (t) => {
   const bed = new ClusterBed(t, cluster);
   // As the first process of its container, `sleep` does not hear that it is asked to end.
   const slow = bed.put('Pod', 'slow', { ...pod(), hostPID: true, terminationGracePeriodSeconds: 600 });
@@ -103,11 +103,24 @@ test('no command goes into a pod that is forbidden, and takes its time to end', 
     return bed.workloads.cluster.openPodExecute(slow, create(ExecutePodStartSchema, { command: ['true'] }), sink);
   };
   (await execute()).close();
+  const template = { ...pod(), hostPID: true, terminationGracePeriodSeconds: 600 };
+  const keeper = bed.put('ReplicationController', 'slow', keeping('slow', template));
+  await until('both are there', async () => (await podsOf('slow')).length === 2);
+  const [one, two] = (await podsOf('slow')).map(({ metadata }) => metadata.name);
   bed.policy.set({ hostPID: 'forbid' });
   await until('it ends', async () => (await get(pathOf('pods', 'slow')))?.metadata.deletionTimestamp !== undefined);
   const error = await t.throwsAsync(execute(), { instanceOf: StreamError });
   t.like(error, { kind: 'forbidden' });
   t.regex(error.message, /forbids this: spec\.hostPID: the host's processes/);
+  t.is((await get(pathOf('pods', 'slow'))).metadata.deletionGracePeriodSeconds, 30);
+  await until('the controller is gone', () => bed.status(keeper)?.reason === 'ForbiddenByPolicy');
+  for (const name of [one, two]) {
+    await until(`${name} does not take longer`, async () => {
+      const left = await get(pathOf('pods', name));
+      return left === undefined || left.metadata.deletionGracePeriodSeconds <= 30;
+    });
+    await cluster.request('DELETE', pathOf('pods', name), { body: { gracePeriodSeconds: 0 } });
+  }
   await cluster.request('DELETE', pathOf('pods', 'slow'), { body: { gracePeriodSeconds: 0 } });
 });
 

@@ -3,11 +3,14 @@ import {
   type ClusterDriver,
   ClusterError,
   type ClusterObject,
+  type DeleteOptions,
   type ObjectRef,
   resourceTypes,
 } from '../drivers/cluster_driver.ts';
+import { fieldsOf } from './json_fields.ts';
 import { endedAnnotation } from './labels.ts';
-import type { Live } from './live.ts';
+import { leftoversOf, podsOf } from './leftovers.ts';
+import { graceSecondsOf, type Live } from './live.ts';
 import type { Manifest } from './manifest.ts';
 import type { Foreign } from './ownership.ts';
 import { isAbandoned, type Place, type Plan } from './plan.ts';
@@ -88,17 +91,26 @@ const executors: Executors = {
     const kept = keptOf(live);
     if (kept) await context.keep(kept);
     // The pods of a controller stay, and the next one takes them over.
-    return await end(clusterUid, manifest, context, manifest.kind === 'ReplicationController' ? 'Orphan' : undefined);
+    return await end(clusterUid, manifest, context, {
+      propagationPolicy: manifest.kind === 'ReplicationController' ? 'Orphan' : undefined,
+    });
   },
 
-  async delete({ targets }, context) {
+  async delete({ targets, endSeconds }, context) {
     const gone: string[] = [];
     const ending: ClusterObject[] = [];
     for (const target of targets) {
-      const propagationPolicy = target.kind === 'ReplicationController' ? 'Background' : undefined;
+      const { facts } = target;
+      const propagationPolicy = facts.kind === 'ReplicationController' ? 'Background' : undefined;
+      const gracePeriodSeconds =
+        facts.kind === 'Pod' && endSeconds !== undefined ? Math.min(facts.graceSeconds, endSeconds) : undefined;
+      // Afterwards nobody knows which they are: the cluster ends them in its own time.
+      const pods = endSeconds === undefined ? undefined : leftoversOf([target]);
+      const left = pods ? await podsOf(context.driver, pods, context.signal) : [];
       const ended = isAbandoned(target)
         ? await finish(target, context)
-        : await end(target.clusterUid, target, context, propagationPolicy);
+        : await end(target.clusterUid, target, context, { propagationPolicy, gracePeriodSeconds });
+      if (endSeconds !== undefined) await endPods(left, endSeconds, context);
       gone.push(...ended.gone);
       ending.push(...ended.ending);
     }
@@ -157,11 +169,11 @@ async function end(
   uid: string,
   place: Place,
   context: ExecuteContext,
-  propagationPolicy: 'Background' | 'Orphan' | undefined,
+  how: Pick<DeleteOptions, 'propagationPolicy' | 'gracePeriodSeconds'>,
 ): Promise<Extract<Outcome, { kind: 'ended' }>> {
   const { driver, signal } = context;
   try {
-    const left = await driver.delete(refOf(place), { uid, propagationPolicy, signal });
+    const left = await driver.delete(refOf(place), { uid, ...how, signal });
     return left ? { kind: 'ended', gone: [], ending: [left] } : { kind: 'ended', gone: [uid], ending: [] };
   } catch (error) {
     // The one that was meant is gone already.
@@ -169,6 +181,15 @@ async function end(
       return { kind: 'ended', gone: [uid], ending: [] };
     }
     throw error;
+  }
+}
+
+/** Pods of a controller that has ended: none has longer than this. */
+async function endPods(pods: readonly ClusterObject[], endSeconds: number, context: ExecuteContext): Promise<void> {
+  for (const { metadata, spec } of pods) {
+    const { uid, name, namespace = '' } = metadata;
+    const gracePeriodSeconds = Math.min(graceSecondsOf(fieldsOf(spec)), endSeconds);
+    await end(uid, { kind: 'Pod', namespace, name }, context, { gracePeriodSeconds });
   }
 }
 

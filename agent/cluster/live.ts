@@ -2,7 +2,7 @@ import { hash } from 'node:crypto';
 import type { ClusterObject } from '../drivers/cluster_driver.ts';
 import type { Ask } from '../policy.ts';
 import { asksOfObject } from './asks.ts';
-import { fieldsOf, listOf, number, text } from './json_fields.ts';
+import { type Fields, fieldsOf, listOf, number, text } from './json_fields.ts';
 import { appliedAnnotation } from './labels.ts';
 import type { ClusterKind, Manifest } from './manifest.ts';
 import { entriesOf, objectUidOf, ownsField, type Strayed, strayedFields } from './ownership.ts';
@@ -46,7 +46,13 @@ export interface Ending {
 
 /** What its kind has beside the status. */
 export type Facts =
-  | { readonly kind: 'Pod'; readonly node: string; readonly containers: number }
+  | {
+      readonly kind: 'Pod';
+      readonly node: string;
+      readonly containers: number;
+      /** How long it has to end. */
+      readonly graceSeconds: number;
+    }
   | {
       readonly kind: 'Service';
       readonly type: string;
@@ -142,6 +148,7 @@ function lostFields(
   return strayedFields(manifest.object, metadata, fieldManager, strayedKept);
 }
 
+const defaultGraceSeconds = 30;
 const replicas = 'spec.replicas';
 
 /**
@@ -158,13 +165,22 @@ function timeMs(time: string | undefined): number | undefined {
   return Number.isNaN(ms) ? undefined : ms;
 }
 
+/** Of the spec of a pod, which the cluster has filled in. */
+export const graceSecondsOf = ({ terminationGracePeriodSeconds: given }: Fields): number =>
+  typeof given === 'number' ? given : defaultGraceSeconds;
+
 const address = { spec: { clusterIP: '' } };
 
 function factsOf(kind: ClusterKind, { spec, metadata }: ClusterObject, fieldManager: string): Facts {
   const fields = fieldsOf(spec);
   switch (kind) {
     case 'Pod':
-      return { kind, node: text(fields.nodeName), containers: listOf(fields.containers).length };
+      return {
+        kind,
+        node: text(fields.nodeName),
+        containers: listOf(fields.containers).length,
+        graceSeconds: graceSecondsOf(fields),
+      };
     case 'Service':
       return {
         kind,

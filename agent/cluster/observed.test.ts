@@ -18,7 +18,7 @@ const live = (name: string, resourceVersion: string, clusterUid = `c-${name}`): 
   ending: undefined,
   finalizers: [],
   asks: [],
-  facts: { kind: 'Pod', node: '', containers: 1 },
+  facts: { kind: 'Pod', node: '', containers: 1, graceSeconds: 30 },
   status: '{}',
 });
 const version = (observed: Observed, name: string) => observed.of(`u-${name}`)[0]?.resourceVersion;

@@ -31,7 +31,7 @@ const live = (change: Partial<Live> = {}): Live => ({
   ending: undefined,
   finalizers: [],
   asks: [],
-  facts: { kind: 'Pod', node: '', containers: 1 },
+  facts: { kind: 'Pod', node: '', containers: 1, graceSeconds: 30 },
   status: '{}',
   ...change,
 });
@@ -84,6 +84,21 @@ test('what is on its way out is waited for, whoever wanted that', (t) => {
   const ending = { dueMs: 1, graceSeconds: 30 };
   t.is(kindOf(present(), { live: [live({ ending })] }), 'await-end');
   t.is(kindOf({ kind: 'absent', uid, place: manifest }, { live: [live({ ending })] }), 'await-end');
+});
+
+test('what is forbidden is ended, within half a minute, and what is there of another manifest by what that asks', (t) => {
+  const verdict = (wanted: boolean, there: boolean) => ({ wanted, live: () => there });
+  const ending = (graceSeconds: number) => [live({ ending: { dueMs: 1, graceSeconds }, facts })];
+  const facts = { kind: 'Pod', node: 'n1', containers: 1, graceSeconds: 600 } as const;
+  const forbidden = (change: Partial<View>) => planObject(present(), view({ verdict: verdict(true, true), ...change }));
+  t.is(forbidden({}).kind, 'forbidden');
+  t.like(forbidden({ live: [live()] }), { kind: 'delete', endSeconds: 30 });
+  t.like(forbidden({ live: ending(600) }), { kind: 'delete', endSeconds: 30 });
+  t.is(forbidden({ live: ending(30) }).kind, 'await-end');
+  const older = { live: [live({ applied: 'before', checked: '' })] };
+  t.is(kindOf(present(), { ...older, verdict: verdict(true, false) }), 'forbidden');
+  t.is(kindOf(present(), { ...older, verdict: verdict(false, true) }), 'delete');
+  t.is(kindOf(present(), { live: [live()], verdict: verdict(false, true) }), 'settled');
 });
 
 test("somebody else's object is a conflict, unless it is to be taken over", (t) => {

@@ -1,5 +1,6 @@
 import { type Assignment, AssignmentOp } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { endSeconds } from '../policy.ts';
 import type { DesiredState } from '../ports.ts';
 import type { Live } from './live.ts';
 import { type ClusterKind, type Manifest, namespaceOf } from './manifest.ts';
@@ -40,7 +41,8 @@ export type Plan =
       readonly clusterUid: string;
       readonly live: Live | undefined;
     }
-  | { readonly kind: 'delete'; readonly targets: readonly Live[] }
+  /** `endSeconds`: the longest time that they, and their pods, have to end. Undefined: what they were given. */
+  | { readonly kind: 'delete'; readonly targets: readonly Live[]; readonly endSeconds?: number }
   /** It is on its way out, which somebody else has to finish. */
   | { readonly kind: 'await-end'; readonly live: Live }
   /** The node's owner forbids it, and there is nothing of it. */
@@ -109,7 +111,7 @@ function planAbsent(place: Place | undefined, view: View): Plan {
 function planPresent(manifest: Manifest, view: View): Plan {
   const { hash } = manifest;
   const live = view.live.find((one) => isAt(one, manifest));
-  if (live && isForbidden(live, hash, view)) return planAbsent(manifest, view);
+  if (live && isForbidden(live, hash, view)) return planForbidden(live);
   if (view.verdict?.wanted) return { kind: 'forbidden' };
   if (!live) return planMissing(manifest, view);
   if (view.unsure) return { kind: 'look', place: manifest };
@@ -127,6 +129,14 @@ function planPresent(manifest: Manifest, view: View): Plan {
   return isRefused(view, hash, live.clusterUid)
     ? { kind: 'replace', manifest, clusterUid: live.clusterUid, live }
     : { kind: 'apply', manifest, live, strayed: live.strayed };
+}
+
+/** One that is on its way out, and takes longer than it may, is told again. */
+function planForbidden(live: Live): Plan {
+  const isLate = live.facts.kind === 'Pod' && (live.ending?.graceSeconds ?? 0) > endSeconds;
+  return !live.ending || isLate || isAbandoned(live)
+    ? { kind: 'delete', targets: [live], endSeconds }
+    : { kind: 'await-end', live };
 }
 
 /** What was made of the wanted manifest is judged by that: what the cluster has added to it is not the author's doing. */

@@ -116,3 +116,21 @@ test("names on the engine are the object's own, and never shared", (t) => {
   t.is(engineName('default', 'w'), 'default_w');
   t.is(temporaryName('default', 'web'), 'web__next');
 });
+
+test('what is forbidden has its time to stop, and at most half a minute', async (t) => {
+  for (const [seconds, expected] of [
+    [3_600n, 30],
+    [5n, 5],
+  ] as const) {
+    const world = newWorld();
+    const desired = one('u0', { image: 'img:1', stopTimeout: { seconds } });
+    await settle(world, desired);
+    const wanted = wantedOf(desired, 'u0');
+    const view = viewOf(owner, wanted, world.engine.containers());
+    const forbidden = { wanted: true, container: () => true };
+    const { steps } = planObject(owner, wanted, view, world.memory.get('u0'), forbidden);
+    t.like(steps, [{ kind: 'stop', timeoutSeconds: expected }]);
+    const unknown = planObject(owner, { kind: 'untouched', uid: 'u0' }, view, world.memory.get('u0'), forbidden);
+    t.like(unknown.steps, [{ kind: 'stop', timeoutSeconds: 30 }]);
+  }
+});

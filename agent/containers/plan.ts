@@ -1,4 +1,5 @@
 import type { EngineContainer, UpdateRequest } from '../drivers/driver.ts';
+import { endSeconds } from '../policy.ts';
 import type { DesiredState } from '../ports.ts';
 import { memoryOf, nanoCpusOf, pullOf, restartOf, stopTimeoutSeconds } from './container_spec.ts';
 import { engineName, label, type Owner, ownedUid, ownerLabels, temporaryName } from './engine_labels.ts';
@@ -80,7 +81,7 @@ export function planObject(
   verdict: Verdict = nothingForbidden,
 ): ObjectPlan {
   if (wanted.kind === 'absent') return planAbsent(wanted.uid, wanted.stopTimeoutSeconds, view);
-  const timeoutSeconds = wanted.kind === 'present' ? stopTimeoutSeconds(wanted.spec) : undefined;
+  const timeoutSeconds = wanted.kind === 'present' ? Math.min(stopTimeoutSeconds(wanted.spec), endSeconds) : endSeconds;
   const stops = view.owned
     .filter((one) => isForbidden(wanted, one, verdict))
     .flatMap((one) => stopSteps(wanted.uid, one, timeoutSeconds));
