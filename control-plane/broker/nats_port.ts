@@ -1,3 +1,5 @@
+import { randomInt } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { BrokerError, messageOf, systemErrorCode } from './broker_error.ts';
 
@@ -17,9 +19,29 @@ export class PortTakenError extends BrokerError {
   }
 }
 
-/** Resolves with a port that nobody listens on. Rejects with BrokerError. */
-export function freePort(host: string): Promise<number> {
-  return listenOnce(host, 0);
+const attempts = 100;
+
+/**
+ * Resolves with a port that nobody listens on. Agents look there from then on, so it is none of those that the kernel gives to connections, which could
+ * have it whenever the broker is down for a moment. Rejects with BrokerError.
+ */
+export async function freePort(host: string): Promise<number> {
+  const [first, end] = await lastingPorts();
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await listenOnce(host, randomInt(first, end));
+    } catch (error) {
+      if (!(error instanceof PortTakenError) || attempt === attempts) throw error;
+    }
+  }
+}
+
+/** The ports on one side of the kernel's own range, `end` not included; what is below 10240 is often meant for something. */
+async function lastingPorts(): Promise<readonly [first: number, end: number]> {
+  const range = await readFile('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').catch(() => '32768 60999');
+  const [low = 0, high = 0] = range.split(/\s+/).map(Number);
+  if (low > 12_000) return [10_240, low];
+  return high < 65_000 ? [high + 1, 65_536] : [1_024, 65_536];
 }
 
 /** Rejects with PortTakenError, or with BrokerError when nobody can listen there. */
