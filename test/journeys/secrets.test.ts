@@ -36,12 +36,17 @@ class ProcessList {
   }
 }
 
-/** Every file below a folder, by its path from there. */
+/** Every file below a folder, by its path from there. One that is renamed meanwhile is there by its other name. */
 function filesBelow(folder: string): Map<string, Buffer> {
   const files = new Map<string, Buffer>();
   for (const entry of readdirSync(folder, { recursive: true, withFileTypes: true })) {
     const file = path.join(entry.parentPath, entry.name);
-    if (entry.isFile()) files.set(path.relative(folder, file), readFileSync(file));
+    if (!entry.isFile()) continue;
+    try {
+      files.set(path.relative(folder, file), readFileSync(file));
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    }
   }
   return files;
 }
