@@ -10,7 +10,8 @@ import {
 } from '../domain/errors.ts';
 import { type AssignedKind, type KindName, kinds } from '../domain/kinds.ts';
 import { fieldOf, type ObjectMessage } from '../domain/object.ts';
-import { silence } from '../domain/present.ts';
+import type { Surroundings } from '../domain/present.ts';
+import { silenceOf } from '../domain/silence.ts';
 import type { Checks, Liveness, Verdict } from '../reconcile/port.ts';
 import type { BayRef } from './bay_directory.ts';
 
@@ -21,7 +22,7 @@ type Refusal = NonNullable<Verdict['refusal']>;
  * UnavailableError when the bay is offline: nobody guesses.
  */
 export async function askCluster(
-  { checks, liveness }: { readonly checks: Checks; readonly liveness: Liveness },
+  { checks, liveness, around }: { readonly checks: Checks; readonly liveness: Liveness; readonly around: Surroundings },
   kind: KindName,
   object: ObjectMessage,
   bay: BayRef | undefined,
@@ -30,7 +31,8 @@ export async function askCluster(
   const live = liveness.node(bay.uid);
   const nodeUid = liveness.agentOf(bay.uid);
   if (!live?.fresh || nodeUid === undefined) {
-    throw new UnavailableError(`bay "${bay.name}" is offline, so its cluster cannot be asked. ${silence('', live)}`);
+    const { message } = silenceOf({ assigneeUid: bay.uid, bayUid: bay.uid }, '', around);
+    throw new UnavailableError(`bay "${bay.name}" is offline, so its cluster cannot be asked. ${message}`);
   }
   const verdict = await checks.check({ bayUid: bay.uid, nodeUid }, kind as AssignedKind, object);
   if (verdict.refusal) throw refused(kind, bay.name, verdict.refusal);

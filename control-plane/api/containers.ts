@@ -8,16 +8,13 @@ import type {
   LogsResponse,
 } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { applyPower, type PowerOperation } from '../domain/lifecycle.ts';
-import type { Liveness, Streams } from '../reconcile/port.ts';
+import type { Streams } from '../reconcile/port.ts';
 import { principalOf } from './call.ts';
 import { refOf } from './kind_services.ts';
-import type { Objects } from './objects.ts';
-import { inputsOf, startOf, streamTarget } from './stream_calls.ts';
+import { inputsOf, type StreamTargetOptions, startOf, streamTarget } from './stream_calls.ts';
 
 /** What the methods that only containers have need. */
-export interface ContainerOptions {
-  readonly objects: Objects;
-  readonly liveness: Liveness;
+export interface ContainerOptions extends StreamTargetOptions {
   readonly streams: Streams;
 }
 

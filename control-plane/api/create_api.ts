@@ -191,13 +191,13 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       });
       serveKind(router, 'Pod', {
         ...kindMethods('Pod', shared),
-        ...podMethods({ objects, liveness, streams: options.streams }),
+        ...podMethods({ objects, liveness, around, streams: options.streams }),
       });
       serveKind(router, 'Service', kindMethods('Service', shared));
       serveKind(router, 'ReplicationController', kindMethods('ReplicationController', shared));
       serveKind(router, 'Container', {
         ...kindMethods('Container', shared),
-        ...containerMethods({ objects, liveness, streams: options.streams }),
+        ...containerMethods({ objects, liveness, around, streams: options.streams }),
       });
       router.service(ManifestService, manifestMethods({ objects, checkMessage, onUnexpected }));
       router.service(AccessTokenService, accessTokenMethods({ store, clock }));
@@ -217,7 +217,10 @@ export async function createApi(options: ApiOptions): Promise<Api> {
           quotas,
         }),
       );
-      router.service(ExplainService, explainMethods({ objects, liveness, publications: options.publications, bus }));
+      router.service(
+        ExplainService,
+        explainMethods({ objects, liveness, around, publications: options.publications, bus }),
+      );
       router.service(AuditService, auditMethods({ audit, store }));
       const { version, storeName = 'sqlite' } = options;
       router.service(SystemService, systemMethods({ store, bus, version, storeName }));

@@ -4,8 +4,11 @@ import { type ExplainService, Kind } from '../../proto/gen/baykeeper/v1/explain_
 import type { Bus } from '../broker/port.ts';
 import { InvalidError } from '../domain/errors.ts';
 import type { KindName } from '../domain/kinds.ts';
+import type { AssignedStatus } from '../domain/object.ts';
+import type { Surroundings } from '../domain/present.ts';
 import type { Principal } from '../domain/principal.ts';
 import { decode } from '../domain/record.ts';
+import { silenceOf } from '../domain/silence.ts';
 import { explainAssigned, explainBay, explainBayModel, explainNode } from '../domain/why.ts';
 import type { Liveness, Publications } from '../reconcile/port.ts';
 import { principalOf } from './call.ts';
@@ -16,6 +19,7 @@ import type { Objects } from './objects.ts';
 export interface ExplainOptions {
   readonly objects: Objects;
   readonly liveness: Liveness;
+  readonly around: Surroundings;
   readonly publications: Publications;
   readonly bus: Pick<Bus, 'connected'>;
 }
@@ -44,7 +48,7 @@ async function engineOf(
 
 /** Why an object is as it is. */
 export function explainMethods(options: ExplainOptions): ServiceImpl<typeof ExplainService> {
-  const { objects, liveness, publications, bus } = options;
+  const { objects, liveness, around, publications, bus } = options;
   return {
     async why(request, context) {
       const principal = principalOf(context);
@@ -60,11 +64,13 @@ export function explainMethods(options: ExplainOptions): ServiceImpl<typeof Expl
           return explainNode(objects.present(kind, stored));
         default: {
           const object = decode(kind, stored);
+          const { node = '' } = (object.status ?? {}) as Partial<AssignedStatus>;
           return explainAssigned({
             kind,
             object,
             assigneeUid: stored.assigneeUid,
             live: stored.assigneeUid ? liveness.node(stored.assigneeUid) : undefined,
+            silence: silenceOf(stored, node, around),
             publishTimeMs: publications.publishTimeMs(stored.uid, stored.generation),
             brokerConnected: bus.connected,
             engine: await engineOf(options, principal, kind, stored.project, object.metadata?.bay ?? ''),

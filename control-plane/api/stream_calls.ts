@@ -2,8 +2,9 @@ import type { HandlerContext } from '@connectrpc/connect';
 import { InvalidError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { type AssignedKind, kinds } from '../domain/kinds.ts';
 import type { AssignedStatus } from '../domain/object.ts';
-import { silence } from '../domain/present.ts';
+import type { Surroundings } from '../domain/present.ts';
 import { decode } from '../domain/record.ts';
+import { silenceOf } from '../domain/silence.ts';
 import type { ExecuteInput, Liveness, StreamTarget } from '../reconcile/port.ts';
 import { auditedCall } from './audited_call.ts';
 import { principalOf } from './call.ts';
@@ -14,11 +15,12 @@ import type { Objects } from './objects.ts';
 export interface StreamTargetOptions {
   readonly objects: Objects;
   readonly liveness: Liveness;
+  readonly around: Surroundings;
 }
 
 /** Where a stream out of an object leads. Says at once when nobody would answer there. */
 export async function streamTarget(
-  { objects, liveness }: StreamTargetOptions,
+  { objects, liveness, around }: StreamTargetOptions,
   context: HandlerContext,
   kind: AssignedKind,
   ref: ObjectRef,
@@ -32,7 +34,7 @@ export async function streamTarget(
   const nodeName = status?.node ?? '';
   const live = liveness.node(stored.assigneeUid);
   const nodeUid = liveness.agentOf(stored.assigneeUid);
-  if (!live?.fresh || nodeUid === undefined) throw new UnavailableError(silence(nodeName, live));
+  if (!live?.fresh || nodeUid === undefined) throw new UnavailableError(silenceOf(stored, nodeName, around).message);
   const call = auditedCall(context.method, context.values);
   return { bayUid: stored.bayUid, nodeUid, nodeName, objectUid: stored.uid, call };
 }

@@ -22,6 +22,7 @@ import type { Freshness } from './freshness.ts';
 import type { AssignedKind, KindName, Kinds } from './kinds.ts';
 import type { AssignedStatus, ObjectMessage } from './object.ts';
 import { decode, type StoredRecord } from './record.ts';
+import { lastHeard, nodeSilent, silenceOf } from './silence.ts';
 
 /**
  * Objects as they are shown: what is stored, and what is known of how fresh it is. Every answer goes through here, so that status past its trust
@@ -50,9 +51,6 @@ export interface NodeFacts {
   /** Of a node that has no agent of its own: what the agent that leads its bay says of it. */
   readonly reported: { readonly ready: boolean } | undefined;
 }
-
-/** The reason of whatever is not known because its node says nothing. */
-export const nodeSilent = 'NodeSilent';
 
 /** A stored object as it is shown now. */
 export function present<K extends KindName>(kind: K, stored: StoredRecord, around: Surroundings): Kinds[K] {
@@ -129,20 +127,10 @@ export function shortEnumName(schema: DescEnum, value: number): string {
   return prefix && name.startsWith(prefix) ? name.slice(prefix.length) : name;
 }
 
-/** A sentence about a node that says nothing. */
-export function silence(nodeName: string, live: Freshness | undefined): string {
-  const name = nodeName ? `Node "${nodeName}"` : 'Its node';
-  if (!live) return `${name} has not been heard from since the control plane started.`;
-  const since = new Date(live.confirmTimeMs).toISOString();
-  return live.connected
-    ? `${name} was last heard from at ${since}.`
-    : `${name} has lost its connection; it was last heard from at ${since}.`;
-}
-
 function presentAssigned(
   kind: AssignedKind,
   object: ObjectMessage,
-  stored: Pick<StoredRecord, 'assigneeUid' | 'deleting'>,
+  stored: Pick<StoredRecord, 'assigneeUid' | 'bayUid' | 'deleting'>,
   around: Surroundings,
 ): void {
   const status = object.status as AssignedStatus | undefined;
@@ -161,19 +149,20 @@ function presentAssigned(
     status.message = 'Its deletion is asked for.';
   }
   if (!stored.assigneeUid || live?.fresh) return;
+  const silence = silenceOf(stored, status.node, around);
   if (!reported && !stored.deleting) {
     // That it was accepted and waits is the control plane's own word, and stays true while the node is away.
     if (status.phase !== names.pending) return;
-    status.reason = nodeSilent;
-    status.message = `It waits for its node. ${silence(status.node, live)}`;
+    status.reason = silence.reason;
+    status.message = `It waits for its node. ${silence.message}`;
     return;
   }
   status.lastKnownPhase = status.phase;
   status.phase = names.unknown;
   const last = phaseName(kind, status.lastKnownPhase);
   const why = status.reason ? ` (${status.reason})` : '';
-  status.reason = nodeSilent;
-  status.message = `${silence(status.node, live)} The last that is known of it is ${last}${why}.`;
+  status.reason = silence.reason;
+  status.message = `${silence.message} The last that is known of it is ${last}${why}.`;
 }
 
 function presentAnyNode(
@@ -182,7 +171,7 @@ function presentAnyNode(
   around: Surroundings,
 ): void {
   if (node.status?.reportedBy) {
-    presentReportedNode(node.status, around.liveness(stored.bayUid));
+    presentReportedNode(node.status, stored.bayUid, around);
     return;
   }
   presentNode(node, stored, around.liveness(stored.uid));
@@ -191,15 +180,17 @@ function presentAnyNode(
 }
 
 /** A cluster's node without an agent of its own is as fresh as the word of the agent that leads the bay. */
-function presentReportedNode(status: NodeStatus, live: Freshness | undefined): void {
+function presentReportedNode(status: NodeStatus, bayUid: string, around: Surroundings): void {
+  const live = around.liveness(bayUid);
   if (live) {
     status.confirmTime = timestampFromMs(live.confirmTimeMs);
     status.trustUntil = timestampFromMs(live.trustUntilMs);
   }
   if (live?.fresh) return;
   status.phase = NodePhase.UNKNOWN;
-  status.reason = nodeSilent;
-  status.message = `Its cluster is watched from another node. ${silence(status.reportedBy, live)}`;
+  const { reason, message } = silenceOf({ assigneeUid: bayUid, bayUid }, status.reportedBy, around);
+  status.reason = reason;
+  status.message = `Its cluster is watched from another node. ${message}`;
   status.conditions = status.conditions.map((condition) => unknownCondition(condition, status.message));
 }
 
@@ -235,7 +226,7 @@ function presentNode(node: Node, stored: Pick<StoredRecord, 'epoch'>, live: Fres
       break;
     case NodePhase.UNKNOWN:
       status.reason = nodeSilent;
-      status.message = silence(name, live);
+      status.message = lastHeard(name, live);
       break;
     case NodePhase.NOT_READY:
       status.reason = ready?.reason || said(live)?.reason || 'NotReady';

@@ -17,8 +17,9 @@ import { messagesRefused } from '../../proto/signing.ts';
 import type { Freshness } from './freshness.ts';
 import type { AssignedKind } from './kinds.ts';
 import { type AssignedStatus, describe, metadataOf, type ObjectMessage } from './object.ts';
-import { nodeSilent, phaseName, phasesOf, silence } from './present.ts';
+import { phaseName, phasesOf } from './present.ts';
 import { forbiddenByPolicy } from './refusal.ts';
+import type { Silence } from './silence.ts';
 
 /** What explaining an object that an agent reports on needs. */
 export interface AssignedFacts {
@@ -28,6 +29,8 @@ export interface AssignedFacts {
   /** Uid of its node; empty: none. */
   readonly assigneeUid: string;
   readonly live: Freshness | undefined;
+  /** Why its agent is not believed, when it is not. */
+  readonly silence: Silence;
   /** When the current generation was handed to the bus, if that was in this control plane's life. */
   readonly publishTimeMs: number | undefined;
   readonly brokerConnected: boolean;
@@ -81,12 +84,12 @@ function assignedSteps(facts: AssignedFacts, metadata: Metadata, status: Assigne
       }
     : facts.publishTimeMs !== undefined && !deleting
       ? { outcome: WhyOutcome.DONE, time: timestampFromMs(facts.publishTimeMs), actor: 'broker' }
-      : { outcome: WhyOutcome.WAITING, actor: 'broker', ...unpublished(facts, status) };
+      : { outcome: WhyOutcome.WAITING, actor: 'broker', ...unpublished(facts) };
   const receivedStep: StepInit = received
     ? { outcome: WhyOutcome.DONE, time: deleting ? undefined : delivery?.receiveTime, actor: agent }
     : facts.live?.fresh
       ? { ...waiting(agent), ...underWay(facts.live) }
-      : { ...waiting(agent), reason: nodeSilent, message: silence(status.node, facts.live) };
+      : { ...waiting(agent), ...facts.silence };
   const appliedStep: StepInit = applied
     ? { outcome: WhyOutcome.DONE, time: delivery?.applyTime, actor: engine }
     : received
@@ -120,8 +123,8 @@ function observedStep(facts: AssignedFacts, status: AssignedStatus, observed: bo
   return {
     ...step,
     outcome: WhyOutcome.UNKNOWN,
-    reason: nodeSilent,
-    message: `It was ${phase}. ${silence(status.node, facts.live)}`,
+    reason: facts.silence.reason,
+    message: `It was ${phase}. ${facts.silence.message}`,
   };
 }
 
@@ -146,11 +149,11 @@ function notApplied(facts: AssignedFacts, status: AssignedStatus, observed: bool
   };
 }
 
-function unpublished(facts: AssignedFacts, status: AssignedStatus): { reason: string; message: string } {
+function unpublished(facts: AssignedFacts): Silence {
   if (!facts.brokerConnected) {
     return { reason: 'BrokerUnavailable', message: 'The broker cannot be reached. It is published once it can.' };
   }
-  if (!facts.live?.fresh) return { reason: nodeSilent, message: silence(status.node, facts.live) };
+  if (!facts.live?.fresh) return facts.silence;
   return { reason: '', message: 'It waits for its turn.' };
 }
 
@@ -165,7 +168,7 @@ function assignedSummary(
 ): string {
   const name = capital(describe(facts.kind, metadata));
   if (metadata.deleteTime) {
-    const wait = facts.live?.fresh ? `its agent to remove it` : `its node: ${silence(status.node, facts.live)}`;
+    const wait = facts.live?.fresh ? `its agent to remove it` : `its node: ${facts.silence.message}`;
     return `${name} is being deleted, and waits for ${wait.replace(/\.$/, '')}. With force it goes at once.`;
   }
   const stuck = steps.find((step) => step.outcome !== WhyOutcome.DONE);

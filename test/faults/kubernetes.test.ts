@@ -247,10 +247,16 @@ test.serial('the API server is back after a minute: all is applied, once', async
   const { site, names, sinceMs } = outage;
   await new Promise((resolve) => setTimeout(resolve, Math.max(0, sinceMs + outageMs - performance.now())));
   t.is((await nodeStatus(site))?.reason, 'ClusterUnavailable');
+  // By now nobody leads, who could say so of what is asked for.
+  await until('the agent does not lead any more', async () => (await nodeStatus(site))?.leader === false);
+  await apply(site, ['last']);
+  const last = (await shown(site)).get('last');
+  t.is(last?.reason, 'ClusterUnavailable');
+  t.regex(last?.message ?? '', /No agent of its bay leads: .*the API server at/);
   const madeBefore = await creations(site);
   t.true(madeBefore.size < names.length, 'some were not made yet when it stopped');
   await site.cluster.startApiServer();
-  await allApplied(site, names);
+  await allApplied(site, [...names, 'last']);
   await until('the node is ready again', async () => (await nodeStatus(site))?.phase === NodePhase.READY);
   // Of one that was made as it was killed there may be no line.
   for (const [name, count] of await creations(site)) t.is(count, 1, `${name} was made once`);
