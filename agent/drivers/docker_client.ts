@@ -1,4 +1,5 @@
-import { Agent, type ClientRequest, type IncomingMessage } from 'node:http';
+import { subscribe } from 'node:diagnostics_channel';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { createRequire } from 'node:module';
 import type Docker from 'dockerode';
 
@@ -30,26 +31,22 @@ export function dockerClient(socketPath: string): Docker {
     };
     require.cache[path] = stub;
   }
-  const Client = require('dockerode') as { new (options: Docker.DockerOptions & { agent: Agent }): Docker };
-  // As Node.js has it where no agent is given.
-  const agent = new EngineConnections({ keepAlive: true, scheduling: 'lifo', timeout: 5_000 });
-  return new Client({ socketPath, agent });
+  const Client = require('dockerode') as { new (options: Docker.DockerOptions): Docker };
+  failBrokenAnswers(socketPath);
+  return new Client({ socketPath });
 }
 
 /**
  * An answer that breaks off, as when the engine is killed in the middle of it, becomes an error of its request. docker-modem listens for the
- * end of an answer only, which then never comes, and so would its caller's.
+ * end of an answer only, which then never comes, and so would its caller's. It has no place for this: an agent of our own, as it takes one, costs
+ * 4 MB.
  */
-class EngineConnections extends Agent {
-  /** Node.js hands each request to its agent by this; its types leave it out. */
-  addRequest(request: ClientRequest, ...rest: unknown[]): void {
-    request.once('response', (response: IncomingMessage) => {
-      response.once('close', () => {
-        if (!response.complete) request.emit('error', new Error('aborted: it broke off in its answer'));
-      });
+function failBrokenAnswers(socketPath: string): void {
+  subscribe('http.client.response.finish', (message) => {
+    const { request, response } = message as { request: ClientRequest; response: IncomingMessage };
+    if (Reflect.get(request, 'socketPath') !== socketPath) return;
+    response.once('close', () => {
+      if (!response.complete) request.emit('error', new Error('aborted: it broke off in its answer'));
     });
-    const add: unknown = Reflect.get(Agent.prototype, 'addRequest');
-    if (typeof add !== 'function') throw new TypeError('this Node.js has no Agent.addRequest');
-    Reflect.apply(add, this, [request, ...rest]);
-  }
+  });
 }
