@@ -11,6 +11,7 @@ import { cpuSeconds, ms, percentile, type Row, residentMb } from './measure.ts';
 /** As many as the agent works on at a time. */
 const callers = 32;
 const podCount = 1_000;
+const rounds = 4;
 const singles = 200;
 
 /** A Kubernetes bay against the cluster alone: a real API server, without nodes, so that nothing but the API is in the measurement. */
@@ -33,38 +34,47 @@ export async function kubernetes(): Promise<Row[]> {
     target: '20 ms above the cluster’s own',
   });
 
-  const raw = await rawRate(cluster);
-  const before = await cpuOf(site);
-  const ours = await ourRate(site);
-  const after = await cpuOf(site);
+  const took = { raw: 0, ours: 0 };
+  const used = { agent: 0, controlPlane: 0, apiServer: 0 };
+  // One after the other, as the API server takes longer or not from one second to the next: it collects its garbage.
+  for (let round = 0; round < rounds; round += 1) {
+    took.raw += await rawMany(cluster, `raw-${round}`);
+    const before = await cpuOf(site);
+    took.ours += await ourMany(site, `many-${round}`);
+    const after = await cpuOf(site);
+    for (const part of Object.keys(used) as (keyof typeof used)[]) used[part] += after[part] - before[part];
+    await settled(site, podCount * (round + 1) + singles);
+    if (round > 0) continue;
+    const watching = Math.round(await residentMb(agent.program.pid));
+    rows.push({
+      what: `memory of an agent that watches ${podCount + singles} pods`,
+      measured: `${watching} MB`,
+      target: '110 MB for 1,000',
+    });
+  }
+  const pods = podCount * rounds;
+  const rate = (ms: number) => `${Math.round((pods / ms) * 1_000)}/s`;
+  const ratio = Math.round((took.raw / took.ours) * 100);
   rows.push({
-    what: `pods applied a second, ${podCount} at once (${callers} at a time)`,
-    measured: `${Math.round(ours)}/s; server-side apply at the API server itself ${Math.round(raw)}/s: ${Math.round((ours / raw) * 100)} %`,
+    what: `pods applied a second, ${podCount} at once (${callers} at a time), ${rounds} times`,
+    measured: `${rate(took.ours)}; server-side apply at the API server itself ${rate(took.raw)}: ${ratio} %`,
     target: '60 %',
   });
-  const each = (part: keyof typeof after) => ms(((after[part] - before[part]) / podCount) * 1_000);
+  const each = (part: keyof typeof used) => ms((used[part] / pods) * 1_000);
   rows.push({
     what: 'processor time for each of them',
     measured: `agent ${each('agent')}, control plane ${each('controlPlane')}, API server ${each('apiServer')}`,
     target: '',
   });
 
-  await settled(site, podCount + singles);
-  const watching = Math.round(await residentMb(agent.program.pid));
-  rows.push({
-    what: `memory of an agent that watches ${podCount + singles} pods`,
-    measured: `${watching} MB`,
-    target: '110 MB for 1,000',
-  });
-
   await agent.stop();
   const written = await writesOf(cluster);
   await agent.start();
   await agent.ready();
-  await settled(site, podCount + singles);
+  await settled(site, pods + singles);
   await delay(5_000);
   rows.push({
-    what: `writes of an agent that restarts over ${podCount + singles} unchanged pods`,
+    what: `writes of an agent that restarts over ${pods + singles} unchanged pods`,
     measured: `${(await writesOf(cluster)) - written}`,
     target: '0',
   });
@@ -117,20 +127,24 @@ async function ourSingles({ cluster, controlPlane }: KubernetesSite): Promise<nu
 
 const podOf = (name: string) => ({ metadata: { bay, name, labels: { app: 'bench' } }, spec: { manifest } });
 
-async function rawRate(cluster: Kubernetes): Promise<number> {
-  const names = Array.from({ length: podCount }, (_, i) => `raw-${i}`);
+/** Milliseconds for all of them. */
+async function rawMany(cluster: Kubernetes, prefix: string): Promise<number> {
+  const names = Array.from({ length: podCount }, (_, i) => `${prefix}-${i}`);
   const start = performance.now();
   const caller = async () => {
     for (let name = names.pop(); name !== undefined; name = names.pop()) await rawApply(cluster, name);
   };
   await Promise.all(Array.from({ length: callers }, caller));
-  return (podCount / (performance.now() - start)) * 1_000;
+  return performance.now() - start;
 }
 
-/** From the call until the API server has answered for the last of them: by its own audit log, as to ask it time and again would slow it down. */
-async function ourRate({ cluster, controlPlane }: KubernetesSite): Promise<number> {
+/**
+ * Milliseconds from the call until the API server has answered for the last of them: by its own audit log, as to ask it time and again would slow it
+ * down.
+ */
+async function ourMany({ cluster, controlPlane }: KubernetesSite, prefix: string): Promise<number> {
   const manifests = Array.from({ length: podCount }, (_, i) =>
-    create(ManifestSchema, { object: { case: 'pod', value: podOf(`many-${i}`) } }),
+    create(ManifestSchema, { object: { case: 'pod', value: podOf(`${prefix}-${i}`) } }),
   );
   const before = await count(cluster);
   const startMs = Date.now();
@@ -141,9 +155,9 @@ async function ourRate({ cluster, controlPlane }: KubernetesSite): Promise<numbe
     timeoutMs: 120_000,
     intervalMs: 250,
   });
-  const made = (await cluster.audit()).filter(({ name, code }) => name.startsWith('many-') && code === 201);
+  const made = (await cluster.audit()).filter(({ name, code }) => name.startsWith(`${prefix}-`) && code === 201);
   if (made.length !== podCount) throw new Error(`${podCount} pods were applied, and ${made.length} were made`);
-  return (podCount / (Math.max(...made.map(({ answeredMs }) => answeredMs)) - startMs)) * 1_000;
+  return Math.max(...made.map(({ answeredMs }) => answeredMs)) - startMs;
 }
 
 /** Seconds so far. */
