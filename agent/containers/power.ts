@@ -12,15 +12,14 @@ export const power = (wanted: Present): Power => powerOf(wanted.spec);
 
 /** Of a container that was just made. It counts as having done the reboots that were asked for before. */
 export function freshPowerSteps(wanted: Present): Step[] {
+  return power(wanted) === 'stopped' ? [] : startSteps(wanted, created);
+}
+
+/** What is to be paused is started first. */
+function startSteps(wanted: Present, id: Target): Step[] {
   const { uid } = wanted;
-  const id: Target = created;
-  if (power(wanted) === 'stopped') return [];
-  return power(wanted) === 'paused'
-    ? [
-        { kind: 'start', uid, id },
-        { kind: 'pause', uid, id },
-      ]
-    : [{ kind: 'start', uid, id }];
+  const start: Step = { kind: 'start', uid, id };
+  return power(wanted) === 'paused' ? [start, { kind: 'pause', uid, id }] : [start];
 }
 
 export function powerSteps(wanted: Present, container: EngineContainer, memory: ObjectMemory): Step[] {
@@ -30,13 +29,7 @@ export function powerSteps(wanted: Present, container: EngineContainer, memory: 
   const done = rebootsDone(container, memory);
   if (spec.reboots > done) return rebootSteps(wanted, container, memory);
 
-  const start: Step[] =
-    asked === 'paused'
-      ? [
-          { kind: 'start', uid, id },
-          { kind: 'pause', uid, id },
-        ]
-      : [{ kind: 'start', uid, id }];
+  const start = startSteps(wanted, id);
   switch (state) {
     case 'running':
       if (asked === 'stopped') return stopSteps(uid, container, stopTimeoutSeconds(spec));
@@ -63,13 +56,7 @@ function rebootSteps(wanted: Present, container: EngineContainer, memory: Object
   const end: Step = { kind: 'end-reboot', uid, reboots: spec.reboots };
   const asked = power(wanted);
   if (asked === 'stopped') return [...stopSteps(uid, container, stopTimeoutSeconds(spec)), end];
-  const start: Step[] =
-    asked === 'paused'
-      ? [
-          { kind: 'start', uid, id },
-          { kind: 'pause', uid, id },
-        ]
-      : [{ kind: 'start', uid, id }];
+  const start = startSteps(wanted, id);
   if (startedMs === undefined || state === 'created') return [...start, end];
 
   const begun = memory.rebooting?.reboots === spec.reboots ? memory.rebooting : undefined;
