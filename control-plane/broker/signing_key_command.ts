@@ -1,8 +1,7 @@
-import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import process from 'node:process';
 import { setTimeout } from 'node:timers/promises';
-import { Command, Option } from 'commander';
+import { dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
 import { isReplacementWished, readKeys, signingKeyFile, wishReplacement } from './signing_key_file.ts';
 
 /** How long a control plane that runs may take. */
@@ -10,23 +9,18 @@ const patienceMs = 10_000;
 
 /** `control-plane signing-key …`: looks at the keys that messages to agents are signed with, and replaces them. Resolves with the exit status. */
 export async function runSigningKeyCommand(argv: readonly string[]): Promise<number> {
-  const program = new Command('control-plane signing-key')
-    .description('The keys that this control plane signs its messages to agents with.')
-    .showHelpAfterError('(--help says what can be set)');
-  const home = process.env.BAYKEEPER_HOME || join(homedir(), '.baykeeper');
-  const data = () =>
-    new Option('--data <dir>', 'folder of everything that is kept').env('BAYKEEPER_DATA').default(home);
+  const program = operatorCommand('signing-key', 'The keys that this control plane signs its messages to agents with.');
   program
     .command('show')
     .description('print the ids of the keys, and from when on each signs')
-    .addOption(data())
+    .addOption(dataOption())
     .action(async (options: { data: string }) => print(resolve(options.data)));
   program
     .command('replace')
     .description(
       'replace all of them by a new one at once, as one may be in wrong hands. Agents ask the API for it, and believe the old ones no more from then on',
     )
-    .addOption(data())
+    .addOption(dataOption())
     .action(async (options: { data: string }) => {
       const dataDir = resolve(options.data);
       if ((await readKeys(signingKeyFile(dataDir))).length === 0)
@@ -37,15 +31,7 @@ export async function runSigningKeyCommand(argv: readonly string[]): Promise<num
       }
       process.stdout.write('No control plane runs here: the keys are replaced when it starts.\n');
     });
-  program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-  for (const command of program.commands) command.copyInheritedSettings(program);
-  try {
-    await program.parseAsync([...argv], { from: 'user' });
-    return 0;
-  } catch (error) {
-    process.stderr.write(`Error: ${error instanceof Error ? error.message : String(error)}\n`);
-    return 1;
-  }
+  return await runOperatorCommand(program, argv);
 }
 
 async function print(dataDir: string): Promise<void> {

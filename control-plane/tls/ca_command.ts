@@ -1,23 +1,21 @@
-import { homedir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import process from 'node:process';
-import { Command, Option } from 'commander';
+import { Option } from 'commander';
+import { dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
 import { duration } from '../option_values.ts';
 import { type Authority, defaultOverlapMs, readAuthority, rotateAuthority } from './authority.ts';
 import { endOf, fingerprintOf } from './certificate.ts';
 
 /** `control-plane ca …`: looks at our own certificate authority, and replaces it. Resolves with the exit status. */
 export async function runCaCommand(argv: readonly string[]): Promise<number> {
-  const program = new Command('control-plane ca')
-    .description('Our own certificate authority, which agents and users of this control plane trust.')
-    .showHelpAfterError('(--help says what can be set)');
-  const home = process.env.BAYKEEPER_HOME || join(homedir(), '.baykeeper');
-  const data = () =>
-    new Option('--data <dir>', 'folder of everything that is kept').env('BAYKEEPER_DATA').default(home);
+  const program = operatorCommand(
+    'ca',
+    'Our own certificate authority, which agents and users of this control plane trust.',
+  );
   program
     .command('show')
     .description('print what is trusted, until when')
-    .addOption(data())
+    .addOption(dataOption())
     .action(async (options: { data: string }) => {
       const authority = await readAuthority(resolve(options.data));
       if (!authority) throw new Error('there is no certificate authority yet: it is made at the first start with TLS');
@@ -28,7 +26,7 @@ export async function runCaCommand(argv: readonly string[]): Promise<number> {
     .description(
       'replace the authority by a new one. A control plane that runs takes it up within seconds; agents follow by themselves while the old one overlaps, and those that are away for longer have to join again',
     )
-    .addOption(data())
+    .addOption(dataOption())
     .addOption(
       new Option('--overlap <duration>', 'how long the old one is still good; 0s when its key may be in wrong hands')
         .argParser(duration('the overlap', 0, 10 * 365 * 24 * 3_600_000))
@@ -37,15 +35,7 @@ export async function runCaCommand(argv: readonly string[]): Promise<number> {
     .action(async (options: { data: string; overlap: number }) => {
       print(await rotateAuthority(resolve(options.data), options.overlap, Date.now()));
     });
-  program.exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));
-  for (const command of program.commands) command.copyInheritedSettings(program);
-  try {
-    await program.parseAsync([...argv], { from: 'user' });
-    return 0;
-  } catch (error) {
-    process.stderr.write(`Error: ${error instanceof Error ? error.message : String(error)}\n`);
-    return 1;
-  }
+  return await runOperatorCommand(program, argv);
 }
 
 function print({ current, previous }: Authority): void {
