@@ -160,7 +160,7 @@ test('main and config of the control plane are imported by main alone', (t) => {
 
 test("a vendor's SDK stays inside one adapter of a program", (t) => {
   const places: Record<string, readonly RegExp[]> = {
-    nats: [/^control-plane\/broker\//, /^agent\/link\/link\.ts$/],
+    nats: [/^control-plane\/broker\//, /^agent\/link\/(link|nats)\.ts$/],
     // As proto/nkeys.ts has it.
     'nkeys.js': [],
     'nats-jwt': [/^control-plane\/broker\//],

@@ -1,12 +1,10 @@
-// Not all of it at once: that also sets up object stores and web streams, 1 MB of the agent's 70.
 import type { Authenticator, NatsConnection } from 'nats';
-import { jwtAuthenticator } from 'nats/lib/nats-base-client/authenticator.js';
-import { DebugEvents, ErrorCode, Events, NatsError } from 'nats/lib/nats-base-client/core.js';
-import { connect } from 'nats/lib/src/connect.js';
+import { fromSeed } from '../../proto/nkeys.ts';
 import { inboxPrefix } from '../../proto/subjects.ts';
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { connect, DebugEvents, ErrorCode, Events, NatsError } from './nats.ts';
 import { brokerTls, mayUseBroker, systemTrust, type Trust } from './trust.ts';
 
 /** The agent's one connection to the bus. It comes back by itself, for ever, each time with the credentials of that moment. */
@@ -308,11 +306,8 @@ class NatsLink implements Link {
  * is read again, for a new certificate, and who is not there is cut off.
  */
 function byJwt(userJwt: string, seed: Uint8Array): Authenticator {
-  const full = jwtAuthenticator(userJwt, seed);
-  return (nonce) => {
-    const { sig } = full(nonce) as { sig: string };
-    return { jwt: userJwt, sig };
-  };
+  const key = fromSeed(seed);
+  return (nonce = '') => ({ jwt: userJwt, sig: Buffer.from(key.sign(Buffer.from(nonce))).toString('base64url') });
 }
 
 /** Whether the broker does not accept who we are (any more). */
