@@ -72,6 +72,8 @@ export async function createApiServer(options: ApiServerOptions): Promise<ApiSer
     'authorization-mode': 'Node,RBAC',
     'enable-admission-plugins': 'NodeRestriction',
     'service-cluster-ip-range': '10.96.0.0/16',
+    // Nothing listens there. The ports that tests ask for by their number are not to be those that the cluster has chosen for others.
+    'service-node-port-range': '1024-65535',
     'allow-privileged': 'true',
     'kubelet-client-certificate': toKubelets.certFile,
     'kubelet-client-key': toKubelets.keyFile,
