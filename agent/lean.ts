@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { AgentConfig } from './config.ts';
 import { reportFailure } from './failure.ts';
 import { isOfCluster } from './node_file.ts';
+import { asStage, configOf, type Stage, stageOf } from './stage.ts';
 
 /**
  * An agent is small beside what it looks after: within 70 MB, of which Node.js itself takes 45. Left alone it takes 110, because Node.js
@@ -30,13 +31,8 @@ const flagsOf = ({ dataDir }: AgentConfig): readonly string[] => [
   ...common,
   ...(isOfCluster(dataDir) ? flagsOfKubernetes : flagsOfDocker),
 ];
-/** `warming`: with the flags, to fill the cache, which is good for these flags only. `lean`: with the cache filled. */
-const stageVariable = 'BAYKEEPER_AGENT_STAGE';
-const configVariable = 'BAYKEEPER_AGENT_CONFIG';
-
-/** Whether this process was begun again. */
-export const isLean = (): boolean =>
-  process.env[stageVariable] !== undefined && process.env[configVariable] !== undefined;
+/** Whether this process was begun again, or beside an agent. */
+export const isLean = (): boolean => stageOf(process.env) !== undefined;
 
 /** Replaces this process by one that runs lean, and does not return; returns when that cannot be done here. */
 export function relaunchLean(config: AgentConfig): void {
@@ -45,8 +41,10 @@ export function relaunchLean(config: AgentConfig): void {
 
 /** The agent, in a process that was begun again. */
 export async function runLean(): Promise<void> {
-  const config = JSON.parse(process.env[configVariable] ?? '') as AgentConfig;
-  if (process.env[stageVariable] === 'warming') {
+  const stage = stageOf(process.env);
+  if (stage === 'proving') return await (await import('./link/prove_apart.ts')).prove();
+  const config = configOf(process.env);
+  if (stage === 'warming') {
     enableCompileCache(join(config.dataDir, 'cache'));
     const [{ loadWorkloads, loadDeferred }, { readNode }] = await Promise.all([
       import('./workloads.ts'),
@@ -71,14 +69,13 @@ export async function runLean(): Promise<void> {
   }
 }
 
-function begin(stage: 'warming' | 'lean', config: AgentConfig): void {
+function begin(stage: Stage, config: AgentConfig): void {
   if (typeof process.execve !== 'function') return;
   // A join token has done its work.
   const { BAYKEEPER_AGENT_TOKEN: _spent, ...rest } = process.env;
   const env = {
     ...rest,
-    [stageVariable]: stage,
-    [configVariable]: JSON.stringify(config),
+    ...asStage(stage, config),
     NODE_COMPILE_CACHE: join(config.dataDir, 'cache'),
   };
   const flags = flagsOf(config);

@@ -2,6 +2,7 @@ import { startAgent } from './agent.ts';
 import { systemClock } from './clock.ts';
 import type { AgentConfig } from './config.ts';
 import { openIdentity } from './link/identity.ts';
+import { proveApart } from './link/prove_apart.ts';
 import { lockFolder } from './lock.ts';
 import { createLog } from './log.ts';
 import { PolicyFile } from './policy_file.ts';
@@ -29,15 +30,13 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
     const { loadWorkloads } = await import('./workloads.ts');
     const createWorkloads = await loadWorkloads(config, identity.node?.containerEngine);
     const stopped = untilAsked(log);
+    const stopping = new AbortController();
     const agent = await startAgent({
       dataDir,
       identity,
       policy,
       createWorkloads,
-      prove: async () => {
-        const { renewAnywhere } = await import('./link/enroll.ts');
-        return renewAnywhere(identity, () => systemClock.now());
-      },
+      prove: () => proveApart(identity, stopping.signal),
       moved,
       agentVersion,
       clock: systemClock,
@@ -46,6 +45,7 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
     const signal = await stopped;
     log.info({ signal }, 'stopping; what runs on the engine stays');
     setTimeout(() => process.exit(1), stopPatienceMs).unref();
+    stopping.abort();
     await agent.stop();
     policy.close();
   } finally {

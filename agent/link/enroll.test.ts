@@ -10,16 +10,19 @@ import { connectNodeAdapter } from '@connectrpc/connect-node';
 import test, { type ExecutionContext } from 'ava';
 import { ContainerEngine } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
 import {
+  type Credentials,
   CredentialsSchema,
   EnrollmentService,
   type EnrollRequest,
   type KeyProof,
+  type RenewCredentialsRequest,
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { fromPublic } from '../../proto/nkeys.ts';
 import { ownProgram, run } from '../../test/harness/program.ts';
 import { testSigner } from '../../test/harness/signing.ts';
 import { EnrollError, enroll, renewByProof } from './enroll.ts';
 import { expireTimeMs, IdentityError, openIdentity, readNode, renewTimeMs } from './identity.ts';
+import { proveApart } from './prove_apart.ts';
 
 const credentials = (nodeUid = 'node-1') =>
   create(CredentialsSchema, {
@@ -35,6 +38,9 @@ const credentials = (nodeUid = 'node-1') =>
     signingKeys: testSigner.keys(),
   });
 const challenge = new TextEncoder().encode('sign this');
+
+const hexOf = ({ signingKeys }: Credentials): string =>
+  signingKeys.map(({ publicKey }) => Buffer.from(publicKey).toString('hex')).join();
 
 function assertProof(t: ExecutionContext, proof: KeyProof | undefined): void {
   t.true(fromPublic(proof?.publicKey ?? '').verify(challenge, proof?.signature ?? new Uint8Array()));
@@ -214,4 +220,60 @@ test('the engine of its bay outlives damaged credentials, and is Docker where no
   const { containerEngine: _, ...before } = JSON.parse(await readFile(join(path, 'node.json'), 'utf8'));
   await writeFile(join(path, 'node.json'), JSON.stringify(before));
   t.is((await openIdentity(path)).node?.containerEngine, ContainerEngine.DOCKER);
+});
+
+test('asked apart, the control plane gives credentials, and says whom to trust and where it is', async (t) => {
+  const asked: RenewCredentialsRequest[] = [];
+  const server = await serve(t, {
+    renewCredentials: (request) => {
+      asked.push(request);
+      return { credentials: credentials(), trust: { serverUrls: ['http://other.example:7300'] } };
+    },
+  });
+  const data = await folder(t);
+  const identity = await openIdentity(data);
+  await identity.enrolledAt('http://127.0.0.1:1');
+  await identity.trustIn({ ...identity.trust, serverUrls: [server] });
+  const given = await proveApart(identity, new AbortController().signal);
+  t.is(given.node, 'n1');
+  t.is(hexOf(given), hexOf(credentials()));
+  assertProof(t, asked[0]?.proof);
+  t.is(asked[0]?.proof?.publicKey, identity.publicKey);
+  const kept = await openIdentity(data);
+  t.is(kept.server, server);
+  t.deepEqual(kept.trust.serverUrls, ['http://other.example:7300']);
+});
+
+test('asked apart, what the control plane has against it is said in its words', async (t) => {
+  const server = await serve(t, {
+    renewCredentials() {
+      throw new ConnectError('node n1 of bay edge-1 was revoked', Code.PermissionDenied);
+    },
+  });
+  const identity = await openIdentity(await folder(t));
+  await identity.enrolledAt(server);
+  const signal = new AbortController().signal;
+  const refused = await t.throwsAsync(proveApart(identity, signal), { instanceOf: EnrollError });
+  t.is(refused?.kind, 'denied');
+  t.is(refused?.message, 'node n1 of bay edge-1 was revoked');
+  await identity.enrolledAt('http://127.0.0.1:1');
+  const away = await t.throwsAsync(proveApart(identity, signal), { instanceOf: EnrollError });
+  t.is(away?.kind, 'unavailable');
+  t.regex(away?.message ?? '', /cannot reach the control plane at http:\/\/127\.0\.0\.1:1/);
+});
+
+test('asked apart, a control plane that says nothing is waited for no longer than the agent lives', async (t) => {
+  const stopping = new AbortController();
+  const server = await serve(t, {
+    async renewCredentials(_, { signal }) {
+      stopping.abort();
+      await new Promise((resolve) => signal.addEventListener('abort', resolve));
+      return {};
+    },
+  });
+  const identity = await openIdentity(await folder(t));
+  await identity.enrolledAt(server);
+  const ended = await t.throwsAsync(proveApart(identity, stopping.signal), { instanceOf: EnrollError });
+  t.is(ended?.kind, 'unavailable');
+  t.regex(ended?.message ?? '', /the process that asks the control plane .*abort/);
 });

@@ -5,7 +5,6 @@ import { type Credentials, EnrollmentService } from '../../proto/gen/baykeeper/v
 import type { TrustBundle } from '../../proto/gen/baykeeper/v1/trust_bundle_pb.js';
 import { EnrollError } from './enroll_error.ts';
 import type { Identity } from './identity.ts';
-import { trustFrom } from './trust.ts';
 
 export { EnrollError } from './enroll_error.ts';
 
@@ -50,21 +49,20 @@ export function renewByProof(options: EnrollOptions): Promise<Credentials> {
   });
 }
 
-/** The same, wherever the control plane may be by now. What it says of whom to trust is kept. Rejects with EnrollError. */
-export async function renewAnywhere(identity: Identity, nowMs: () => number): Promise<Credentials> {
-  const { trust } = identity;
+/** The same from the first of these that answers. Rejects with EnrollError. */
+export async function renewAnywhere(
+  servers: Iterable<string>,
+  options: Pick<EnrollOptions, 'identity' | 'nowMs' | 'trusted'>,
+): Promise<Proven> {
   let failure: unknown;
-  for (const server of new Set([identity.server, ...trust.serverUrls])) {
+  for (const server of servers) {
     try {
-      const credentials = await renewByProof({
-        server,
-        identity,
-        nowMs,
-        trusted: trust.certificates,
-        onTrust: (bundle) => identity.trustIn(trustFrom(bundle, server)),
-      });
-      if (server !== identity.server) await identity.enrolledAt(server);
-      return credentials;
+      let trust: TrustBundle | undefined;
+      const onTrust = async (bundle: TrustBundle) => {
+        trust = bundle;
+      };
+      const credentials = await renewByProof({ ...options, server, onTrust });
+      return { server, credentials, trust };
     } catch (error) {
       // Another one would say the same.
       if (!(error instanceof EnrollError) || error.kind !== 'unavailable') throw error;
@@ -72,6 +70,15 @@ export async function renewAnywhere(identity: Identity, nowMs: () => number): Pr
     }
   }
   throw failure;
+}
+
+/** What a control plane said to the proof of a key. */
+export interface Proven {
+  /** Which one it was. */
+  readonly server: string;
+  readonly credentials: Credentials;
+  /** Whom to trust from now on, where it says so. */
+  readonly trust: TrustBundle | undefined;
 }
 
 const clientOf = (
