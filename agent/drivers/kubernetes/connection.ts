@@ -1,10 +1,11 @@
 import { createHash, X509Certificate } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
-import { Agent as HttpAgent } from 'node:http';
-import { Agent as HttpsAgent } from 'node:https';
+import type { Agent as HttpAgent } from 'node:http';
+import type { Agent as HttpsAgent } from 'node:https';
 import { createSecureContext } from 'node:tls';
 import { accessError, type ClusterAccess, fileProblem, type Material } from './access.ts';
 import { type PluginCredentials, runPlugin } from './exec_plugin.ts';
+import { http, https } from './node_http.ts';
 
 /** Everything that a request needs but the request itself. */
 export interface Connection {
@@ -235,11 +236,11 @@ type Agents = Pick<Connection, 'agent' | 'upgradeAgent'>;
 
 function plainAgents(proxyUrl: string | undefined): Agents {
   const options = agentOptions(proxyUrl);
-  return { agent: new HttpAgent(options), upgradeAgent: keepsNone(new HttpAgent(options)) };
+  return { agent: new http.Agent(options), upgradeAgent: keepsNone(new http.Agent(options)) };
 }
 
 /** Its sockets are all to one server, and made alike: the long name that tells them apart is worked out several times for each request. */
-class OneServerAgent extends HttpsAgent {
+class OneServerAgent extends https.Agent {
   override getName(): string {
     return 'server';
   }

@@ -1,10 +1,10 @@
-import { request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ClusterError } from '../cluster_driver.ts';
 import type { Connection } from './connection.ts';
 import { channels, type ExecTransport } from './exec_transport.ts';
 import type { ApiClient } from './http.ts';
+import { http, https } from './node_http.ts';
 import { refusedUpgrade } from './refused_upgrade.ts';
 
 /**
@@ -46,7 +46,7 @@ function upgrade(
 ): Promise<Duplex> {
   const url = new URL(`${server}${path}`);
   return new Promise((resolve, reject) => {
-    const request = (url.protocol === 'http:' ? httpRequest : httpsRequest)(url, {
+    const request = (url.protocol === 'http:' ? http : https).request(url, {
       method: 'POST',
       agent,
       headers: { ...headers, Connection: 'Upgrade', Upgrade: 'SPDY/3.1', 'X-Stream-Protocol-Version': protocol },

@@ -1,8 +1,8 @@
-import { type ClientRequest, request as httpRequest, type IncomingMessage } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import type { ClientRequest, IncomingMessage } from 'node:http';
 import { ClusterError } from '../cluster_driver.ts';
 import type { Connection, Connector } from './connection.ts';
 import { connectionError, isCertificateError, statusError } from './errors.ts';
+import { http, https } from './node_http.ts';
 
 export interface ApiRequest {
   readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE';
@@ -203,7 +203,7 @@ function once(connection: Connection, message: Message, deadline: Deadline): Pro
   const { method, path, headers, body, connectMs } = message;
   const { protocol, hostname, port, basePath } = connection.address;
   return new Promise((resolve) => {
-    const request: ClientRequest = (protocol === 'http:' ? httpRequest : httpsRequest)({
+    const request: ClientRequest = (protocol === 'http:' ? http : https).request({
       hostname,
       port,
       path: `${basePath}${path}`,
