@@ -9,9 +9,10 @@ import { asStage, configOf, type Stage, stageOf } from './stage.ts';
  * An agent is small beside what it looks after: within 70 MB, of which Node.js itself takes 45. Left alone it takes 110, because Node.js
  * keeps the compiler that strips TypeScript's types once it was used, V8 optimises what runs once, and the heap grows generously. So the
  * agent begins again in the same process (the process id stays): with a compile cache in its data folder, without the optimising
- * compilers, and with a tight heap. An agent mostly waits; what it does with much data (checksums, copying) is native code.
+ * compilers, and with a tight heap, which it may have cleaned (trim.ts). An agent mostly waits; what it does with much data (checksums,
+ * copying) is native code.
  */
-const common = ['--no-opt'];
+const common = ['--no-opt', '--expose-gc'];
 const flagsOfDocker = [
   '--no-maglev',
   '--max-semi-space-size=1',
@@ -19,13 +20,13 @@ const flagsOfDocker = [
   '--invocation-count-for-feedback-allocation=200',
 ];
 /**
- * The agent of a cluster has 15 MB more, and a thousand objects to apply at once: V8's simpler optimising compiler, a young generation twice as
- * large, and code that is compiled for a first time sooner, take a third less of processor time for each of them. That it does not compile in
+ * The agent of a cluster has 15 MB more, and a thousand objects to apply at once: V8's simpler optimising compiler, a young generation four times
+ * as large, and code that is compiled for a first time sooner, take a third less of processor time for each of them. That it does not compile in
  * threads of its own spares what these would keep.
  */
 const flagsOfKubernetes = [
   '--no-concurrent-recompilation',
-  '--max-semi-space-size=2',
+  '--max-semi-space-size=4',
   '--initial-heap-size=16',
   '--heap-growing-percent=15',
   '--invocation-count-for-feedback-allocation=20',

@@ -6,6 +6,7 @@ import { proveApart } from './link/prove_apart.ts';
 import { lockFolder } from './lock.ts';
 import { createLog } from './log.ts';
 import { PolicyFile } from './policy_file.ts';
+import { trimWhenQuiet } from './trim.ts';
 
 /** How long a clean end may take before the process ends anyhow. */
 const stopPatienceMs = 10_000;
@@ -42,7 +43,9 @@ export async function runAgent(config: AgentConfig, agentVersion: string): Promi
       clock: systemClock,
       log,
     });
+    const endTrimming = trimWhenQuiet();
     const signal = await stopped;
+    endTrimming();
     log.info({ signal }, 'stopping; what runs on the engine stays');
     setTimeout(() => process.exit(1), stopPatienceMs).unref();
     stopping.abort();
