@@ -331,6 +331,9 @@ function readBody(response: IncomingMessage, maxBytes: number): Promise<string> 
       resolve((pieces.length === 1 ? pieces[0] : Buffer.concat(pieces, size))?.toString() ?? ''),
     );
     response.on('error', reject);
-    response.once('close', () => reject(new Error('the connection was closed in the middle of an answer')));
+    response.once('close', () => {
+      // An error costs its stack, and every answer is closed.
+      if (!response.readableEnded) reject(new Error('the connection was closed in the middle of an answer'));
+    });
   });
 }
