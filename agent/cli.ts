@@ -30,8 +30,8 @@ function command(): Command {
 Every option can be given in the environment as well: BAYKEEPER_AGENT_DATA, BAYKEEPER_AGENT_LOG_LEVEL, and so on.
 
 Examples:
-  BAYKEEPER_AGENT_TOKEN=ID.SECRET node agent/main.ts join --server http://10.0.0.1:7300 --bay edge-1
-  node agent/main.ts run`,
+  BAYKEEPER_AGENT_TOKEN=ID.SECRET agent/baykeeper-agent join --server http://10.0.0.1:7300 --bay edge-1
+  agent/baykeeper-agent run`,
     );
   shared(program.command('join'))
     .description('enrol this machine in a bay, then run; a machine that has joined before just runs on')

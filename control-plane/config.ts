@@ -59,9 +59,16 @@ const day = 24 * 3_600_000;
  */
 export function readConfig(argv: readonly string[]): Config {
   const home = process.env.BAYKEEPER_HOME || join(homedir(), '.baykeeper');
-  const command = new Command('control-plane')
+  const command = new Command('baykeeper-control-plane')
     .description('The control plane of Baykeeper.')
     .version(version)
+    .addHelpText(
+      'after',
+      `
+For whoever has this machine and that folder, whether the control plane runs or not:
+  baykeeper-control-plane ca show | rotate                whom agents and users trust
+  baykeeper-control-plane signing-key show | replace      what messages to agents are signed with`,
+    )
     .addOption(new Option('--data <dir>', 'folder of everything that is kept').env('BAYKEEPER_DATA').default(home))
     .addOption(
       new Option('--host <address>', 'address to listen on; beyond loopback, with TLS')

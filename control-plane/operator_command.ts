@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import process from 'node:process';
 import { Command, Option } from 'commander';
 
-/** `control-plane NAME …`, for whoever has the machine of a control plane and its data folder: no server has to run. */
+/** `baykeeper-control-plane NAME …`, for whoever has the machine of a control plane and its data folder: no server has to run. */
 export function operatorCommand(name: string, description: string): Command {
-  return new Command(`control-plane ${name}`)
+  return new Command(`baykeeper-control-plane ${name}`)
     .description(description)
     .showHelpAfterError('(--help says what can be set)')
     .exitOverride((error) => process.exit(error.exitCode === 0 ? 0 : 2));

@@ -7,7 +7,7 @@ import { isReplacementWished, readKeys, signingKeyFile, wishReplacement } from '
 /** How long a control plane that runs may take. */
 const patienceMs = 10_000;
 
-/** `control-plane signing-key …`: looks at the keys that messages to agents are signed with, and replaces them. Resolves with the exit status. */
+/** `baykeeper-control-plane signing-key …`: looks at the keys that messages to agents are signed with, and replaces them. Resolves with the exit status. */
 export async function runSigningKeyCommand(argv: readonly string[]): Promise<number> {
   const program = operatorCommand('signing-key', 'The keys that this control plane signs its messages to agents with.');
   program

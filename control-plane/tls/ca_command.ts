@@ -6,7 +6,7 @@ import { duration } from '../option_values.ts';
 import { type Authority, defaultOverlapMs, readAuthority, rotateAuthority } from './authority.ts';
 import { endOf, fingerprintOf } from './certificate.ts';
 
-/** `control-plane ca …`: looks at our own certificate authority, and replaces it. Resolves with the exit status. */
+/** `baykeeper-control-plane ca …`: looks at our own certificate authority, and replaces it. Resolves with the exit status. */
 export async function runCaCommand(argv: readonly string[]): Promise<number> {
   const program = operatorCommand(
     'ca',
