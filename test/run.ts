@@ -10,7 +10,8 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | clusters | system | FILE…]`; without a choice, one of these after the other.
- * Units lie beside the code and run four files at a time, as half of them wait; so do tests on a cluster of their own, two at a time. System
+ * Units lie beside the code and run four files at a time, as half of them wait, with a young generation in which a file that runs for a second
+ * collects nothing; so do tests on a cluster of their own, two at a time. System
  * tests, in `test/`, start all kinds of servers and engines, of which each is theirs alone, and run two files at a time.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
@@ -34,6 +35,7 @@ const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
     '--concurrency=4',
+    '--node-arguments=--min-semi-space-size=16 --max-semi-space-size=32',
     '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
     ...[clusterTests, engineTests, runnerTests].map(not),

@@ -13,19 +13,19 @@ import {
 import { reflect } from '@bufbuild/protobuf/reflect';
 import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import test from 'ava';
-import { BayService } from '../proto/gen/baykeeper/v1/bay_service_pb.js';
-import { ContainerService } from '../proto/gen/baykeeper/v1/container_service_pb.js';
-import { EnrollmentService } from '../proto/gen/baykeeper/v1/enrollment_service_pb.js';
-import { ExplainService } from '../proto/gen/baykeeper/v1/explain_service_pb.js';
-import { JoinTokenService } from '../proto/gen/baykeeper/v1/join_token_service_pb.js';
-import { ManifestService } from '../proto/gen/baykeeper/v1/manifest_service_pb.js';
-import { PodService } from '../proto/gen/baykeeper/v1/pod_service_pb.js';
-import { SystemService } from '../proto/gen/baykeeper/v1/system_service_pb.js';
-import { ServerReflection } from '../proto/gen/grpc/reflection/v1/reflection_pb.js';
-import { Health } from '../proto/gen/health/v1/health_pb.js';
-import { startApi } from '../test/harness/api_fixture.ts';
-import { until } from '../test/harness/until.ts';
-import { kindServices } from './api/kind_services.ts';
+import { kindServices } from '../../control-plane/api/kind_services.ts';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
+import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
+import { EnrollmentService } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
+import { ExplainService } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
+import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
+import { ManifestService } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
+import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
+import { SystemService } from '../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { ServerReflection } from '../../proto/gen/grpc/reflection/v1/reflection_pb.js';
+import { Health } from '../../proto/gen/health/v1/health_pb.js';
+import { startApi } from '../harness/api_fixture.ts';
+import { until } from '../harness/until.ts';
 
 /** What is put into every field of its type. */
 interface Poison {
