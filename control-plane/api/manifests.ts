@@ -47,8 +47,8 @@ const outcomes: Readonly<Record<Outcome, ApplyOutcome>> = {
   unchanged: ApplyOutcome.UNCHANGED,
 };
 
-/** How many manifests are looked at before others have their turn. */
-const sliceSize = 100;
+/** How many manifests are looked at before others have their turn; the first ones are on their way to disk and to agents meanwhile. */
+const slice = { first: 25, next: 100 };
 
 /** Many manifests in one call. All writes are under way at once, so that they share commits. */
 export function manifestMethods(options: ManifestOptions): ServiceImpl<typeof ManifestService> {
@@ -60,10 +60,14 @@ export function manifestMethods(options: ManifestOptions): ServiceImpl<typeof Ma
       // BayModels first, then bays, then what is in them: each may need those before it.
       for (const group of [['bayModel'], ['bay'], undefined]) {
         const under: Promise<void>[] = [];
+        let turn = slice.first;
         for (const [i, manifest] of request.manifests.entries()) {
           const which = manifest.object.case ?? '';
           if (group ? !group.includes(which) : which === 'bayModel' || which === 'bay') continue;
-          if (under.length % sliceSize === sliceSize - 1) await setImmediate();
+          if (under.length === turn) {
+            turn += slice.next;
+            await setImmediate();
+          }
           under.push(
             applyOne(options, principal, manifest, dryRun).then((result) => {
               results[i] = result;
