@@ -1,6 +1,7 @@
 import type { JsonObject, JsonValue } from '@bufbuild/protobuf';
 import type { Assignment } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { type ClusterDriver, ClusterError, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import { forbiddenReason, judge, type Policy, refusal } from '../policy.ts';
 import { StreamError, type Verdict } from '../ports.ts';
 import { asksOfObject } from './asks.ts';

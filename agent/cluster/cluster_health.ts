@@ -1,6 +1,7 @@
 import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { EngineInfo } from '../drivers/driver.ts';
 import { type Finding, type HealthThresholds, NodeHealth, policyFinding } from '../health.ts';
 import type { PolicySource } from '../policy.ts';

@@ -1,5 +1,6 @@
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import {
   type Ask,

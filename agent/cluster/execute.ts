@@ -1,12 +1,12 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import {
   type ClusterDriver,
-  ClusterError,
   type ClusterObject,
   type DeleteOptions,
   type ObjectRef,
   resourceTypes,
 } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import { fieldsOf } from './json_fields.ts';
 import { endedAnnotation } from './labels.ts';
 import { leftoversOf, podsOf } from './leftovers.ts';

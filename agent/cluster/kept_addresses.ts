@@ -1,4 +1,5 @@
-import { type ClusterDriver, ClusterError, type ObjectRef } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ObjectRef } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import type { Desired } from '../ports.ts';
 import { fieldsOf, listOf, number, text } from './json_fields.ts';

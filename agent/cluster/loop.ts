@@ -1,6 +1,7 @@
 import type { Assignment, ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
-import type { ClusterDriver, ClusterError } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver } from '../drivers/cluster_driver.ts';
+import type { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import { forbiddenReason, type PolicySource } from '../policy.ts';
 import type { Desired, Reports } from '../ports.ts';

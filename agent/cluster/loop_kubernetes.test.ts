@@ -8,7 +8,8 @@ import { ServicePhase, type ServiceStatus } from '../../proto/gen/baykeeper/v1/s
 import { ClusterBed } from '../../test/harness/cluster_bed.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
-import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ClusterObject } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 
 /** What becomes of objects beside kubectl and other writers. Nothing runs pods here: that is in pods_kubernetes.test.ts. */
 

@@ -1,10 +1,5 @@
-import {
-  type ClusterDriver,
-  ClusterError,
-  type ClusterObject,
-  type ResourceType,
-  resourceTypes,
-} from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type ClusterObject, type ResourceType, resourceTypes } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import { label } from './labels.ts';
 

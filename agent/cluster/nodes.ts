@@ -1,6 +1,7 @@
 import type { NodeReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError, resourceTypes, type WatchEvent } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, resourceTypes, type WatchEvent } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import type { ClusterReports } from '../ports.ts';
 import {

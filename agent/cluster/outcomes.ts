@@ -1,5 +1,5 @@
 import type { Clock } from '../clock.ts';
-import { ClusterError } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import { forbiddenReason, type PolicySource, refusal, type Violation } from '../policy.ts';
 import type { ForeignWatches } from './foreign_watches.ts';

@@ -1,5 +1,5 @@
 import type { Problem } from '../delivery.ts';
-import { ClusterError, type ClusterErrorKind } from '../drivers/cluster_driver.ts';
+import { ClusterError, type ClusterErrorKind } from '../drivers/cluster_error.ts';
 
 /** How a cluster's refusals read for users and programs. */
 

@@ -1,5 +1,6 @@
 import type { JsonObject } from '@bufbuild/protobuf';
-import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ClusterObject } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import { fieldsOf, listOf, number, text } from './json_fields.ts';
 import type { Live, ServicePort } from './live.ts';
 import type { Manifest } from './manifest.ts';

@@ -4,7 +4,8 @@ import type { ServiceStatus } from '../../proto/gen/baykeeper/v1/service_pb.js';
 import { ClusterBed } from '../../test/harness/cluster_bed.ts';
 import { type Kubernetes, startKubernetes } from '../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../test/harness/until.ts';
-import { type ClusterDriver, ClusterError, type ClusterObject } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ClusterObject } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 
 /** What the cluster will not change in place, and an agent that is killed at every step of it. */
 

@@ -1,6 +1,6 @@
 import type { ObjectReport } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import type { Clock } from '../clock.ts';
-import type { ClusterError } from '../drivers/cluster_driver.ts';
+import type { ClusterError } from '../drivers/cluster_error.ts';
 import type { Desired, Reports } from '../ports.ts';
 import type { Unseen } from '../unseen.ts';
 import { type ObjectReportInput, objectReport, reportKey } from './object_report.ts';

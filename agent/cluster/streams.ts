@@ -1,13 +1,8 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import type { ExecutePodStart, PodLogsRequest } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
-import {
-  type ClusterDriver,
-  ClusterError,
-  type ClusterErrorKind,
-  type ClusterObject,
-  resourceTypes,
-} from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type ClusterObject, resourceTypes } from '../drivers/cluster_driver.ts';
+import { ClusterError, type ClusterErrorKind } from '../drivers/cluster_error.ts';
 import { judge, type PolicySource, refusal } from '../policy.ts';
 import { type Desired, type OpenStream, StreamError, type StreamSink } from '../ports.ts';
 import { executeStream, outputStream } from '../stream_pump.ts';

@@ -1,7 +1,7 @@
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Problem } from '../delivery.ts';
-import { ClusterError } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { Policy } from '../policy.ts';
 import { Contention } from './contention.ts';
 import { EventLog } from './events.ts';

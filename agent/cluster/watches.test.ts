@@ -1,5 +1,6 @@
 import test from 'ava';
-import { type ClusterDriver, ClusterError, type ResourceType, type WatchEvent } from '../drivers/cluster_driver.ts';
+import type { ClusterDriver, ResourceType, WatchEvent } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import { silentLog } from '../log.ts';
 import { Watches } from './watches.ts';
 

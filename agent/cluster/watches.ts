@@ -1,12 +1,12 @@
 import {
   type ClusterDriver,
-  type ClusterError,
   type ClusterObject,
   type ResourceType,
   resourceTypes,
   type WatchEvent,
   type WatchOptions,
 } from '../drivers/cluster_driver.ts';
+import type { ClusterError } from '../drivers/cluster_error.ts';
 import type { Log } from '../log.ts';
 import { type EventNote, noteOf, placeOfEvent } from './events.ts';
 import { listOf, number, text } from './json_fields.ts';

@@ -8,7 +8,8 @@ import {
 import type { NodeStatus } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { RunningWorkloads } from '../agent.ts';
 import type { Clock } from '../clock.ts';
-import { type ClusterDriver, ClusterError, type Election, resourceTypes } from '../drivers/cluster_driver.ts';
+import { type ClusterDriver, type Election, resourceTypes } from '../drivers/cluster_driver.ts';
+import { ClusterError } from '../drivers/cluster_error.ts';
 import type { HealthThresholds } from '../health.ts';
 import type { Log } from '../log.ts';
 import type { PolicySource } from '../policy.ts';

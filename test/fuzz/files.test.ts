@@ -6,7 +6,7 @@ import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import test from 'ava';
 import { systemClock } from '../../agent/clock.ts';
 import { FileMemory } from '../../agent/containers/memory.ts';
-import { ClusterError } from '../../agent/drivers/cluster_driver.ts';
+import { ClusterError } from '../../agent/drivers/cluster_error.ts';
 import { parseKubeconfig } from '../../agent/drivers/kubernetes/kubeconfig.ts';
 import { IdentityError, openIdentity } from '../../agent/link/identity.ts';
 import { silentLog } from '../../agent/log.ts';

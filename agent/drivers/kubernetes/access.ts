@@ -1,4 +1,4 @@
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 
 /** Where a cluster's API is, and as whom to go there: what a kubeconfig's context says. Files are read when they are needed, not here. */
 export interface ClusterAccess {

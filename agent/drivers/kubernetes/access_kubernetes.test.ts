@@ -7,7 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import test, { type ExecutionContext } from 'ava';
 import { type Kubernetes, startKubernetes } from '../../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../../test/harness/until.ts';
-import { ClusterError, resourceTypes } from '../cluster_driver.ts';
+import { resourceTypes } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { KubernetesDriver, type KubernetesDriverOptions } from './driver.ts';
 
 let cluster: Kubernetes;

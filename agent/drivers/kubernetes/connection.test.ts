@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { failure, json, scriptedKubernetesApi } from '../../../test/harness/scripted_kubernetes_api.ts';
 import { temporaryFolder } from '../../../test/harness/temporary_folder.ts';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { Connector } from './connection.ts';
 import { AccessFinder, type FindAccessOptions } from './find_access.ts';
 import { ApiClient } from './http.ts';

@@ -1,4 +1,5 @@
-import { ClusterError, type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { ApiClient } from './http.ts';
 import { objectPath } from './paths.ts';
 

@@ -1,26 +1,26 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import { type Clock, systemClock } from '../../clock.ts';
-import {
-  type ApplyOptions,
-  type CallOptions,
-  type ClusterDriver,
-  ClusterError,
-  type ClusterInfo,
-  type ClusterObject,
-  type DeleteOptions,
-  type Election,
-  type ElectionOptions,
-  type ListOptions,
-  type ObjectList,
-  type ObjectRef,
-  type PodExecOptions,
-  type PodLogOptions,
-  type PodRef,
-  type ResourceType,
-  type WatchEvent,
-  type WatchOptions,
-  type WriteOptions,
+import type {
+  ApplyOptions,
+  CallOptions,
+  ClusterDriver,
+  ClusterInfo,
+  ClusterObject,
+  DeleteOptions,
+  Election,
+  ElectionOptions,
+  ListOptions,
+  ObjectList,
+  ObjectRef,
+  PodExecOptions,
+  PodLogOptions,
+  PodRef,
+  ResourceType,
+  WatchEvent,
+  WatchOptions,
+  WriteOptions,
 } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { EngineExec, EngineOutput } from '../driver.ts';
 import { Connector, type ConnectorOptions } from './connection.ts';
 import { discoverNamespacedTypes } from './discovery.ts';

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http';
 import type { V1Status } from '@kubernetes/client-node/dist/gen/models/V1Status.js';
-import { ClusterError, type ClusterErrorCause, type ClusterErrorKind } from '../cluster_driver.ts';
+import { ClusterError, type ClusterErrorCause, type ClusterErrorKind } from '../cluster_error.ts';
 
 /** What a cluster's errors mean. Past this file an error is a kind. */
 

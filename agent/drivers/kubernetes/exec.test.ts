@@ -4,7 +4,7 @@ import test, { type ExecutionContext } from 'ava';
 import { type WebSocket, WebSocketServer } from 'ws';
 import { failure, json, scriptedKubernetesApi } from '../../../test/harness/scripted_kubernetes_api.ts';
 import { temporaryFolder } from '../../../test/harness/temporary_folder.ts';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { collect, textOf } from '../contract.ts';
 import { KubernetesDriver } from './driver.ts';
 import { exitCodeOf } from './exec.ts';

@@ -1,5 +1,6 @@
 import type { V1Status } from '@kubernetes/client-node/dist/gen/models/V1Status.js';
-import { ClusterError, type PodExecOptions, type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { type PodExecOptions, type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { EngineExec, OutputChunk } from '../driver.ts';
 import { findContainer } from './containers_of_pod.ts';
 import { connectionError, statusObjectError } from './errors.ts';

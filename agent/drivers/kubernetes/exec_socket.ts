@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { WebSocketHandler } from '@kubernetes/client-node/dist/web-socket-handler.js';
 import { createWebSocketStream, WebSocket } from 'ws';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { ExecTransport } from './exec_transport.ts';
 import type { ApiClient } from './http.ts';
 import { refusedUpgrade } from './refused_upgrade.ts';

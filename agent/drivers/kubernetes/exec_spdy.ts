@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import type { Duplex } from 'node:stream';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { Connection } from './connection.ts';
 import { channels, type ExecTransport } from './exec_transport.ts';
 import type { ApiClient } from './http.ts';

@@ -4,7 +4,7 @@ import { type AddressInfo, createServer, type Socket } from 'node:net';
 import test, { type ExecutionContext } from 'ava';
 import { type ApiCall, json, scriptedKubernetesApi } from '../../../test/harness/scripted_kubernetes_api.ts';
 import { until } from '../../../test/harness/until.ts';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { anonymous } from './access.ts';
 import { Connector } from './connection.ts';
 import { ApiClient } from './http.ts';

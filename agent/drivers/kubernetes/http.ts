@@ -1,5 +1,5 @@
 import type { ClientRequest, IncomingMessage } from 'node:http';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { Connection, Connector } from './connection.ts';
 import { connectionError, isCertificateError, statusError } from './errors.ts';
 import { http, https } from './node_http.ts';

@@ -1,6 +1,6 @@
 import test, { type ExecutionContext } from 'ava';
 import { FakeClock } from '../../../test/harness/fake_clock.ts';
-import { ClusterError } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { ApiRequest } from './http.ts';
 import { LeaseElection } from './lease.ts';
 

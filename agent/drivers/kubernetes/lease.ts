@@ -1,6 +1,7 @@
 import type { V1Lease } from '@kubernetes/client-node/dist/gen/models/V1Lease.js';
 import { type Clock, pause } from '../../clock.ts';
-import { ClusterError, type Election, type ElectionOptions, resourceTypes } from '../cluster_driver.ts';
+import { type Election, type ElectionOptions, resourceTypes } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { fieldManager } from './field_manager.ts';
 import type { ApiClient } from './http.ts';
 import { collectionPath, objectPath, withQuery } from './paths.ts';

@@ -1,4 +1,5 @@
-import { ClusterError, type ClusterObject, type ResourceType, type Selection } from '../cluster_driver.ts';
+import type { ClusterObject, ResourceType, Selection } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { ApiClient } from './http.ts';
 import { collectionPath, selectors, withQuery } from './paths.ts';
 

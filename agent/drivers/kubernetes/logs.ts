@@ -1,4 +1,5 @@
-import { ClusterError, type PodLogOptions, type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { type PodLogOptions, type PodRef, resourceTypes } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import type { EngineOutput, OutputChunk } from '../driver.ts';
 import { findContainer } from './containers_of_pod.ts';
 import { connectionError } from './errors.ts';

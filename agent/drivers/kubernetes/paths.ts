@@ -1,5 +1,6 @@
 import type { JsonObject } from '@bufbuild/protobuf';
-import { ClusterError, type ObjectRef, type ResourceType, type Selection } from '../cluster_driver.ts';
+import type { ObjectRef, ResourceType, Selection } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 
 /** Parameters of a request; what is undefined or false is left out. */
 export type Query = Readonly<Record<string, string | number | boolean | undefined>>;

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http';
-import type { ClusterError } from '../cluster_driver.ts';
+import type { ClusterError } from '../cluster_error.ts';
 import { statusError } from './errors.ts';
 
 const maxErrorChars = 64 * 1024;

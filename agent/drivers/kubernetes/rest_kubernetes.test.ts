@@ -3,13 +3,8 @@ import test, { type ExecutionContext } from 'ava';
 import { startAdmissionWebhook } from '../../../test/harness/kubernetes/admission_webhook.ts';
 import { type Kubernetes, startKubernetes } from '../../../test/harness/kubernetes/cluster.ts';
 import { until } from '../../../test/harness/until.ts';
-import {
-  ClusterError,
-  type ClusterErrorKind,
-  type ClusterObject,
-  type ResourceType,
-  resourceTypes,
-} from '../cluster_driver.ts';
+import { type ClusterObject, type ResourceType, resourceTypes } from '../cluster_driver.ts';
+import { ClusterError, type ClusterErrorKind } from '../cluster_error.ts';
 import { KubernetesDriver } from './driver.ts';
 
 let cluster: Kubernetes;

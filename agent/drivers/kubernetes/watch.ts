@@ -2,13 +2,8 @@ import type { IncomingMessage } from 'node:http';
 import type { V1Status } from '@kubernetes/client-node/dist/gen/models/V1Status.js';
 import { Backoff } from '../../backoff.ts';
 import { type Clock, pause } from '../../clock.ts';
-import {
-  ClusterError,
-  type ClusterObject,
-  type ResourceType,
-  type WatchEvent,
-  type WatchOptions,
-} from '../cluster_driver.ts';
+import type { ClusterObject, ResourceType, WatchEvent, WatchOptions } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { jsonLines } from '../json_lines.ts';
 import { connectionError, statusObjectError } from './errors.ts';
 import type { ApiClient } from './http.ts';

@@ -4,7 +4,8 @@ import test, { type ExecutionContext } from 'ava';
 import { type Kubernetes, startKubernetes } from '../../../test/harness/kubernetes/cluster.ts';
 import { tcpRelay } from '../../../test/harness/tcp_relay.ts';
 import { until } from '../../../test/harness/until.ts';
-import { ClusterError, type ClusterObject, resourceTypes, type WatchEvent } from '../cluster_driver.ts';
+import { type ClusterObject, resourceTypes, type WatchEvent } from '../cluster_driver.ts';
+import { ClusterError } from '../cluster_error.ts';
 import { KubernetesDriver, type KubernetesDriverOptions } from './driver.ts';
 
 let cluster: Kubernetes;
