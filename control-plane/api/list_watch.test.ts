@@ -12,6 +12,7 @@ import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { WatchEventType } from '../../proto/gen/baykeeper/v1/watch_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import { until } from '../../test/harness/until.ts';
 
 async function fixture(t: ExecutionContext, count = 0) {
@@ -39,12 +40,6 @@ const web = (name: string, tier = 0, namespace = '') => ({
 });
 const namesOf = (page: { containers: { metadata?: { name: string } }[] }) =>
   page.containers.map(({ metadata }) => metadata?.name ?? '');
-
-async function refused(t: ExecutionContext, call: Promise<unknown>, code: Code, message: RegExp): Promise<void> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  t.regex(error.rawMessage, message);
-}
 
 test('pages lead through a list, each object once, in either order', async (t) => {
   const { containers } = await fixture(t, 25);

@@ -1,6 +1,6 @@
 import { create, toJson } from '@bufbuild/protobuf';
-import { Code, ConnectError, createClient } from '@connectrpc/connect';
-import test, { type ExecutionContext } from 'ava';
+import { Code, createClient } from '@connectrpc/connect';
+import test from 'ava';
 import { BayModelService } from '../../proto/gen/baykeeper/v1/bay_model_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerEngine, Provisioner } from '../../proto/gen/baykeeper/v1/container_engine_pb.js';
@@ -14,18 +14,7 @@ import {
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { PodService } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import { type ApiFixture, startApi } from '../../test/harness/api_fixture.ts';
-
-async function refused(
-  t: ExecutionContext,
-  call: Promise<unknown>,
-  code: Code,
-  message?: RegExp,
-): Promise<ConnectError> {
-  const error = ConnectError.from(await t.throwsAsync(call));
-  t.is(Code[error.code], Code[code], error.message);
-  if (message) t.regex(error.rawMessage, message);
-  return error;
-}
+import { refused } from '../../test/harness/refused.ts';
 
 function clientsOf(api: ApiFixture, token = 'red-token') {
   const transport = api.transport({ token });
@@ -364,31 +353,6 @@ test('a bay takes engine and provisioner from its model, and says what is not bu
   t.is(grown?.spec?.nodeCount, 3);
   await bayModels.deleteBayModel({ name: 'plain' });
   await refused(t, bayModels.getBayModel({ name: 'plain' }), Code.NotFound);
-});
-
-test('a project sees nothing of another', async (t) => {
-  const f = await withBay();
-  t.teardown(() => f.api[Symbol.asyncDispose]());
-  const { container } = await f.containers.createContainer({ container: web() });
-  const blue = clientsOf(f.api, 'blue-token');
-  await refused(t, blue.bays.getBay({ name: 'local' }), Code.NotFound);
-  await refused(t, blue.bays.getBay({ uid: f.bay?.metadata?.uid }), Code.NotFound);
-  t.deepEqual((await blue.bays.listBays({})).bays, []);
-  await refused(t, blue.containers.listContainers({ bay: 'local' }), Code.NotFound);
-  await blue.bays.createBay({ bay: { metadata: { name: 'local' } } });
-  const uid = container?.metadata?.uid ?? '';
-  const ref = { bay: 'local', uid };
-  await refused(t, blue.containers.getContainer(ref), Code.NotFound);
-  await refused(t, blue.containers.deleteContainer({ ...ref, force: true }), Code.NotFound);
-  await refused(t, blue.containers.stopContainer(ref), Code.NotFound);
-  await refused(
-    t,
-    blue.containers.updateContainer({ container: { ...web(), metadata: { bay: 'local', uid } } }),
-    Code.NotFound,
-  );
-  t.deepEqual((await blue.containers.listContainers({ bay: 'local' })).containers, []);
-  await refused(t, blue.bays.deleteBay({ uid: f.bay?.metadata?.uid, force: true }), Code.NotFound);
-  t.is((await f.containers.getContainer(ref)).container?.metadata?.generation, 1n);
 });
 
 test('nobody gets in without a token, and a reader changes nothing', async (t) => {

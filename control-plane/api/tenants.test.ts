@@ -41,6 +41,33 @@ async function twoTenants(t: ExecutionContext) {
 
 const ref = { bay: 'local', name: 'web' };
 
+test('a project sees nothing of another, and cannot reach it by its uid', async (t) => {
+  const api = await startApi();
+  t.teardown(() => api[Symbol.asyncDispose]());
+  const [red, blue] = [clientsOf(api, 'red-token'), clientsOf(api, 'blue-token')];
+  const { bay } = await red.bays.createBay({ bay: { metadata: { name: 'local' } } });
+  const web = { metadata: { bay: 'local', name: 'web' }, spec: { image: 'busybox:latest' } };
+  const { container } = await red.containers.createContainer({ container: web });
+  await refused(t, blue.bays.getBay({ name: 'local' }), Code.NotFound);
+  await refused(t, blue.bays.getBay({ uid: bay?.metadata?.uid }), Code.NotFound);
+  t.deepEqual((await blue.bays.listBays({})).bays, []);
+  await refused(t, blue.containers.listContainers({ bay: 'local' }), Code.NotFound);
+  await blue.bays.createBay({ bay: { metadata: { name: 'local' } } });
+  const uid = container?.metadata?.uid ?? '';
+  const ref = { bay: 'local', uid };
+  await refused(t, blue.containers.getContainer(ref), Code.NotFound);
+  await refused(t, blue.containers.deleteContainer({ ...ref, force: true }), Code.NotFound);
+  await refused(t, blue.containers.stopContainer(ref), Code.NotFound);
+  await refused(
+    t,
+    blue.containers.updateContainer({ container: { ...web, metadata: { bay: 'local', uid } } }),
+    Code.NotFound,
+  );
+  t.deepEqual((await blue.containers.listContainers({ bay: 'local' })).containers, []);
+  await refused(t, blue.bays.deleteBay({ uid: bay?.metadata?.uid, force: true }), Code.NotFound);
+  t.is((await red.containers.getContainer(ref)).container?.metadata?.generation, 1n);
+});
+
 test('an admin works in the project that the call names', async (t) => {
   const { api } = await twoTenants(t);
   const inRed = clientsOf(api, 'admin-token', 'red');
