@@ -94,70 +94,6 @@ test('a name as long as Kubernetes has them', async (t) => {
   t.is((await get(podPath(name))).metadata.labels['baykeeper.io/uid'], uid);
 });
 
-test("an object of the same name that is somebody else's is left alone, and whose it is is said", async (t) => {
-  await cluster.kubectl(['run', 'foreign', '--image=theirs:1', '--labels=team=blue']);
-  const before = await get(podPath('foreign'));
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Pod', 'foreign', pod());
-  const status = await bed.shows<PodStatus>(uid, 'a conflict', ({ reason }) => reason === 'Conflict');
-  t.is(status.phase, PodPhase.FAILED);
-  t.regex(status.message, /not made by Baykeeper/);
-  t.regex(status.message, /kubectl-run owns .*metadata\.labels\.team.*spec\.containers\[name="foreign"\]/);
-  t.regex(status.message, /adopt/);
-  t.truthy(status.retryTime);
-  bed.delete(uid);
-  await bed.removed(uid);
-  t.deepEqual(await get(podPath('foreign')), before);
-});
-
-test('it is applied soon after what had its name is gone', async (t) => {
-  await cluster.kubectl(['run', 'passing', '--image=theirs:1']);
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Pod', 'passing', pod());
-  await bed.shows<PodStatus>(uid, 'a conflict', ({ reason }) => reason === 'Conflict');
-  await cluster.kubectl(['label', 'pod', 'passing', 'team=blue']);
-  t.is((bed.status(uid) as PodStatus).reason, 'Conflict');
-  await cluster.kubectl(['delete', 'pod', 'passing', '--now']);
-  await bed.shows<PodStatus>(uid, 'it is applied', ({ clusterUid }) => clusterUid !== '', mending.timeoutMs);
-  t.is(image(await get(podPath('passing'))), 'busybox:test');
-});
-
-test('it is taken over when that is asked for, in place where the cluster allows it', async (t) => {
-  await cluster.kubectl(['create', 'service', 'clusterip', 'adopted', '--tcp=80:8080']);
-  await cluster.kubectl(['label', 'service', 'adopted', 'team=blue']);
-  const before = await get(servicePath('adopted'));
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Service', 'adopted', service, { adopt: true });
-  await bed.applied(uid);
-  const after = await get(servicePath('adopted'));
-  t.is(after.metadata.uid, before.metadata.uid);
-  t.is(after.spec.clusterIP, before.spec.clusterIP);
-  t.is(after.spec.selector.app, 'web');
-  t.is(after.metadata.labels.team, 'blue');
-  t.is(after.metadata.labels['baykeeper.io/uid'], uid);
-  t.true(after.spec.ports.some(({ port }: Any) => port === 80));
-});
-
-test('a pod is taken over by another one in its place where the cluster will not change it', async (t) => {
-  await cluster.kubectl(['run', 'adopted', '--image=theirs:1']);
-  const before = await get(podPath('adopted'));
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Pod', 'adopted', pod(), { adopt: true });
-  await bed.applied(uid);
-  const after = await get(podPath('adopted'));
-  t.not(after.metadata.uid, before.metadata.uid);
-  t.is(image(after), 'busybox:test');
-});
-
-test('what another bay has made is a conflict, too', async (t) => {
-  const other = new ClusterBed(t, cluster);
-  await other.applied(other.put('Service', 'of-another-bay', service));
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Service', 'of-another-bay', service);
-  const status = await bed.shows<ServiceStatus>(uid, 'a conflict', ({ reason }) => reason === 'Conflict');
-  t.regex(status.message, new RegExp(`belongs to another bay \\(${other.bayUid}\\)`));
-});
-
 test('what somebody edits is mended, and what somebody adds stays', async (t) => {
   const bed = new ClusterBed(t, cluster);
   const uid = bed.put('Pod', 'edited', pod(), { labels: { app: 'web' } });
@@ -197,18 +133,6 @@ test('what somebody deletes is made again', async (t) => {
   );
   await bed.shows<PodStatus>(web, 'it is reported', ({ clusterUid }) => clusterUid === after.metadata.uid);
   t.pass();
-});
-
-test('who takes our labels away makes it his own', async (t) => {
-  const bed = new ClusterBed(t, cluster);
-  const uid = bed.put('Service', 'taken', service);
-  await bed.applied(uid);
-  await cluster.kubectl(['label', 'service', 'taken', 'baykeeper.io/uid-', 'baykeeper.io/bay-']);
-  const status = await bed.shows<ServiceStatus>(uid, 'a conflict', ({ reason }) => reason === 'Conflict');
-  t.regex(status.message, /adopt/);
-  bed.delete(uid);
-  await bed.removed(uid);
-  t.truthy(await get(servicePath('taken')));
 });
 
 test('replicas that the manifest leaves open are whoever sets them, and a scale is no drift', async (t) => {
