@@ -12,9 +12,9 @@ import {
   readJoinConfig,
 } from './config.ts';
 import { exitCodes, reportFailure } from './failure.ts';
-import { relaunchLean } from './lean.ts';
 import type { Trust } from './link/trust.ts';
 import { defaultPolicyFile } from './policy_file.ts';
+import { relaunchLean } from './process/lean.ts';
 import { agentVersion } from './version.ts';
 
 function command(): Command {

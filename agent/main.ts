@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-import { isLean, runLean } from './lean.ts';
+import { isLean, runLean } from './process/lean.ts';
 
 // The agent at work does without its command line, which it was started with.
 if (isLean()) await runLean();

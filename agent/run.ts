@@ -6,7 +6,7 @@ import { proveApart } from './link/prove_apart.ts';
 import { lockFolder } from './lock.ts';
 import { createLog } from './log.ts';
 import { PolicyFile } from './policy_file.ts';
-import { trimWhenQuiet } from './trim.ts';
+import { trimWhenQuiet } from './process/trim.ts';
 
 /** How long a clean end may take before the process ends anyhow. */
 const stopPatienceMs = 10_000;

@@ -2,7 +2,7 @@ import { subscribe } from 'node:diagnostics_channel';
 import type { ClientRequest, IncomingMessage } from 'node:http';
 import { createRequire } from 'node:module';
 import type Docker from 'dockerode';
-import { leaveOut } from '../leave_out.ts';
+import { leaveOut } from '../process/leave_out.ts';
 
 /**
  * dockerode without what an agent never uses: its SSH transport (ssh2), its BuildKit sessions (gRPC) and what packs folders to be built. All of it is

@@ -1,5 +1,5 @@
 import { createRequire } from 'node:module';
-import { leaveOut } from '../leave_out.ts';
+import { leaveOut } from '../process/leave_out.ts';
 
 /**
  * The client of NATS without what an agent never uses: streams, key-value and object stores, services, benchmarks, and keys computed in

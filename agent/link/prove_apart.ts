@@ -7,7 +7,7 @@ import {
   RenewCredentialsResponseSchema,
 } from '../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import { fromSeed } from '../../proto/nkeys.ts';
-import { asStage } from '../stage.ts';
+import { asStage } from '../process/stage.ts';
 import { EnrollError } from './enroll_error.ts';
 import type { Identity } from './identity.ts';
 import { trustFrom } from './trust.ts';

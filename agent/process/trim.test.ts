@@ -2,7 +2,7 @@ import { setTimeout as delay, setImmediate } from 'node:timers/promises';
 import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import test from 'ava';
-import { until } from '../test/harness/until.ts';
+import { until } from '../../test/harness/until.ts';
 import { trimWhenQuiet } from './trim.ts';
 
 const heapMb = () => getHeapStatistics().total_heap_size / 2 ** 20;

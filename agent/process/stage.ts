@@ -1,4 +1,4 @@
-import type { AgentConfig } from './config.ts';
+import type { AgentConfig } from '../config.ts';
 
 /**
  * What a process of the agent is there for, when another one began it: `warming`, with the flags of a lean one, to fill the cache, which is good for

@@ -1,8 +1,8 @@
 import { enableCompileCache, flushCompileCache } from 'node:module';
 import { join } from 'node:path';
-import type { AgentConfig } from './config.ts';
-import { reportFailure } from './failure.ts';
-import { isOfCluster } from './node_file.ts';
+import type { AgentConfig } from '../config.ts';
+import { reportFailure } from '../failure.ts';
+import { isOfCluster } from '../node_file.ts';
 import { asStage, configOf, type Stage, stageOf } from './stage.ts';
 
 /**
@@ -46,26 +46,26 @@ export function relaunchLean(config: AgentConfig): void {
 /** The agent, in a process that was begun again. */
 export async function runLean(): Promise<void> {
   const stage = stageOf(process.env);
-  if (stage === 'proving') return await (await import('./link/prove_apart.ts')).prove();
+  if (stage === 'proving') return await (await import('../link/prove_apart.ts')).prove();
   const config = configOf(process.env);
   if (stage === 'warming') {
     enableCompileCache(join(config.dataDir, 'cache'));
     const [{ loadWorkloads, loadDeferred }, { readNode }] = await Promise.all([
-      import('./workloads.ts'),
-      import('./link/identity.ts'),
-      import('./run.ts'),
-      import('./version.ts'),
+      import('../workloads.ts'),
+      import('../link/identity.ts'),
+      import('../run.ts'),
+      import('../version.ts'),
     ]);
     const engine = (await readNode(config.dataDir))?.containerEngine;
     await loadWorkloads(config, engine);
     if (strippedTypes()) {
       // What the agent may come to need, too: what is not in the cache brings the compiler back.
-      await Promise.all([import('./link/enroll.ts'), loadDeferred(engine)]);
+      await Promise.all([import('../link/enroll.ts'), loadDeferred(engine)]);
       flushCompileCache();
       begin('lean', config);
     }
   }
-  const [{ runAgent }, { agentVersion }] = await Promise.all([import('./run.ts'), import('./version.ts')]);
+  const [{ runAgent }, { agentVersion }] = await Promise.all([import('../run.ts'), import('../version.ts')]);
   try {
     await runAgent(config, agentVersion());
   } catch (error) {
