@@ -18,13 +18,14 @@ import { isIP } from 'node:net';
 import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
 import { parseTimeout as parseConnectTimeout } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-grpc';
-import { compressionGzip, connectNodeAdapter } from '@connectrpc/connect-node';
+import { compressionGzip } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
 import { cutKey, peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
 import { mendUnaryAnswers } from './api/unreadable.ts';
+import { type Request, type Response, serveCalls } from './call_listener.ts';
 import { shareConnections, shareSecureConnections } from './connections.ts';
 import { isLoopback } from './domain/ip.ts';
 import type { ServerCertificate } from './tls/port.ts';
@@ -70,10 +71,6 @@ export interface RunningServer {
   /** Takes nothing new, ends streams with UNAVAILABLE, lets the rest finish for `graceMs`, and then cuts what is left. Safe to repeat. */
   close(options: { readonly graceMs: number }): Promise<void>;
 }
-
-type NodeHandlerFn = ReturnType<typeof connectNodeAdapter>;
-type Request = Parameters<NodeHandlerFn>[0];
-type Response = Parameters<NodeHandlerFn>[1];
 
 const maxHeaderBytes = 32 * 1024;
 /** A misspelt field is told, not dropped. */
@@ -278,7 +275,8 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       },
     );
   };
-  const serve = connectNodeAdapter({
+  const serve = serveCalls({
+    log,
     routes: (router) => {
       api.routes(router);
       mendUnaryAnswers(router);
