@@ -47,7 +47,13 @@ test('each way to fail is told from the others', async (t) => {
     [503, '<html>', 'unavailable', /status 503/],
     [429, '', 'unavailable', /status 429/],
     [401, '{"error":{}}', 'unauthorized', /does not know who asks/],
-    [403, '{"error":{}}', 'forbidden', /does not allow it/],
+    [
+      403,
+      '{"error":{"message":"You are not authorized to perform the requested action: identity:validate_token."}}',
+      'forbidden',
+      /does not allow it/,
+    ],
+    [403, '<html>', 'invalid', /not JSON/],
     [302, '', 'invalid', /no Keystone v3 answers at http:\/\/127\.0\.0\.1:\d+\/v3: status 302/],
     [404, '<html>not here', 'invalid', /not JSON/],
     [404, '{}', 'invalid', /status 404/],
@@ -65,6 +71,8 @@ test('each way to fail is told from the others', async (t) => {
     await fails(t, ask(await clientOf(t, says(status, text))), failure, message);
   }
   t.is(await ask(await clientOf(t, says(404, '{"error":{"code":404}}'))), undefined);
+  const forbidden = '{"error":{"message":"You are not authorized to perform the requested action."}}';
+  t.is(await ask(await clientOf(t, says(403, forbidden))), undefined);
 });
 
 test('a time without a zone is UTC', async (t) => {

@@ -292,6 +292,35 @@ test.serial(
   },
 );
 
+test.serial('a trust is over when its trustor is disabled or has lost the role, and open streams end', async (t) => {
+  const { projects, roles } = keystone;
+  for (const [name, takeAway] of [
+    ['olga', (id: string) => keystone.change('PATCH', `/users/${id}`, { user: { enabled: false } })],
+    ['pavel', (id: string) => keystone.change('DELETE', `/projects/${projects.red}/users/${id}/roles/${roles.member}`)],
+  ] as const) {
+    const [trustor, trustee] = [await newUser(name), await newUser(`trustee-of-${name}`, 'reader')];
+    const trust = {
+      trustor_user_id: trustor.id,
+      trustee_user_id: trustee.id,
+      project_id: projects.red,
+      roles: [{ name: 'member' }],
+      impersonation: false,
+    };
+    const { body } = await keystone.request('POST', '/OS-TRUST/trusts', { token: trustor.token, body: { trust } });
+    const token = await trustee.login({ 'OS-TRUST:trust': { id: body.trust.id } });
+    const { synced, ended } = watch(token);
+    await synced;
+    await takeAway(trustor.id);
+    t.is((await ended).code, Code.Unauthenticated, name);
+    t.is(await codeOf(whoAmI(token)), Code.Unauthenticated, name);
+  }
+});
+
+test.serial('a control plane that may not validate tokens says that it cannot find out who calls', async (t) => {
+  await using plane = await startFor(keystone.url, [], { env: { OS_USERNAME: 'alice', OS_PROJECT_NAME: 'red' } });
+  t.is(await codeOf(whoAmI(await keystone.token('rita'), plane)), Code.Unavailable);
+});
+
 test.serial(
   'the service credential may be an application credential of clouds.yaml, and roles may have other names',
   async (t) => {
