@@ -49,3 +49,15 @@ test('a flood from everywhere is no more on the disk than one from somewhere', (
   );
   t.true(noted.length < 300 + hours * 60 * (120 + 51), String(noted.length));
 });
+
+test('strangers hide nothing of what a known caller was refused', (t) => {
+  const { noted, refusals } = bed();
+  for (let i = 0; i < 5_000; i += 1) refusals.refused(refusal({ peer: `2001:db8::${i.toString(16)}` }));
+  const mallory = { subject: 'mallory', project: 'red', code: 'permission_denied', requestId: 'r', peer: '192.0.2.9' };
+  refusals.refused(refusal(mallory));
+  t.like(noted.at(-1), mallory);
+  for (let i = 0; i < 100; i += 1) refusals.refused(refusal(mallory));
+  refusals.flush();
+  const [sum] = noted.filter(({ subject, count }) => subject === 'mallory' && count > 1);
+  t.like(sum, { code: 'permission_denied', count: 71 });
+});

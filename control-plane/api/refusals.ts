@@ -6,24 +6,26 @@ export interface RefusalsOptions {
   readonly clock: { now(): number };
   /** Of records of one caller. Default: 1 in 10 seconds, 30 at once. */
   readonly callerLimit?: RateLimit;
-  /** Of all. Default: 2 a second, 300 at once. */
+  /** Of all strangers, and of all that are known. Default: 2 a second, 300 at once. */
   readonly limit?: RateLimit;
   /** How often is told what was only counted. Default 60 s. */
   readonly sumMs?: number;
 }
 
-/** How many sums are kept apart; the rest is one. */
+/** How many sums are kept apart, of strangers and of others; the rest is one. */
 const maxSums = 50;
+
+type Sums = Map<string, { readonly entry: AuditEntry; count: number }>;
 
 /**
  * Records refused calls. Whoever sends more of them than people do has them counted, and recorded together: the disk is not for strangers to
- * fill.
+ * fill. However many strangers there are, they hide nothing of what a known caller was refused.
  */
 export class Refusals {
   readonly #options: RefusalsOptions;
   readonly #callers: TokenBuckets;
   readonly #all: TokenBuckets;
-  readonly #sums = new Map<string, { entry: AuditEntry; count: number }>();
+  readonly #sums: { readonly [who in 'known' | 'stranger']: Sums } = { known: new Map(), stranger: new Map() };
   #timer: NodeJS.Timeout | undefined;
 
   constructor(options: RefusalsOptions) {
@@ -34,18 +36,19 @@ export class Refusals {
 
   refused(entry: AuditEntry): void {
     const { peer, project, subject, method, code } = entry;
-    if (this.#callers.take(`${peer} ${project}/${subject}`) && this.#all.take('')) {
+    const who = subject === '' ? 'stranger' : 'known';
+    if (this.#callers.take(`${peer} ${project}/${subject}`) && this.#all.take(who)) {
       this.#options.audit.note(entry);
       return;
     }
+    const sums = this.#sums[who];
     const key = `${peer} ${project}/${subject} ${method} ${code}`;
-    const known = this.#sums.get(key) ?? (this.#sums.size >= maxSums ? this.#sums.get('') : undefined);
+    const known = sums.get(key) ?? (sums.size >= maxSums ? sums.get('') : undefined);
     if (known) known.count += 1;
-    else if (this.#sums.size < maxSums)
-      this.#sums.set(key, { entry: { ...entry, objects: [], requestId: '' }, count: 1 });
+    else if (sums.size < maxSums) sums.set(key, { entry: { ...entry, objects: [], requestId: '' }, count: 1 });
     else {
       const others = { method: '', subject: '', project: '', role: '', peer: '', requestId: '', objects: [] };
-      this.#sums.set('', { entry: { ...entry, ...others, code: 'several' }, count: 1 });
+      sums.set('', { entry: { ...entry, ...others, code: 'several' }, count: 1 });
     }
     this.#timer ??= setTimeout(() => this.flush(), this.#options.sumMs ?? 60_000).unref();
   }
@@ -54,7 +57,9 @@ export class Refusals {
   flush(): void {
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const { entry, count } of this.#sums.values()) this.#options.audit.note({ ...entry, count });
-    this.#sums.clear();
+    for (const sums of Object.values(this.#sums)) {
+      for (const { entry, count } of sums.values()) this.#options.audit.note({ ...entry, count });
+      sums.clear();
+    }
   }
 }
