@@ -3,8 +3,10 @@ import { type ContextValues, createContextKey } from '@connectrpc/connect';
 import type { AuditedCall, AuditedObject } from '../audit/port.ts';
 import { peerKey, principalKey, requestIdKey } from './call.ts';
 
-/** What a stream was asked to be about; set by the audit interceptor with its first message. */
+/** What a stream was asked to be about; set by the audit interceptor with its first message, and when that is found. */
 export const streamObjectsKey = createContextKey<readonly AuditedObject[]>([], { description: 'objects of a stream' });
+/** Records that a command is about to be begun; set by the audit interceptor. Whoever begins one waits for it. */
+export const beginKey = createContextKey<() => Promise<void>>(async () => undefined, { description: 'begin' });
 
 /** What a call is recorded with, as far as it is known by now. */
 export function auditedCall({ parent, name }: DescMethod, values: ContextValues): AuditedCall {

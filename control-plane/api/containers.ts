@@ -9,6 +9,7 @@ import type {
 } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { applyPower, type PowerOperation } from '../domain/lifecycle.ts';
 import type { Streams } from '../reconcile/port.ts';
+import { beginKey } from './audited_call.ts';
 import { principalOf } from './call.ts';
 import { refOf } from './kind_services.ts';
 import { inputsOf, type StreamTargetOptions, startOf, streamTarget } from './stream_calls.ts';
@@ -57,6 +58,7 @@ export function containerMethods(options: ContainerOptions): Methods {
       const input = requests[Symbol.asyncIterator]();
       const start = await startOf<ExecuteStart>(input);
       const target = await streamTarget(options, context, 'Container', refOf(start));
+      await context.values.get(beginKey)();
       yield* streams.execute(target, start, inputsOf(input), context.signal);
     },
   };

@@ -230,8 +230,9 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     // The first is the outermost: whatever goes wrong in the others is turned into an answer, counted and logged.
     interceptors: [
       requestsInterceptor({ log, metrics, newRequestId: randomUUID }),
-      auditInterceptor({ audit, refusals, permissionOf }),
       deadlinesInterceptor(options.unaryTimeoutMs ?? 30_000),
+      // Within the deadline: a caller that does not wait is not told what becomes of its call, and it is recorded nevertheless.
+      auditInterceptor({ audit, refusals, permissionOf }),
       identityInterceptor({
         authenticator,
         permissionOf,

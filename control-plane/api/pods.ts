@@ -8,6 +8,7 @@ import type {
   PodService,
 } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
 import type { Streams } from '../reconcile/port.ts';
+import { beginKey } from './audited_call.ts';
 import { refOf } from './kind_services.ts';
 import { inputsOf, type StreamTargetOptions, startOf, streamTarget } from './stream_calls.ts';
 
@@ -32,6 +33,7 @@ export function podMethods(options: PodOptions): Pick<ServiceImpl<typeof PodServ
       const input = requests[Symbol.asyncIterator]();
       const start = await startOf<ExecutePodStart>(input);
       const target = await streamTarget(options, context, 'Pod', refOf(start));
+      await context.values.get(beginKey)();
       yield* streams.executePod(target, start, inputsOf(input), context.signal);
     },
   };

@@ -1,12 +1,13 @@
 import type { HandlerContext } from '@connectrpc/connect';
+import { noObject } from '../audit/port.ts';
 import { InvalidError, PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { type AssignedKind, kinds } from '../domain/kinds.ts';
-import type { AssignedStatus } from '../domain/object.ts';
+import { type AssignedStatus, metadataOf } from '../domain/object.ts';
 import type { Surroundings } from '../domain/present.ts';
 import { decode } from '../domain/record.ts';
 import { silenceOf } from '../domain/silence.ts';
 import type { ExecuteInput, Liveness, StreamTarget } from '../reconcile/port.ts';
-import { auditedCall } from './audited_call.ts';
+import { auditedCall, streamObjectsKey } from './audited_call.ts';
 import { principalOf } from './call.ts';
 import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
@@ -26,7 +27,11 @@ export async function streamTarget(
   ref: ObjectRef,
 ): Promise<StreamTarget> {
   const stored = await objects.find(principalOf(context), kind, ref);
-  const status = decode(kind, stored).status as AssignedStatus | undefined;
+  const object = decode(kind, stored);
+  const { bay } = metadataOf(kind, object);
+  const { namespace, name, uid } = stored;
+  context.values.set(streamObjectsKey, [{ ...noObject, kind, bay, namespace, name, uid }]);
+  const status = object.status as AssignedStatus | undefined;
   if (!stored.assigneeUid) {
     const waits = status?.message || 'it waits for one';
     throw new PreconditionError(`${kinds[kind].singular} "${stored.name}" is on no node yet: ${waits}`);

@@ -10,7 +10,7 @@ import {
 import { EnrollmentService } from '../../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { AuditLog } from '../../audit/port.ts';
 import { UnavailableError } from '../../domain/errors.ts';
-import { auditedCall, streamObjectsKey } from '../audited_call.ts';
+import { auditedCall, beginKey, streamObjectsKey } from '../audited_call.ts';
 import { objectsOf, subjectOf } from '../audited_objects.ts';
 import { codeName, toConnectError } from '../connect_error.ts';
 import type { Permission } from '../permissions.ts';
@@ -28,17 +28,24 @@ type Call = UnaryRequest | StreamRequest;
 /** Refusals that are recorded of every call, also of one that only reads. */
 const denials: ReadonlySet<Code> = new Set([Code.Unauthenticated, Code.PermissionDenied, Code.ResourceExhausted]);
 
+/** After these a part of a change may have been made. */
+const uncertain: ReadonlySet<Code> = new Set([Code.Unavailable, Code.Internal, Code.Unknown, Code.Canceled]);
+
 /**
  * Records each change before its caller hears of it, and each refused call. While nothing can be recorded nothing is changed. Never what is in a
  * message, but which objects it is about.
  */
 export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions): Interceptor {
   return (next) => {
-    const refused = (request: Call, isChange: boolean, error: unknown, message?: Message): void => {
+    const refused = (request: Call, isChange: boolean, error: unknown): void => {
       const { code } = toConnectError(error, () => undefined);
       if (!isChange && !denials.has(code)) return;
-      const objects = isChange ? objectsOf(request.method, message, undefined) : [];
-      refusals.refused({ ...callOf(request), kind: 'refused', code: codeName(code), objects });
+      const call = callOf(request);
+      const asked = request.stream ? call.objects : objectsOf(request.method, request.message, undefined);
+      const entry = { ...call, kind: 'refused', code: codeName(code), objects: isChange ? asked : [] } as const;
+      // What may have been done by half is recorded as what was done is: not only counted.
+      if (uncertain.has(code) && !request.stream && isChange && call.subject !== '') audit.note(entry);
+      else refusals.refused(entry);
     };
     return async (request) => {
       const isChange = changes(request.method, permissionOf(request.method));
@@ -50,7 +57,7 @@ export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions
       try {
         response = await next(request);
       } catch (error) {
-        refused(request, isChange, error, request.message);
+        refused(request, isChange, error);
         throw error;
       }
       if (!isChange || response.stream || isDryRun(request.message)) return response;
@@ -75,7 +82,7 @@ const isDryRun = (message: Message & { validateOnly?: boolean }): boolean => mes
 
 const callOf = ({ method, contextValues }: Call) => auditedCall(method, contextValues);
 
-/** A command is recorded when it is asked for, by somebody who may: before it is begun. Of each stream it is kept what it is about. */
+/** A command is recorded before it is begun, and once more when it was not to be. Of each stream it is kept what it is about. */
 async function recordedStream(
   audit: AuditLog,
   next: Parameters<Interceptor>[0],
@@ -83,22 +90,37 @@ async function recordedStream(
   isChange: boolean,
   refused: (request: Call, isChange: boolean, error: unknown) => void,
 ): Promise<StreamResponse> {
-  let begun = false;
+  const { method, contextValues } = request;
   const message = (async function* () {
     for await (const one of request.message) {
-      if (!begun) {
-        begun = true;
-        request.contextValues.set(streamObjectsKey, objectsOf(request.method, one, undefined));
-        if (isChange) await audit.append({ ...callOf(request), kind: 'change', code: 'begun' });
+      if (contextValues.get(streamObjectsKey).length === 0) {
+        contextValues.set(streamObjectsKey, objectsOf(method, one, undefined));
       }
       yield one;
     }
   })();
+  contextValues.set(beginKey, () => audit.append({ ...callOf(request), kind: 'change', code: 'begun' }));
+  let response: StreamResponse;
   try {
-    const response = await next({ ...request, message });
-    return response as StreamResponse;
+    response = (await next({ ...request, message })) as StreamResponse;
   } catch (error) {
-    if (!begun || !isChange) refused(request, isChange, error);
+    refused(request, isChange, error);
+    throw error;
+  }
+  if (!isChange) return response;
+  return { ...response, message: orRefused(response.message, (error) => refused(request, isChange, error)) };
+}
+
+/** What is answered. An error before any of it is a refusal: nothing was executed, or not for certain. */
+async function* orRefused<T>(messages: AsyncIterable<T>, refused: (error: unknown) => void): AsyncGenerator<T> {
+  let answered = false;
+  try {
+    for await (const message of messages) {
+      answered = true;
+      yield message;
+    }
+  } catch (error) {
+    if (!answered) refused(error);
     throw error;
   }
 }
