@@ -2,9 +2,11 @@ import { readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createClient } from '@connectrpc/connect';
 import test from 'ava';
+import { nobody } from '../control-plane/audit/port.ts';
 import { BayService } from '../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { startApi } from '../test/harness/api_fixture.ts';
 import { until } from '../test/harness/until.ts';
+import { isHostile } from './output/escape.ts';
 import { bayctl } from './run_fixture.ts';
 
 test('audit shows who did what, filters it, and goes on with what comes', async (t) => {
@@ -88,4 +90,29 @@ test('audit verify says what is wrong, and holds the log against a record that w
   t.is(bad.status, 1);
   t.regex(bad.stdout, /^000000000001\.jsonl:2: it does not follow record 1 as that is now: one of them was changed\n/);
   t.regex(bad.stderr, /the audit log is not as it was written/);
+});
+
+test('what a stranger has written steers no terminal, in whichever format', async (t) => {
+  await using api = await startApi();
+  const csi = '\x1b[2J\x9b31m\u202e';
+  await api.audit.append({ ...nobody, kind: 'change', method: 'a/B', code: 'ok', subject: `eve${csi}`, message: csi });
+  for (const argv of [
+    [],
+    ['-f'],
+    ['-o', 'json'],
+    ['-f', '-o', 'json'],
+    ['-o', 'yaml'],
+    ['-f', '-o', 'yaml'],
+    ['-o', 'jsonpath={.items[*].subject}'],
+    ['-f', '-o', 'jsonpath={.subject}'],
+  ]) {
+    const abort = new AbortController();
+    const { stdout } = await bayctl(
+      undefined,
+      ['audit', '--server', api.server.url, '--token', 'admin-token', ...argv],
+      { columns: 200, signal: abort.signal, onStdout: (text) => text.includes('eve') && abort.abort() },
+    );
+    t.true(stdout.includes('eve'), argv.join(' '));
+    t.false(stdout.split('\n').some(isHostile), argv.join(' '));
+  }
 });

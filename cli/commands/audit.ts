@@ -15,6 +15,7 @@ import { SilentExit, UsageError } from '../errors.ts';
 import { isoTime } from '../output/age.ts';
 import { enumName } from '../output/enum_name.ts';
 import { escapeLine } from '../output/escape.ts';
+import { jsonLine } from '../output/object_json.ts';
 import { type OutputFormat, parseOutput, printValue } from '../output/printer.ts';
 import { Table } from '../output/table.ts';
 import { type Environment, examples, type Session, withGlobals } from '../session.ts';
@@ -93,6 +94,7 @@ async function show(session: Session, flags: AuditFlags): Promise<void> {
   if (records.length === 0 && !flags.follow) await session.err('No records found.\n');
   else if (records.length > 0) await print(records);
   if (!flags.follow) return;
+  session.io.endWithReader();
   const afterSequence = records.at(-1)?.sequence ?? 0n;
   const request = { filter, afterSequence };
   for await (const { record } of session.api.stream(AuditService.method.followAuditRecords, request)) {
@@ -105,8 +107,12 @@ async function printLines(session: Session, format: OutputFormat, records: reado
   if (format.type === 'table') return false;
   for (const record of records) {
     const value = toJson(AuditRecordSchema, record, { alwaysEmitImplicit: true });
-    if (format.type === 'json') await session.out(`${JSON.stringify(value)}\n`);
-    else await printValue(session.io.stdout, format, value);
+    if (format.type === 'json') await session.out(jsonLine(value));
+    else {
+      if (format.type === 'yaml') await session.out('---\n');
+      await printValue(session.io.stdout, format, value);
+      if (format.type === 'jsonpath') await session.out('\n');
+    }
   }
   return true;
 }

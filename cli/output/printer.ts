@@ -1,6 +1,5 @@
-import type { Writable } from 'node:stream';
 import { UsageError } from '../errors.ts';
-import { type Io, write } from '../io.ts';
+import { type Io, type OutputStream, write } from '../io.ts';
 import type { KindRow } from '../kinds.ts';
 import { type AnyObject, kindOf, label, metadataOf } from '../objects.ts';
 import { palette, phasePaint } from './color.ts';
@@ -188,14 +187,18 @@ export class Printer {
     return this.#out(separator + text);
   }
 
-  /** A template's output goes to programs as it is, to a terminal without what steers it. */
   #safe(text: string): string {
-    return this.#io.stdout.isTTY ? escapeText(text) : text;
+    return templateText(this.#io.stdout, text);
   }
 
   #out(text: string): Promise<void> {
     return write(this.#io.stdout, text);
   }
+}
+
+/** A template's output goes to programs as it is, to a terminal without what steers it. */
+function templateText(stream: OutputStream, text: string): string {
+  return stream.isTTY ? escapeText(text) : text;
 }
 
 /** Sorts by `name`, `age` (oldest first), or a JSONPath. Those without a value come last. */
@@ -214,7 +217,7 @@ export async function sortObjects(objects: readonly AnyObject[], by: string): Pr
 
 /** Prints JSON in the formats that take any: `json`, `yaml`, `jsonpath`. False for the others, and nothing is printed. */
 export async function printValue(
-  stream: Writable,
+  stream: OutputStream,
   format: OutputFormat,
   value: Parameters<typeof jsonText>[0],
 ): Promise<boolean> {
@@ -228,7 +231,7 @@ export async function printValue(
       return true;
     }
     case 'jsonpath':
-      await write(stream, format.path.render(value));
+      await write(stream, templateText(stream, format.path.render(value)));
       return true;
     default:
       return false;
