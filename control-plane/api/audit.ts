@@ -9,7 +9,7 @@ import {
   type AuditService,
 } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import type { AuditLog, AuditRecord } from '../audit/port.ts';
-import { InvalidError, UnavailableError } from '../domain/errors.ts';
+import { InvalidError } from '../domain/errors.ts';
 import type { Store } from '../store/port.ts';
 import { addEffects } from './audit_effects.ts';
 
@@ -21,7 +21,7 @@ export interface AuditMethodsOptions {
 const maxPageSize = 1_000;
 /** How many records are looked at for one page: a filter that matches nothing must not read for ever. */
 const maxLooked = 200_000;
-/** How many records wait for a caller that reads slowly. */
+/** How many records wait in memory for a caller that reads slowly. */
 const maxBehind = 10_000;
 
 export function auditMethods({ audit, store }: AuditMethodsOptions): ServiceImpl<typeof AuditService> {
@@ -50,31 +50,33 @@ export function auditMethods({ audit, store }: AuditMethodsOptions): ServiceImpl
       const wanted = matcher(filter);
       const waiting: AuditRecord[] = [];
       let wake: () => void = () => undefined;
-      let behind = false;
+      /** Whether there are records after `last` that do not wait here: they are read from the disk. */
+      let behind = afterSequence > 0n;
       const unsubscribe = audit.subscribe((records) => {
-        if (waiting.length + records.length > maxBehind) behind = true;
-        else waiting.push(...records);
+        waiting.push(...records);
+        if (waiting.length > maxBehind) {
+          behind = true;
+          waiting.length = 0;
+        }
         wake();
       });
       const aborted = (): void => wake();
       signal.addEventListener('abort', aborted);
       try {
-        let last = audit.head.sequence;
-        if (afterSequence > 0n) {
-          const before = await earlier(audit, Number(afterSequence));
-          for (const record of before) if (wanted(record)) yield { record: messageOf(record) };
-          last = before.at(-1)?.sequence ?? Number(afterSequence);
-        }
-        for (;;) {
-          for (const record of waiting.splice(0)) {
-            if (record.sequence > last && wanted(record)) yield { record: messageOf(record) };
+        let last = Number(afterSequence) || audit.head.sequence;
+        while (!signal.aborted) {
+          const fromDisk = behind;
+          behind = false;
+          for await (const record of fromDisk ? audit.readAfter(last) : waiting.splice(0)) {
+            if (signal.aborted) return;
+            if (record.sequence <= last) continue;
+            last = record.sequence;
+            if (wanted(record)) yield { record: messageOf(record) };
           }
-          if (signal.aborted) return;
-          if (behind) throw new UnavailableError('records come faster than you read them: go on after the last one');
-          if (waiting.length > 0) continue;
+          if (behind || waiting.length > 0) continue;
           const { promise, resolve } = Promise.withResolvers<void>();
           wake = resolve;
-          await promise;
+          if (!signal.aborted) await promise;
         }
       } finally {
         unsubscribe();
@@ -101,18 +103,6 @@ export function auditMethods({ audit, store }: AuditMethodsOptions): ServiceImpl
 }
 
 const clockSlackMs = 60_000;
-
-/** Oldest first. Rejects when it is too much for one call. */
-async function earlier(audit: AuditLog, after: number): Promise<AuditRecord[]> {
-  const found: AuditRecord[] = [];
-  for await (const record of audit.readAfter(after)) {
-    if (found.length >= maxBehind) {
-      throw new InvalidError('after_sequence', `is more than ${maxBehind} records ago: list them first`);
-    }
-    found.push(record);
-  }
-  return found;
-}
 
 function matcher(filter: AuditFilter | undefined): (record: AuditRecord) => boolean {
   const { project = '', subject = '', method = '', kind = '', object = '', sinceTime } = filter ?? {};

@@ -540,7 +540,7 @@ export declare const AuditService: GenService<{
     output: typeof ListAuditRecordsResponseSchema;
   },
   /**
-   * Records as they come, oldest first. Ends with UNAVAILABLE for a caller that is too slow: it goes on with `after_sequence`.
+   * Records as they come, oldest first, for a slow caller too.
    *
    * @generated from rpc baykeeper.v1.AuditService.FollowAuditRecords
    */

@@ -1,0 +1,38 @@
+import { createClient } from '@connectrpc/connect';
+import test from 'ava';
+import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
+import { startApi } from '../../test/harness/api_fixture.ts';
+import { type AuditEntry, nobody } from '../audit/port.ts';
+
+const entry = (subject: string): AuditEntry => ({ ...nobody, kind: 'change', method: 'a/B', code: 'ok', subject });
+
+test('a log is followed from any record on, however long ago, and by a caller that reads slowly', async (t) => {
+  await using api = await startApi();
+  const append = (count: number, subject: string) =>
+    Promise.all(Array.from({ length: count }, () => api.audit.append(entry(subject))));
+  await append(1, 'rose');
+  await append(12_000, 'bert');
+  await append(1, 'rose');
+  const client = createClient(AuditService, api.transport({ token: 'admin-token' }));
+  const abort = new AbortController();
+  const follow = (subject: string) =>
+    client
+      .followAuditRecords({ filter: { subject }, afterSequence: 1n }, { signal: abort.signal })
+      [Symbol.asyncIterator]();
+  const rose = follow('rose');
+  const next = async (of: typeof rose) => Number((await of.next()).value?.record?.sequence);
+  t.is(await next(rose), 12_002);
+  const all = follow('');
+  t.is(await next(all), 2);
+  // More than waits for anybody.
+  await append(12_000, 'bert');
+  await append(1, 'rose');
+  t.is(await next(rose), 24_003);
+  for (let sequence = 3; sequence <= 24_003; sequence += 1) {
+    if ((await next(all)) !== sequence) t.fail(`${sequence} was left out`);
+  }
+  await append(1, 'rose');
+  t.is(await next(rose), 24_004);
+  t.is(await next(all), 24_004);
+  abort.abort();
+});
