@@ -21,7 +21,6 @@ test('there is TLS where others could listen in, and where it is asked for', (t)
   }
   for (const host of ['0.0.0.0', '::', '10.0.0.1', 'bays.example.com', '127.example.com']) {
     t.is(read('--host', host).tls.kind, 'own', host);
-    t.is(read('--host', host, '--tls', 'off').tls.kind, 'off', 'and then it does not listen');
   }
   t.is(read('--nats-host', '10.0.0.1').tls.kind, 'own', 'the broker is reason enough');
   t.is(read('--tls', 'on').tls.kind, 'own');
@@ -54,6 +53,10 @@ test('a certificate is for every name by which somebody comes', (t) => {
   );
 });
 
+test('a broker that is given listens where it likes', (t) => {
+  t.is(read('--tls', 'off', '--nats-url', 'tls://x:1', '--nats-host', '10.0.0.1').tls.kind, 'off');
+});
+
 test('what cannot be is refused, and named', (t) => {
   const cases: [string[], RegExp][] = [
     [['--advertise', 'a.example:0'], /a\.example:0: expected HOST or HOST:PORT/],
@@ -64,6 +67,10 @@ test('what cannot be is refused, and named', (t) => {
     [['--tls-ca', 'a'], /--tls-ca goes with --tls-cert/],
     [['--tls-cert', 'a', '--tls-key', 'b', '--tls', 'off'], /--tls off exclude/],
     [['--nats-ca', 'a'], /--nats-ca goes with --nats-url/],
+    [['--tls', 'off', '--host', '0.0.0.0'], /cannot listen on every address without TLS/],
+    [['--tls', 'off', '--host', 'bays.example.com'], /cannot listen on bays\.example\.com without TLS/],
+    [['--tls', 'off', '--nats-host', '::'], /cannot listen on every address without TLS/],
+    [['--tls', 'off', '--nats-host', '10.0.0.1'], /cannot listen on 10\.0\.0\.1 without TLS/],
     [['--tls-leaf-ttl', '5'], /must be a duration/],
   ];
   for (const [argv, message] of cases) t.throws<CommanderError>(() => read(...argv), { message }, argv.join(' '));

@@ -126,12 +126,14 @@ export function readExposureOptions(command: Command): ExposureConfig {
     ...[host, natsHost].filter((one) => !isWildcard(one)),
   ];
   if (options.natsCa && !options.natsUrl) command.error('error: --nats-ca goes with --nats-url');
+  const tls = tlsConfig(command, [host, natsHost], names);
+  if (tls.kind === 'off') checkLoopback(command, options.natsUrl ? [host] : [host, natsHost]);
   return Object.freeze({
     advertise,
     natsHost,
     natsAdvertise,
     natsCaFile: options.natsCa === undefined ? undefined : resolve(options.natsCa),
-    tls: Object.freeze(tlsConfig(command, [host, natsHost], names)),
+    tls: Object.freeze(tls),
   });
 }
 
@@ -152,6 +154,16 @@ function tlsConfig(command: Command, hosts: readonly string[], names: readonly s
     keyFile: resolve(tlsKey),
     caFile: tlsCa === undefined ? undefined : resolve(tlsCa),
   };
+}
+
+/** Ends the program when one of the servers would be reached by others, in the clear: before any of them listens. */
+function checkLoopback(command: Command, hosts: readonly string[]): void {
+  const beyond = hosts.find((host) => !isLoopback(host));
+  if (beyond === undefined) return;
+  const where = isWildcard(beyond) ? 'every address' : beyond;
+  command.error(
+    `error: cannot listen on ${where} without TLS: tokens and credentials would cross the network in the clear. Leave --tls off away, or use 127.0.0.1, ::1 or localhost`,
+  );
 }
 
 /** `https://HOST:PORT`. */
