@@ -125,7 +125,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     nodeUid: node.nodeUid,
     credentials: () => identity.credentials,
     seed: identity.seed,
-    trust: () => identity,
+    trust: () => identity.trust,
     clock,
     log,
     random,

@@ -30,7 +30,7 @@ function command(): Command {
 Every option can be given in the environment as well: BAYKEEPER_AGENT_DATA, BAYKEEPER_AGENT_LOG_LEVEL, and so on.
 
 Examples:
-  BAYKEEPER_AGENT_TOKEN=ID.SECRET agent/baykeeper-agent join --server http://10.0.0.1:7300 --bay edge-1
+  BAYKEEPER_AGENT_TOKEN=ID.SECRET agent/baykeeper-agent join --server https://10.0.0.1:7480 --ca-fingerprint sha256:… --bay edge-1
   agent/baykeeper-agent run`,
     );
   shared(program.command('join'))

@@ -2,6 +2,7 @@ import { hostname } from 'node:os';
 import { resolve } from 'node:path';
 import { parseFingerprint } from '../proto/fingerprint.ts';
 import { type LogLevel, logLevels } from './log.ts';
+import { crossesNetworkInClear } from './plaintext.ts';
 
 /** Everything that the agent can be told. Read once, checked, frozen. */
 export interface AgentConfig {
@@ -24,7 +25,7 @@ export interface AgentConfig {
 
 /** What is needed to enrol, besides. */
 export interface JoinConfig {
-  /** `http://HOST:PORT` or `https://…` of the control plane. */
+  /** `https://HOST:PORT` of the control plane; `http://…` where it is on this machine. */
   readonly server: string;
   /** `ID.SECRET`. */
   readonly token: string;
@@ -159,6 +160,11 @@ function serverUrl({ value, source }: Setting): string {
   const url = URL.parse(value);
   if (!url || (url.protocol !== 'http:' && url.protocol !== 'https:') || url.username || url.search || url.hash) {
     throw new ConfigError(`${source}: expected http://HOST:PORT or https://HOST:PORT, got ${JSON.stringify(value)}`);
+  }
+  if (crossesNetworkInClear(value)) {
+    throw new ConfigError(
+      `${source}: ${url.host} is beyond this machine, and http: would have the token cross the network in the clear: expected https://`,
+    );
   }
   return url.href.replace(/\/+$/, '');
 }

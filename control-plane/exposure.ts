@@ -5,10 +5,11 @@ import { trustDigest } from '../proto/trust_digest.ts';
 import { type Trust, trustBundle } from './api/trust.ts';
 import type { BrokerOptions } from './broker/broker.ts';
 import type { Config } from './config.ts';
+import { isLoopback } from './domain/ip.ts';
 import { parseCertificates } from './tls/given_source.ts';
 import { openTls } from './tls/open_tls.ts';
 import type { ServerCertificate } from './tls/port.ts';
-import { urlOf } from './tls/tls_options.ts';
+import { type Endpoint, urlOf } from './tls/tls_options.ts';
 
 /** How this control plane shows itself to others: under which names, with which certificates. */
 export interface Exposure {
@@ -38,11 +39,14 @@ export async function openExposure(
   let port = wantedPort;
   const endpoints = advertise.length > 0 ? advertise : [{ host, port: undefined }];
   const trusted = (): readonly string[] => certificate?.current.trusted ?? [];
-  const scheme = certificate || (broker.kind === 'given' && broker.urls[0]?.startsWith('tls:')) ? 'tls' : 'nats';
+  const brokerScheme = broker.kind === 'given' && broker.urls[0]?.startsWith('tls:') ? 'tls' : 'nats';
+  /** Nobody is told to speak in the clear beyond this machine: where we have no TLS there, somebody before us has. */
+  const told = (secure: string, clear: string, one: Endpoint, listenPort: number): string =>
+    urlOf(certificate || !isLoopback(one.host) ? secure : clear, one, listenPort);
   const trust = (): Trust => ({
     certificates: trusted(),
     brokerCertificates: broker.kind === 'own' ? trusted() : brokerCertificates,
-    serverUrls: endpoints.map((one) => urlOf(certificate ? 'https' : 'http', one, port)),
+    serverUrls: endpoints.map((one) => told('https', 'http', one, port)),
   });
   return {
     certificate,
@@ -54,7 +58,7 @@ export async function openExposure(
             tls: () => ({ trusted: trusted(), ...(tls.kind === 'given' ? { name: tls.names[0] } : {}) }),
           }
         : { external: broker, tls: () => ({ trusted: brokerCertificates }) }),
-      advertiseUrls: (port) => natsAdvertise.map((one) => urlOf(scheme, one, port)),
+      advertiseUrls: (port) => natsAdvertise.map((one) => told('tls', brokerScheme, one, port)),
     },
     get trust() {
       return trust();

@@ -192,6 +192,9 @@ test('run takes another URL of the control plane, and says in one sentence what 
   const rubbish = await runWith('--server', 'rubbish');
   t.is(rubbish.code, 2);
   t.regex(rubbish.stderr, /^baykeeper-agent: --server: expected http:.*\n$/);
+  const clear = await runWith('--server', 'http://bays.example.com:7480');
+  t.is(clear.code, 2);
+  t.regex(clear.stderr, /^baykeeper-agent: --server: bays\.example\.com:7480 is beyond this machine.*https:\/\/\n$/);
   const stranger = await runWith('--server', 'http://127.0.0.1:1');
   t.is(stranger.code, 2);
   t.regex(stranger.stderr, /has not joined/);
@@ -227,7 +230,7 @@ test('asked apart, the control plane gives credentials, and says whom to trust a
   const server = await serve(t, {
     renewCredentials: (request) => {
       asked.push(request);
-      return { credentials: credentials(), trust: { serverUrls: ['http://other.example:7300'] } };
+      return { credentials: credentials(), trust: { serverUrls: ['https://other.example:7480'] } };
     },
   });
   const data = await folder(t);
@@ -241,7 +244,7 @@ test('asked apart, the control plane gives credentials, and says whom to trust a
   t.is(asked[0]?.proof?.publicKey, identity.publicKey);
   const kept = await openIdentity(data);
   t.is(kept.server, server);
-  t.deepEqual(kept.trust.serverUrls, ['http://other.example:7300']);
+  t.deepEqual(kept.trust.serverUrls, ['https://other.example:7480']);
 });
 
 test('asked apart, what the control plane has against it is said in its words', async (t) => {

@@ -4,8 +4,9 @@ import { inboxPrefix } from '../../proto/subjects.ts';
 import { Backoff } from '../backoff.ts';
 import type { Clock } from '../clock.ts';
 import type { Log } from '../log.ts';
+import { crossesNetworkInClear } from '../plaintext.ts';
 import { connect, DebugEvents, ErrorCode, Events, NatsError } from './nats.ts';
-import { brokerTls, mayUseBroker, systemTrust, type Trust } from './trust.ts';
+import { brokerTls, systemTrust, type Trust } from './trust.ts';
 
 /** The agent's one connection to the bus. It comes back by itself, for ever, each time with the credentials of that moment. */
 export interface Link {
@@ -50,8 +51,8 @@ export interface LinkOptions {
   readonly credentials: () => { readonly userJwt: string; readonly brokerUrls: readonly string[] } | undefined;
   /** The private nkey. */
   readonly seed: Uint8Array;
-  /** Whom to trust, and where the agent enrolled. As of now; asked at each connect. Default: whom the system trusts. */
-  readonly trust?: () => { readonly trust: Trust; readonly server: string };
+  /** Whom to trust. As of now; asked at each connect. Default: whom the system trusts. */
+  readonly trust?: () => Trust;
   readonly clock: Clock;
   readonly log: Log;
   /** In [0, 1). Default `Math.random`. */
@@ -180,14 +181,14 @@ class NatsLink implements Link {
 
   /** Tries the brokers one after another, a new order each time: agents that were given the same ones spread over them. */
   async #dial(userJwt: string, brokerUrls: readonly string[]): Promise<NatsConnection | undefined> {
-    const { trust = () => ({ trust: systemTrust, server: '' }) } = this.#options;
+    const { trust = () => systemTrust } = this.#options;
     const known = trust();
     let refused = false;
     for (const url of this.#shuffled(brokerUrls)) {
       if (this.#closing) return undefined;
       try {
-        if (!mayUseBroker(url, known.server)) throw new LinkError('it would be in the clear: expected tls://');
-        return await this.#connect(userJwt, url, brokerTls(url, known.trust));
+        if (crossesNetworkInClear(url)) throw new LinkError('it would be in the clear: expected tls://');
+        return await this.#connect(userJwt, url, brokerTls(url, known));
       } catch (error) {
         const attempt = this.#backoff.failures + 1;
         this.#log.warn({ error: messageOf(error), broker: url, attempt }, 'cannot connect to the broker');

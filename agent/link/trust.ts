@@ -2,6 +2,7 @@ import { isIP } from 'node:net';
 import { certificatesIn } from '../../proto/fingerprint.ts';
 import type { TrustBundle } from '../../proto/gen/baykeeper/v1/trust_bundle_pb.js';
 import { trustDigest } from '../../proto/trust_digest.ts';
+import { crossesNetworkInClear } from '../plaintext.ts';
 
 /** How the agent tells the control plane and its broker from others, and where else it may find them. */
 export interface Trust {
@@ -40,7 +41,7 @@ export function trustFrom(bundle: TrustBundle, server: string): Trust {
     brokerCertificates: authorities(bundle.brokerCaCertificates),
     serverUrls: bundle.serverUrls
       .filter((url) => url.length <= most.urlLength && /^https?:$/.test(URL.parse(url)?.protocol ?? ''))
-      .filter((url) => !secure || url.startsWith('https:'))
+      .filter((url) => (secure ? url.startsWith('https:') : !crossesNetworkInClear(url)))
       .slice(0, most.urls),
     digest: Buffer.from(trustDigest(bundle)).toString('hex'),
   };
@@ -91,12 +92,4 @@ export function brokerTls(url: string, trust: Trust): object | undefined {
   const ca = trust.brokerCertificates ? { ca: trust.brokerCertificates.join('\n') || [] } : {};
   // The client would compare an address with `localhost`.
   return { ...ca, host, servername: isIP(host) ? '' : host, minVersion: 'TLSv1.2' };
-}
-
-/** Whether a broker at `url` may be spoken to by who knows the control plane by TLS: what crosses a network may not do so in the clear. */
-export function mayUseBroker(url: string, server: string): boolean {
-  const parsed = URL.parse(url);
-  if (!server.startsWith('https:') || parsed?.protocol === 'tls:') return true;
-  const host = parsed?.hostname.replace(/^\[|\]$/g, '') ?? '';
-  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'));
 }
