@@ -1,7 +1,7 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import { AssignmentOp, AssignSchema, ErrorReason, SyncRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
-import { chunksOf } from '../../test/harness/chain_model.ts';
+import { ChainModel, chunksOf } from '../../test/harness/chain_model.ts';
 import { address, bed, nonceOf, reply, verifier } from '../../test/harness/delivery_bed.ts';
 import { TestSigner, testSigner } from '../../test/harness/signing.ts';
 import { silentLog } from '../log.ts';
@@ -163,6 +163,25 @@ test('a state with too many messages, or old signatures, is asked for anew, and 
   t.false(b.store.isWorn);
   t.true(b.converged);
   t.is(b.syncs.slice(before).filter(({ appliedRevision }) => appliedRevision === 0n).length, 1);
+});
+
+test('a control plane that was put back to a backup is followed, also when the messages on disk are due to be had anew', async (t) => {
+  const b = await bed(t);
+  for (let i = 0; i < 1_001; i += 1) {
+    b.chain.put('a');
+    b.publish(b.chain.newest(b.epoch));
+  }
+  await b.arriveAll();
+  t.true(b.store.isWorn);
+  b.chain = new ChainModel();
+  b.chain.put('b');
+  const before = b.syncs.length;
+  for (let i = 0; i < 40 && !b.converged; i += 1) {
+    await b.clock.advance(5_000);
+    await b.arriveAll();
+  }
+  t.true(b.converged);
+  t.true(b.syncs.length - before < 5, `${b.syncs.length - before}`);
 });
 
 test('within a delta, and from delta to delta, an object does not go back', async (t) => {

@@ -243,8 +243,9 @@ export class Delivery {
       await store.settled();
       if (store.revision !== store.headRevision)
         throw new Error(store.problem || 'the newest state is not on disk yet');
+      const { revision: had } = store;
       // Whoever does not know all asks for all; so does whoever keeps too many messages, or such with old signatures.
-      const asked = store.headComplete && !store.isWorn ? store.revision : 0n;
+      const asked = store.headComplete && !store.isWorn ? had : 0n;
       const nonce = drawNonce();
       const request = create(SyncRequestSchema, {
         epoch: session.epoch,
@@ -267,7 +268,8 @@ export class Delivery {
         this.#refused(error);
         return;
       }
-      const back = revision < asked;
+      // Of what it had when it asked: the answer may have been held back.
+      const back = revision < had;
       if (!back && this.#has(revision)) {
         this.#reached();
         return;

@@ -36,7 +36,7 @@ export const reply = ({ nonce }: SyncRequest, init: MessageInitShape<typeof Sync
 /** A control plane and an agent's Delivery, with a wire between them that a test holds in its hands. */
 export class Bed {
   readonly clock = new FakeClock();
-  readonly chain = new ChainModel();
+  chain = new ChainModel();
   readonly wire: Uint8Array[] = [];
   readonly syncs: SyncRequest[] = [];
   epoch = 1n;
