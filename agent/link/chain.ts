@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
-import { fromBinary } from '@bufbuild/protobuf';
+import { equals, fromBinary } from '@bufbuild/protobuf';
 import { type Timestamp, timestampMs } from '@bufbuild/protobuf/wkt';
 import { type DigestMember, SetDigest } from '../../proto/digest.ts';
 import {
   type Assignment,
   AssignmentOp,
+  AssignmentSchema,
   type Delta,
   type Snapshot,
   SnapshotSchema,
@@ -132,7 +133,8 @@ export function takeSnapshot(state: ChainState, snapshot: Snapshot, nowMs: numbe
     const { uid } = assignment;
     const known = state.entries.get(uid);
     const keep = known && isSame(known.assignment, assignment);
-    entries.set(uid, keep ? known : { assignment, publishTimeMs, receiveTimeMs: nowMs });
+    // With its revision, by which it is known whether what comes next is newer.
+    entries.set(uid, keep ? { ...known, assignment } : { assignment, publishTimeMs, receiveTimeMs: nowMs });
     const wasGrave = graves.delete(uid);
     if (!keep || wasGrave) changed.add(uid);
   }
@@ -186,8 +188,9 @@ function goesBack(known: Assignment, next: Assignment): boolean {
   return known.op === AssignmentOp.DELETE && next.op !== AssignmentOp.DELETE;
 }
 
+/** A generation says which content it is, but not of a store that was put back to a backup and has gone on from there. */
 const isSame = (a: Assignment, b: Assignment): boolean =>
-  a.generation === b.generation && a.op === b.op && a.kind === b.kind && a.spec.case === b.spec.case;
+  a.generation === b.generation && equals(AssignmentSchema, a, { ...b, revision: a.revision });
 
 function millis(time: Timestamp | undefined, fallbackMs: number): number {
   const ms = time ? timestampMs(time) : fallbackMs;

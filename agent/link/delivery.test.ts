@@ -1,6 +1,7 @@
 import { fromBinary, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
 import { AssignmentOp, AssignSchema, ErrorReason, SyncRequestSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { Kind } from '../../proto/gen/baykeeper/v1/explain_service_pb.js';
 import { ChainModel, chunksOf } from '../../test/harness/chain_model.ts';
 import { address, bed, nonceOf, reply, verifier } from '../../test/harness/delivery_bed.ts';
 import { TestSigner, testSigner } from '../../test/harness/signing.ts';
@@ -182,6 +183,50 @@ test('a control plane that was put back to a backup is followed, also when the m
   }
   t.true(b.converged);
   t.true(b.syncs.length - before < 5, `${b.syncs.length - before}`);
+});
+
+test('what a control plane that was put back has made of an object counts, though its generation is one that was there before', async (t) => {
+  const b = await bed(t);
+  const image = (uid: string) => {
+    const spec = b.store.current.objects.get(uid)?.assignment.spec;
+    return spec?.case === 'container' ? spec.value.image : undefined;
+  };
+  b.chain.put('a', 'before');
+  b.chain.put('b', 'before');
+  b.chain.put('c');
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  t.is(image('a'), 'before');
+  b.chain = new ChainModel();
+  b.chain.put('a', 'after');
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  t.true(b.converged);
+  t.is(image('a'), 'after');
+  // So it is where the numbers fit by chance, and a delta brings it.
+  await b.restart();
+  await b.arriveAll();
+  const put = b.chain.put('a', 'by a delta');
+  put.generation = b.store.current.objects.get('a')?.assignment.generation ?? 0n;
+  b.publish(b.chain.newest(b.epoch));
+  await b.arriveAll();
+  t.is(image('a'), 'by a delta');
+});
+
+test('what a control plane that was put back changes next is taken at once, though its revision is one that was there before', async (t) => {
+  const b = await bed(t);
+  b.chain.put('a', 'same', Kind.CONTAINER, 10n);
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  b.chain = new ChainModel();
+  b.chain.put('a', 'same');
+  await b.clock.advance(70_000);
+  await b.arriveAll();
+  t.is(b.store.revision, 1n);
+  b.chain.put('a', 'other');
+  b.publish(b.chain.newest(b.epoch));
+  await b.arriveAll();
+  t.true(b.converged);
 });
 
 test('within a delta, and from delta to delta, an object does not go back', async (t) => {
