@@ -223,3 +223,33 @@ test('a proof that a refusal asked for is tried again until it is done', async (
   t.is(b.counts.asked, 2);
   t.deepEqual(b.brokers(), ['nats://new:1']);
 });
+
+test('a proof that has failed keeps nobody from asking, once there is a session without it', async (t) => {
+  let up = false;
+  const b = bed(() => {
+    if (!up) throw new EnrollError('unavailable', 'cannot reach it');
+    return credentials('nats://old:1');
+  });
+  b.heard.refused('e30.e30.12');
+  // The broker takes them after all, before the control plane has been found to be away.
+  b.heard.connected(true);
+  b.overBus(() => Promise.reject(new Error('not asked for')));
+  await settled();
+  await b.pass(120_000);
+  up = true;
+  const before = b.counts.asked;
+  b.unknownKey();
+  await settled();
+  t.is(b.counts.asked, before + 1);
+});
+
+test('a key that is not known is asked about also when something else was asked a moment before', async (t) => {
+  const b = bed(() => credentials('nats://old:1'), true);
+  await settled();
+  t.is(b.counts.asked, 1);
+  b.unknownKey();
+  await b.pass(120_000);
+  t.is(b.counts.asked, 2);
+  await b.pass(120_000);
+  t.is(b.counts.asked, 2, 'it knows now');
+});

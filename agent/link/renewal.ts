@@ -86,7 +86,8 @@ export class Renewal {
     ];
     // The broker cannot tell which keys are to be believed: it is not believed itself.
     verifier.onUnknownKey = () => {
-      if (!this.#cancelAsked) void this.#askApi(whichKeys);
+      this.#keysOwed = true;
+      this.#askOwed();
     };
     this.#schedule();
     this.#followKeys(random() * startSpreadMs);
@@ -205,7 +206,6 @@ export class Renewal {
   /** Asks the control plane for credentials because of what else is in them. The ones at hand are still good, so nothing rests. */
   async #askApi(what: string): Promise<void> {
     const { prove, link, clock, log, random = Math.random } = this.#options;
-    this.#keysOwed ||= what === whichKeys;
     // A proof that is under way, or failed and will be repeated, brings what is asked for as well; what comes over the bus may not.
     if (this.#stopped || this.#renewing || this.#proofBackoff.failures > 0) return;
     this.#renewing = true;
@@ -234,10 +234,14 @@ export class Renewal {
   async #renew(asked = false): Promise<void> {
     const { identity, session } = this.#options;
     if (this.#stopped || this.#renewing) return;
-    const proof = asked && session.state.name !== 'open';
+    const isOpen = session.state.name === 'open';
+    // The broker has taken the credentials after all: a proof that has failed is not repeated, and stands in the way of nothing.
+    if (isOpen) this.#proofBackoff.reset();
+    const proof = asked && !isOpen;
     // The timer may be shorter than the time that it is for.
     if (!proof && identity.credentials && this.#now(identity.credentials) < renewTimeMs(identity.credentials)) {
       this.#schedule();
+      this.#askOwed();
       return;
     }
     this.#renewing = true;
