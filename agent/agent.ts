@@ -154,6 +154,7 @@ export async function startAgent(options: AgentOptions): Promise<Agent> {
     session: late.session,
     verifier,
     prove: options.prove,
+    onKeys: () => session().catchUp(),
     moved: options.moved,
     clock,
     log,

@@ -123,12 +123,12 @@ test('a control plane with keys that nobody has told of is asked by its API, and
   b.signer = new TestSigner(2);
   b.cp.signer = b.signer;
   b.cp.put('unseen');
+  b.cp.deaf = true;
   await until('the keys are known', () => b.identity.trustedKeys.find(b.signer.id));
   t.is(b.identity.trustedKeys.find(testSigner.id), undefined);
   t.truthy(b.identity.trustedKeys.findStored(testSigner.id), 'the disk needs it');
   t.true(b.agent.store.isWorn);
   // As after a reboot without anybody to talk to: what was verified once still is.
-  b.cp.deaf = true;
   await b.restart();
   t.deepEqual(running(b), ['a']);
   b.cp.deaf = false;
@@ -136,6 +136,18 @@ test('a control plane with keys that nobody has told of is asked by its API, and
   await is(b, 'a', 'b', 'unseen');
   await until('the old key is forgotten', () => !b.identity.trustedKeys.findStored(testSigner.id));
   t.false(b.agent.store.isWorn);
+});
+
+test('what came before its key was known is asked for as soon as it is', async (t) => {
+  const b = await bed(t);
+  b.cp.put('a');
+  await is(b, 'a');
+  b.signer = new TestSigner(2);
+  b.cp.signer = b.signer;
+  b.cp.put('b');
+  await is(b, 'a', 'b');
+  await converged(b);
+  t.is(b.cp.hellos.length, 1);
 });
 
 test('nobody else ends a session for good, or gives the agent credentials', async (t) => {

@@ -113,6 +113,12 @@ export class Delivery {
     this.#become({ name: 'idle' });
   }
 
+  /** What was refused would be believed by now, perhaps a part of what has been asked for: asks again at once. */
+  catchUp(): void {
+    this.#become({ name: 'idle' });
+    this.#ask();
+  }
+
   /** Takes a message from the `assign` subject, whatever it holds, and whoever it is from. */
   receive(data: Uint8Array): void {
     const { log, verifier } = this.#options;

@@ -18,6 +18,8 @@ export interface RenewalOptions {
   readonly verifier: Pick<Verifier, 'open' | 'onUnknownKey'>;
   /** Credentials for nothing but a proof of the key, from the control plane itself. Rejects with EnrollError. */
   readonly prove: () => Promise<Credentials>;
+  /** Called when it is known again which keys the control plane signs with: what was refused before may be good. */
+  readonly onKeys?: () => void;
   /** The control plane has another URL than last time: ask it at once. Default false. */
   readonly moved?: boolean;
   readonly clock: Clock;
@@ -216,7 +218,7 @@ export class Renewal {
     try {
       const credentials = await prove();
       await this.#take(credentials);
-      this.#keysOwed = false;
+      this.#knowKeys();
       log.info({ what, brokers: credentials.brokerUrls }, 'asked the control plane');
       link.wake();
     } catch (error) {
@@ -225,6 +227,12 @@ export class Renewal {
       this.#renewing = false;
     }
     if (!this.#stopped) this.#schedule();
+  }
+
+  #knowKeys(): void {
+    if (!this.#keysOwed) return;
+    this.#keysOwed = false;
+    this.#options.onKeys?.();
   }
 
   #askOwed(): void {
@@ -300,7 +308,7 @@ export class Renewal {
     try {
       const credentials = await prove();
       await this.#take(credentials);
-      this.#keysOwed = false;
+      this.#knowKeys();
       this.#proofBackoff.reset();
       log.info(
         { expires: new Date(expireTimeMs(credentials)).toISOString() },

@@ -155,6 +155,13 @@ export class Session {
     this.#startAnew();
   }
 
+  /** There are keys by which messages are believed that were refused before: they are asked for at once. */
+  catchUp(): void {
+    const state = this.#state;
+    if (state.name === 'open') this.#delivery.catchUp();
+    else if (state.name === 'waiting' && state.why === 'retry' && this.#options.link.connected) void this.#greet();
+  }
+
   /** Somebody says that this session is over. It is not signed, so it is no more than a reason to ask: the next Hello tells. */
   doubted({ message }: BusError): void {
     if (this.#state.name !== 'open') return;
