@@ -64,18 +64,21 @@ export function parseCloud(raw: RawCloud): Cloud {
   const text = (field: string, from = raw.auth): string => {
     const value = from[field];
     if (value === undefined || value === null) return '';
-    // An id of digits alone is a number to YAML.
-    if (typeof value === 'string' || typeof value === 'number') return String(value);
+    if (typeof value === 'string') return value;
     throw fail(field, 'expected a string');
   };
   const setting = (field: string) => text(field, raw.fields);
   const defaultDomain: DomainRef = text('default_domain_name')
     ? { name: text('default_domain_name') }
     : { id: text('default_domain_id') || setting('default_domain') || 'default' };
-  const domain = (prefix: string): DomainRef => {
+  const isOfProject = ['project_id', 'tenant_id', 'project_name', 'tenant_name'].some((field) => text(field) !== '');
+  const domainAt = (prefix: string): DomainRef | undefined => {
     const [id, name] = [text(`${prefix}_id`), text(`${prefix}_name`)];
-    return id ? { id } : name ? { name } : defaultDomain;
+    return id ? { id } : name ? { name } : undefined;
   };
+  // Beside a project, `domain_name` is not what the token is for, but where user and project are.
+  const domain = (prefix: string): DomainRef =>
+    domainAt(prefix) ?? (isOfProject ? domainAt('domain') : undefined) ?? defaultDomain;
   const user = (): ScopedRef | undefined => {
     const [id, name] = [text('user_id'), text('username') || text('user_name')];
     return id ? { id } : name ? { name, domain: domain('user_domain') } : undefined;

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { findCloud } from './clouds_file.ts';
 import { CloudError } from './errors.ts';
@@ -154,6 +155,49 @@ test('secrets may be elsewhere, and a profile says what many clouds share', asyn
   t.like(await bare.find({ OS_PASSWORD: 'given' }, 'one'), { credential: { password: 'given' } });
 });
 
+test('what the openstack client makes of what is written otherwise, is made of it here', async (t) => {
+  const { find, root } = await setUp(t, {
+    'here/clouds.yaml': `
+shared: &shared {auth_url: 'https://k.test:5000', username: alice, user_domain_name: Users}
+clouds:
+  merged: {auth: {<<: *shared, password: p, project_name: red}, cacert: ~/ca.pem, cert: own.pem}
+  digits: {auth: {<<: *shared, password: 0123, project_id: 12345678901234567890123456789012}}
+  powers: {auth: {<<: *shared, password: 12e34, project_id: 1234567890123456789012345678e901}}
+  beside: {auth: {auth_url: 'https://k.test:5000', password: p}, username: alice, project_name: red}
+  hyphens: {auth: {auth-url: 'https://k.test:5000', username: alice, project-name: red}, region-name: one}
+  domain: {auth: {auth_url: 'https://k.test:5000', username: alice, project_name: red, domain_name: D}}
+  domains: {auth: {<<: *shared, project_name: red, domain_id: d1}}
+  token: {auth: {auth_url: 'https://k.test:5000', token: abc}}
+  robot: {auth: {auth_url: 'https://k.test:5000', application_credential_id: i}}`,
+  });
+  const user = { name: 'alice', domain: { name: 'Users' } };
+  t.like(await find({}, 'merged'), {
+    credential: { user, password: 'p' },
+    tls: { caFile: path.join(root, 'home/ca.pem'), certFile: path.join(root, 'here/own.pem') },
+  });
+  for (const [name, password, id] of [
+    ['digits', '0123', '12345678901234567890123456789012'],
+    ['powers', '12e34', '1234567890123456789012345678e901'],
+  ] as const) {
+    t.like(await find({}, name), { credential: { password }, scope: { project: { id } } });
+  }
+  const alice = { name: 'alice', domain: { id: 'default' } };
+  const red = { name: 'red', domain: { id: 'default' } };
+  t.like(await find({}, 'beside'), { credential: { user: alice }, scope: { kind: 'project', project: red } });
+  t.like(await find({}, 'hyphens'), { credential: { user: alice }, scope: { project: red }, region: 'one' });
+  const domain = { name: 'D' };
+  t.like(await find({}, 'domain'), {
+    credential: { user: { name: 'alice', domain } },
+    scope: { kind: 'project', project: { name: 'red', domain } },
+  });
+  t.like(await find({}, 'domains'), { credential: { user }, scope: { project: { domain: { id: 'd1' } } } });
+  // Secrets of another kind than this cloud's are for another cloud.
+  const secrets = { OS_PASSWORD: 'p', OS_APPLICATION_CREDENTIAL_SECRET: 's' };
+  t.like(await find(secrets, 'hyphens'), { credential: { kind: 'password', password: 'p' } });
+  t.like(await find(secrets, 'token'), { credential: { kind: 'token', token: 'abc' } });
+  t.like(await find(secrets, 'robot'), { credential: { kind: 'applicationCredential', secret: 's' } });
+});
+
 test('what cannot be is named, without the secret', async (t) => {
   const { find } = await setUp(t);
   for (const [env, message] of [
@@ -172,13 +216,18 @@ test('what cannot be is named, without the secret', async (t) => {
     t.notRegex(error?.message ?? '', /pass-secret/);
   }
   for (const [text, message] of [
-    ['clouds: [', /clouds\.yaml is not YAML$/],
+    ['clouds: [', /clouds\.yaml is not YAML: \w+ in line 1$/],
+    ['clouds:\n  one: {auth: {password: pass-secret: x}}', /clouds\.yaml is not YAML: \w+ in line 2$/],
+    ['clouds: {one: {auth: {password: *pass-secret}}}', /clouds\.yaml is not YAML/],
+    ['clouds: {one: {auth: {password: !vault pass-secret}}}', /auth_url: expected the address/],
     ['clouds: []', /clouds: expected a mapping/],
     ['clouds: {one: []}', /clouds\.one: expected a mapping/],
     ['clouds: {one: {auth: {auth_url: {}}}}', /clouds\.one\.auth\.auth_url: expected a string/],
     ['clouds: {one: {regions: 3}}', /clouds\.one\.regions: expected a list/],
     [`clouds: {one: {interface: x, auth: ${auth('k')}}}`, /clouds\.one\.interface: expected public/],
   ] as const) {
-    await fails(t, (await setUp(t, { 'here/clouds.yaml': text })).find({}, 'one'), message);
+    const error = await fails(t, (await setUp(t, { 'here/clouds.yaml': text })).find({}, 'one'), message);
+    // With its causes, as a log shows it.
+    t.notRegex(inspect(error), /pass-secret/);
   }
 });

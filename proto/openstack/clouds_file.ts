@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { parse } from 'yaml';
-import { type Cloud, parseCloud } from './cloud.ts';
+import { parseDocument, type Tags } from 'yaml';
+import { type Cloud, type CloudTls, parseCloud } from './cloud.ts';
 import { CloudError } from './errors.ts';
 
 /** Where to look for what is said of a cloud. */
@@ -25,6 +25,11 @@ export const environmentCloud = 'envvars';
  * clouds.yaml does not have may be in `OS_PASSWORD` and `OS_APPLICATION_CREDENTIAL_SECRET`. Rejects with CloudError.
  */
 export async function findCloud(source: CloudSource): Promise<Cloud> {
+  const cloud = await find(source);
+  return { ...cloud, tls: withPaths(cloud.tls, source) };
+}
+
+async function find(source: CloudSource): Promise<Cloud> {
   const { env } = source;
   const named = source.cloud || env.OS_CLOUD;
   if (named === environmentCloud || (!named && !source.file && env.OS_AUTH_URL)) return environment(env);
@@ -51,13 +56,13 @@ export async function findCloud(source: CloudSource): Promise<Cloud> {
   const secret = secrets && Object.hasOwn(secrets.entries, name) ? secrets.entries[name] : undefined;
   const merged = [own, mapping(secret ?? {}, `${secrets?.file}: clouds.${name}`)].reduce(merge, shared);
   const fields = withRegion(merged, env.OS_REGION_NAME, where);
-  const auth = mapping(fields.auth ?? {}, `${where}.auth`);
-  const inherited = secretsOf(env);
+  // What belongs there may be beside it, too.
+  const auth = { ...fields, ...mapping(fields.auth ?? {}, `${where}.auth`) };
   return parseCloud({
     name,
     file: path.resolve(clouds.file),
     fields,
-    auth: { ...inherited, ...auth },
+    auth: { ...secretFor(auth, env), ...auth },
     nameOf: (field) => `${where}${isSetting(field) ? '' : '.auth'}.${field}`,
   });
 }
@@ -89,13 +94,21 @@ function environment(env: CloudSource['env']): Cloud {
   return parseCloud({ name: environmentCloud, fields, auth, nameOf });
 }
 
-function secretsOf(env: CloudSource['env']): Record<string, unknown> {
-  return {
-    ...(env.OS_PASSWORD ? { password: env.OS_PASSWORD } : {}),
-    ...(env.OS_APPLICATION_CREDENTIAL_SECRET
-      ? { application_credential_secret: env.OS_APPLICATION_CREDENTIAL_SECRET }
-      : {}),
-  };
+/** The variable that has the secret of such a credential. The other kind's may be there for another cloud. */
+function secretFor(auth: Fields, env: CloudSource['env']): Fields {
+  const { OS_PASSWORD: password, OS_APPLICATION_CREDENTIAL_SECRET: application_credential_secret } = env;
+  if (auth.application_credential_id || auth.application_credential_name)
+    return application_credential_secret ? { application_credential_secret } : {};
+  return password && !auth.token ? { password } : {};
+}
+
+/** Files as they are from any folder; `~` is the user's home. */
+function withPaths({ verify, ...files }: CloudTls, { home, cwd }: CloudSource): CloudTls {
+  const whole = Object.entries(files).map(([field, file]) => [
+    field,
+    path.resolve(cwd, file === '~' || file.startsWith('~/') ? path.join(home, file.slice(1)) : file),
+  ]);
+  return { ...Object.fromEntries(whole), verify };
 }
 
 /** What is shared with others: an entry of clouds-public.yaml. */
@@ -164,18 +177,33 @@ async function readClouds(
     });
     if (text === undefined) continue;
     const key = name === 'clouds-public' ? 'public-clouds' : 'clouds';
-    return { file, entries: mapping(mapping(parsed(text, file), file)[key] ?? {}, `${file}: ${key}`) };
+    const entries = mapping(mapping(parsed(text, file), file)[key] ?? {}, `${file}: ${key}`);
+    return { file, entries: Object.fromEntries(Object.entries(entries).map(([of, each]) => [of, underscored(each)])) };
   }
   return undefined;
 }
 
 function parsed(text: string, file: string): unknown {
+  const document = parseDocument(text, { merge: true, customTags: withoutNumbers, logLevel: 'silent' });
+  const [broken] = document.errors;
+  // Nothing of the parser's own message, which shows lines of the file, and a secret with them.
+  if (broken) throw new CloudError(`${file} is not YAML: ${broken.code} in line ${broken.linePos?.[0].line ?? '?'}`);
   try {
-    return parse(text) ?? {};
-  } catch (cause) {
-    // The parser quotes the line, which may hold a secret.
-    throw new CloudError(`${file} is not YAML`, { cause });
+    return document.toJS() ?? {};
+  } catch {
+    throw new CloudError(`${file} is not YAML: its aliases cannot be resolved`);
   }
+}
+
+/** Ids and passwords of digits are what is written, and not the number that comes nearest. */
+const withoutNumbers = (tags: Tags): Tags =>
+  tags.filter((tag) => typeof tag === 'string' || !/:(?:int|float)$/.test(tag.tag));
+
+/** `auth-url` is `auth_url`. */
+function underscored(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(underscored);
+  if (!isMapping(value)) return value;
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key.replaceAll('-', '_'), underscored(each)]));
 }
 
 function merge(under: Fields, over: Fields): Fields {
