@@ -278,13 +278,15 @@ async function readMapping(path: string): Promise<Record<string, unknown> | unde
     if (isMissing(cause)) return undefined;
     throw new CliError(`cannot read ${path}: ${reasonOf(cause)}`, undefined, { cause });
   }
-  const { parse } = await import('yaml');
+  const { parse, YAMLParseError } = await import('yaml');
   let root: unknown;
   try {
-    // Its warnings would quote the line, and with it perhaps a token.
+    // Its warnings would quote the line, and with it perhaps a token: as its errors do.
     root = parse(text, { maxAliasCount: 0, stringKeys: true, logLevel: 'error' }) ?? {};
-  } catch (cause) {
-    throw new CliError(`${path} is not YAML: ${reasonOf(cause).split('\n')[0]}`, undefined, { cause });
+  } catch (error) {
+    const broken = error instanceof YAMLParseError ? error : undefined;
+    const what = broken ? `${broken.code} in line ${broken.linePos?.[0].line ?? '?'}` : 'aliases are not taken';
+    throw new CliError(`${path} is not YAML: ${what}`);
   }
   if (!isMapping(root)) throw new CliError(`${path}: expected a mapping`);
   return root;

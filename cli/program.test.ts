@@ -164,6 +164,12 @@ test('contexts: made, used, changed and forgotten, in a file for the owner only'
   t.regex(clear.stderr, /will not send a token in clear/);
   await writeFile(file, 'contexts: [');
   t.regex((await bayctl(undefined, ['get', 'bays'], options)).stderr, /config\.yaml is not YAML/);
+  for (const broken of ['seeded-secret: x', '*seeded-secret', '"" seeded-secret']) {
+    await writeFile(file, `contexts:\n  work:\n    token: ${broken}\n`);
+    const { stderr } = await bayctl(undefined, ['-v', 'get', 'bays'], options);
+    t.regex(stderr, /config\.yaml is not YAML: (\w+ in line 3|aliases are not taken)/);
+    t.notRegex(stderr, /seeded-secret/);
+  }
 });
 
 test('the control plane of npm start is the context local', async (t) => {
