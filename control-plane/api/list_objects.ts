@@ -1,12 +1,11 @@
-import { setImmediate } from 'node:timers/promises';
-import { ExhaustedError } from '../domain/errors.ts';
-import { compileFilter, type Filter } from '../domain/filter.ts';
+import { compileFilter } from '../domain/filter.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf, parseOrderBy } from '../domain/page.ts';
 import { present, type Surroundings } from '../domain/present.ts';
 import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
+import { budgeted, Slices } from './filter_budget.ts';
 
 /** A list, as requests ask for one. */
 export interface ListRequest {
@@ -23,11 +22,6 @@ export interface ListAnswer<T> {
   readonly nextPageToken: string;
   readonly revision: bigint;
 }
-
-/** How long one call may spend on evaluating its filter. */
-const filterBudgetMs = 2_000;
-/** How long it may do so without letting others have their turn. */
-const sliceMs = 20;
 
 /** One page. Rejects with InvalidError, and with ExhaustedError when the filter takes too long. */
 export async function listObjects<K extends KindName>(
@@ -57,7 +51,7 @@ export async function listObjects<K extends KindName>(
   const objects: Kinds[K][] = [];
   let after = cursor?.after as StoredObject | undefined;
   let revision = cursor?.revision;
-  let sliceEndMs = performance.now() + sliceMs;
+  const slices = new Slices();
   for (;;) {
     const page = await store.list({
       kind,
@@ -81,23 +75,8 @@ export async function listObjects<K extends KindName>(
           revision: BigInt(revision),
         };
       }
-      if (performance.now() > sliceEndMs) {
-        await setImmediate();
-        sliceEndMs = performance.now() + sliceMs;
-      }
+      if (slices.isOver) await slices.next();
     }
     if (!page.more || page.objects.length === 0) return { objects, nextPageToken: '', revision: BigInt(revision) };
   }
-}
-
-/** Counts the time that a filter takes, so that no expression holds up the server. */
-function budgeted(filter: Filter): Filter {
-  let spentMs = 0;
-  return (object) => {
-    const startMs = performance.now();
-    const matches = filter(object);
-    spentMs += performance.now() - startMs;
-    if (spentMs > filterBudgetMs) throw new ExhaustedError('the filter takes too long: make it simpler');
-    return matches;
-  };
 }

@@ -6,6 +6,7 @@ import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Liveness } from '../reconcile/port.ts';
 import type { Store, StoredObject, WatchItem } from '../store/port.ts';
 import type { BayRef } from './bay_directory.ts';
+import { budgeted, Slices } from './filter_budget.ts';
 import type { NodeDirectory } from './node_directory.ts';
 import { visibleItems } from './public_models.ts';
 
@@ -47,9 +48,13 @@ export interface WatchEvent<T> {
   readonly revision: bigint;
 }
 
+/** How much of the time a watch may spend on its filter. */
+const filterShare = 0.05;
+
 /**
  * A snapshot and exactly the changes after it, or the changes after a revision, as the caller may see them. Between them come objects whose status
- * has become stale, or fresh again: those have not changed, so they carry the revision to resume from, which is that of the event before.
+ * has become stale, or fresh again: those have not changed, so they carry the revision to resume from, which is that of the event before. Throws
+ * ExhaustedError when the filter takes too long.
  */
 export async function* watchObjects<K extends KindName>(
   options: WatchOptions,
@@ -62,7 +67,9 @@ export async function* watchObjects<K extends KindName>(
   const { store } = options;
   const namespace = kinds[kind].scope === 'namespace' ? request.namespace : '';
   const scope = { kind, project: projectOf(principal), bayUid: bay?.uid, namespace, name: request.name };
-  const view = new View(kind, options.around, compileFilter(kind, request.filter), Number(request.sinceRevision));
+  const filter = compileFilter(kind, request.filter);
+  const view = new View(kind, options.around, filter && budgeted(filter, filterShare), Number(request.sinceRevision));
+  const slices = new Slices();
   const ended = new AbortController();
   const touches = new Touches(scope, options);
   // Of every project, but for what is private there.
@@ -87,6 +94,7 @@ export async function* watchObjects<K extends KindName>(
         if (touches.empty) await Promise.race([next, touches.wait()]);
         if (!touches.empty) {
           for (const stored of await touches.take()) {
+            if (slices.isOver) await slices.next();
             const event = inScope(stored, scope) ? view.touched(stored) : undefined;
             if (event) yield event;
           }
@@ -96,6 +104,7 @@ export async function* watchObjects<K extends KindName>(
       const result = await next;
       next = undefined;
       if (result.done) return;
+      if (slices.isOver) await slices.next();
       const event = view.take(result.value);
       if (event) yield event;
     }

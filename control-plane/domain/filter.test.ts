@@ -3,7 +3,7 @@ import test from 'ava';
 import fc from 'fast-check';
 import { ContainerPhase, ContainerSchema } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { PodSchema } from '../../proto/gen/baykeeper/v1/pod_pb.js';
-import { InvalidError } from './errors.ts';
+import { ExhaustedError, InvalidError } from './errors.ts';
 import { compileFilter } from './filter.ts';
 
 const web = create(ContainerSchema, {
@@ -111,4 +111,35 @@ test('a regular expression of a caller cannot hold up the server', (t) => {
   const before = process.cpuUsage();
   t.false(compileFilter('Container', 'spec.image.matches("^(a+)+$")')?.(object));
   t.true(process.cpuUsage(before).user < 500_000);
+});
+
+const many = Array.from({ length: 10_000 }, (_, i) => String(i % 10));
+const pod = create(PodSchema, {
+  metadata: { name: 'p', annotations: { text: many.join('') } },
+  spec: { manifest: { args: many, lists: many.map(() => ['a']), map: Object.fromEntries(many.entries()) } },
+});
+/** What takes the square of the size of an object, or the size very often. */
+const costly: readonly string[] = [
+  'spec.manifest.args.exists(a, "x" in spec.manifest.args)',
+  'spec.manifest.args.exists(a, spec.manifest.map == spec.manifest.map) || true',
+  `spec.manifest.args.exists(a, ${Array(40).fill('a == "x"').join(' || ')})`,
+  `[spec.manifest.args].exists(x, ${Array(40).fill('"x" in x').join(' || ')})`,
+  `spec.manifest.lists.exists(l, ${Array(40).fill('"x" in l').join(' || ')})`,
+  'spec.manifest.map.exists(k, spec.manifest.map[k] in spec.manifest.args)',
+  '"x" in spec.manifest.args.map(a, a)',
+  'spec.manifest.args.filter(a, true) == spec.manifest.args.filter(a, true)',
+  'metadata.annotations.text.matches("(1|2)*1(1|2){900}[xy]")',
+  'spec.manifest.args.exists(a, a.matches("x"))',
+];
+
+test('a filter that looks at one large object too often is ended before it holds up the server', (t) => {
+  for (const filter of costly) {
+    const look = compileFilter('Pod', filter);
+    const before = process.cpuUsage();
+    t.throws(() => look?.(pod), { instanceOf: ExhaustedError }, filter);
+    t.true(process.cpuUsage(before).user < 500_000, filter);
+  }
+  // Each object is counted for itself.
+  const look = compileFilter('Pod', '"x" in spec.manifest.args || size(spec.manifest.map) == 10000');
+  for (let i = 0; i < 20; i += 1) t.true(look?.(pod));
 });

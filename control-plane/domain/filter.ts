@@ -1,6 +1,7 @@
 import { celEnv, isCelError, parse, plan } from '@bufbuild/cel';
 import type { DescEnum, DescField, DescMessage } from '@bufbuild/protobuf';
-import { InvalidError } from './errors.ts';
+import { ExhaustedError, InvalidError } from './errors.ts';
+import { countedRange, FilterCost } from './filter_cost.ts';
 import { MessageMap, recordMap } from './filter_values.ts';
 import { type KindName, kinds } from './kinds.ts';
 import type { ObjectMessage } from './object.ts';
@@ -42,27 +43,30 @@ type Shape =
  *
  * Enums compare with their short names; fields are named as in the proto files or as in JSON. What cannot be evaluated on an object, a label
  * that it lacks for example, makes it not match. Throws InvalidError naming `filter`, with the position, for what is no expression, what names
- * a field that there is not, and what would cost too much.
+ * a field that there is not, and what would cost too much. The filter throws ExhaustedError when it costs too much on an object.
  */
 export function compileFilter(kind: KindName, source: string): Filter | undefined {
   if (source.trim() === '') return undefined;
   if (source.length > maxFilterLength) throw new InvalidError('filter', `is longer than ${maxFilterLength} characters`);
   const { expr, positions } = parseFilter(source);
   new Checker(kinds[kind].schema, positions).check(expr);
+  const cost = new FilterCost();
   let run: ReturnType<typeof plan>;
   try {
-    run = plan(celEnv(), expr);
+    run = plan(celEnv({ funcs: cost.functions }), expr);
   } catch (error) {
     throw new InvalidError('filter', `cannot be used: ${messageOf(error)}`, { cause: error });
   }
   return (object) => {
     const { metadata, spec, status } = object;
+    cost.begin();
     const result = run({
-      metadata: metadata ? new MessageMap(metadata) : new Map(),
-      labels: recordMap(metadata?.labels ?? {}),
-      spec: spec ? new MessageMap(spec) : new Map(),
-      status: status ? new MessageMap(status) : new Map(),
+      metadata: metadata ? new MessageMap(metadata, cost) : new Map(),
+      labels: recordMap(metadata?.labels ?? {}, cost),
+      spec: spec ? new MessageMap(spec, cost) : new Map(),
+      status: status ? new MessageMap(status, cost) : new Map(),
     });
+    if (cost.isTooMuch) throw new ExhaustedError('the filter takes too long: make it simpler');
     if (isCelError(result)) return false;
     if (typeof result !== 'boolean')
       throw new InvalidError('filter', 'must be true or false: compare its value with something');
@@ -107,7 +111,7 @@ function offsetOf(error: unknown): number | undefined {
 
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
 
-/** Walks an expression once: bounds its cost, and finds names that do not exist. */
+/** Walks an expression once: bounds its cost, has what its macros go through counted, and finds names that do not exist. */
 class Checker {
   readonly #roots: ReadonlyMap<string, Shape>;
   readonly #positions: { readonly [id: string]: number };
@@ -172,8 +176,13 @@ class Checker {
         const { iterRange, accuInit, loopCondition, loopStep, result, iterVar, accuVar } = kind.value;
         const range = iterRange && this.#walk(iterRange, scope, depth + 1, true);
         const inner = new Map(scope).set(iterVar, elementOf(range)).set(accuVar, undefined);
+        const before = this.#nodes;
         for (const part of [accuInit, loopCondition, loopStep, result])
           if (part) this.#walk(part, inner, depth + 1, true);
+        if (iterRange) {
+          const collects = accuInit?.exprKind.case === 'listExpr';
+          kind.value.iterRange = countedRange(iterRange, this.#nodes - before, collects);
+        }
         return undefined;
       }
       default:

@@ -7,11 +7,13 @@ import {
   type Message,
   ScalarType,
 } from '@bufbuild/protobuf';
+import type { FilterCost } from './filter_cost.ts';
 import { kinds } from './kinds.ts';
 import { shortEnumName } from './present.ts';
 
 /*
- * Objects as CEL sees them. A filter looks at a few fields of thousands of objects, so nothing is converted before it is looked at.
+ * Objects as CEL sees them. A filter looks at a few fields of thousands of objects, so nothing is converted before it is looked at; and what is looked
+ * at counts.
  */
 
 /** A map whose values are made when they are asked for. */
@@ -48,7 +50,7 @@ abstract class LazyMap extends Map<string, CelInput> {
   }
 }
 
-type Reader = (message: Message) => CelInput | undefined;
+type Reader = (message: Message, cost: FilterCost) => CelInput | undefined;
 
 /** How to read each field of a message, by its name in the proto file and by its name in JSON. */
 interface Readers {
@@ -62,16 +64,18 @@ const readers = new WeakMap<DescMessage, Readers>();
 /** A message. A field that is not set is not there; one that cannot be unset has its default. */
 export class MessageMap extends LazyMap {
   readonly #message: Message;
+  readonly #cost: FilterCost;
   readonly #readers: Readers;
 
-  constructor(message: Message, desc: DescMessage = descOf(message)) {
+  constructor(message: Message, cost: FilterCost, desc: DescMessage = descOf(message)) {
     super();
     this.#message = message;
+    this.#cost = cost;
     this.#readers = readersOf(desc);
   }
 
   protected override read(key: string): CelInput | undefined {
-    return this.#readers.byName.get(key)?.(this.#message);
+    return this.#readers.byName.get(key)?.(this.#message, this.#cost);
   }
 
   protected override names(): string[] {
@@ -81,25 +85,38 @@ export class MessageMap extends LazyMap {
 
 class JsonMap extends LazyMap {
   readonly #record: { readonly [key: string]: JsonValue };
-  constructor(record: { readonly [key: string]: JsonValue }) {
+  readonly #cost: FilterCost;
+  constructor(record: { readonly [key: string]: JsonValue }, cost: FilterCost) {
     super();
     this.#record = record;
+    this.#cost = cost;
   }
   protected override read(key: string): CelInput | undefined {
     const value = Object.hasOwn(this.#record, key) ? this.#record[key] : undefined;
-    return value === undefined ? undefined : jsonValue(value);
+    return value === undefined ? undefined : jsonValue(value, this.#cost);
   }
   protected override names(): string[] {
-    return Object.keys(this.#record);
+    const names = Object.keys(this.#record);
+    this.#cost.elements(names.length);
+    return names;
   }
 }
 
 /** A map of strings, such as labels. */
-export const recordMap = (record: { readonly [key: string]: string }): Map<string, CelInput> => new JsonMap(record);
+export const recordMap = (record: { readonly [key: string]: string }, cost: FilterCost): Map<string, CelInput> =>
+  new JsonMap(record, cost);
 
-function jsonValue(value: JsonValue): CelInput {
-  if (Array.isArray(value)) return value.map(jsonValue);
-  if (typeof value === 'object' && value !== null) return new JsonMap(value);
+function jsonValue(value: JsonValue, cost: FilterCost): CelInput {
+  if (Array.isArray(value)) {
+    cost.elements(value.length);
+    return value.map((element) => jsonValue(element, cost));
+  }
+  if (typeof value === 'object' && value !== null) return new JsonMap(value, cost);
+  return scalarValue(value, cost);
+}
+
+function scalarValue<T extends CelInput>(value: T, cost: FilterCost): T {
+  cost.text(typeof value === 'string' || value instanceof Uint8Array ? value.length : 0);
   return value;
 }
 
@@ -136,9 +153,9 @@ function readerOf(field: DescField): Reader {
   const convert = converterOf(field);
   const { localName } = field;
   const hasDefault = field.fieldKind === 'list' || field.fieldKind === 'map' || !canBeUnset(field);
-  return (message) => {
+  return (message, cost) => {
     if (!hasDefault && !isFieldSet(message, field)) return undefined;
-    return convert((message as unknown as Record<string, unknown>)[localName]);
+    return convert((message as unknown as Record<string, unknown>)[localName], cost);
   };
 }
 
@@ -147,7 +164,7 @@ const canBeUnset = (field: DescField): boolean =>
   field.fieldKind === 'message' || field.oneof !== undefined || field.proto.proto3Optional;
 
 /** What is in a field is as its descriptor says: the casts below rest on that. */
-function converterOf(field: DescField): (value: unknown) => CelInput {
+function converterOf(field: DescField): (value: unknown, cost: FilterCost) => CelInput {
   switch (field.fieldKind) {
     case 'scalar':
       return scalar(field.scalar);
@@ -164,15 +181,19 @@ function converterOf(field: DescField): (value: unknown) => CelInput {
           : field.listKind === 'scalar'
             ? scalar(field.scalar)
             : (value: unknown) => shortEnumName(field.enum, value as number);
-      return (value) => (value as unknown[]).map(element);
+      return (value, cost) => {
+        const elements = value as unknown[];
+        cost.elements(elements.length);
+        return elements.map((each) => element(each, cost));
+      };
     }
     case 'map':
       // All maps of the contract are from strings to strings.
-      return (value) => new JsonMap(value as { [key: string]: string });
+      return (value, cost) => new JsonMap(value as { [key: string]: string }, cost);
   }
 }
 
-function scalar(type: ScalarType): (value: unknown) => CelInput {
+function scalar(type: ScalarType): (value: unknown, cost: FilterCost) => CelInput {
   switch (type) {
     case ScalarType.INT32:
     case ScalarType.UINT32:
@@ -182,12 +203,14 @@ function scalar(type: ScalarType): (value: unknown) => CelInput {
       // A number would be a double to CEL.
       return (value) => BigInt(value as number);
     default:
-      return (value) => value as string | bigint | boolean | number | Uint8Array;
+      return (value, cost) => scalarValue(value as string | bigint | boolean | number | Uint8Array, cost);
   }
 }
 
-function messageValue(desc: DescMessage): (value: unknown) => CelInput {
-  if (desc.typeName === 'google.protobuf.Struct') return (value) => new JsonMap(value as { [key: string]: JsonValue });
+function messageValue(desc: DescMessage): (value: unknown, cost: FilterCost) => CelInput {
+  if (desc.typeName === 'google.protobuf.Struct') {
+    return (value, cost) => new JsonMap(value as { [key: string]: JsonValue }, cost);
+  }
   if (desc.typeName.startsWith('google.protobuf.')) return (value) => value as Message;
-  return (value) => new MessageMap(value as Message, desc);
+  return (value, cost) => new MessageMap(value as Message, cost, desc);
 }
