@@ -54,8 +54,6 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     exposeRevision(registry, store);
 
     const { dataDir, auth } = config;
-    const exposure = await openExposure(config, { log: log.child({ part: 'tls' }), clock });
-    stack.defer(async () => exposure.close());
     const audit = await FileAuditLog.open({
       folder: join(config.dataDir, 'audit'),
       clock,
@@ -75,6 +73,13 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       log.error({ err: error }, 'it cannot be found out what was changed without a record before the start');
     }
     noteStore('started', 'started');
+
+    const exposure = await openExposure(config, {
+      log: log.child({ part: 'tls' }),
+      clock,
+      onAuthority: (change) => audit.append({ ...nobody, ...change, kind: 'system', method: '' }),
+    });
+    stack.defer(async () => exposure.close());
 
     const revokedKeys = new RevokedKeys({ store, clock, credentialTtlMs: config.credentialTtlMs });
     const broker = await startBroker({

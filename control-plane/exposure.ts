@@ -6,6 +6,7 @@ import { type Trust, trustBundle } from './api/trust.ts';
 import type { BrokerOptions } from './broker/broker.ts';
 import type { Config } from './config.ts';
 import { isLoopback } from './domain/ip.ts';
+import type { AuthorityChange } from './tls/authority_record.ts';
 import { parseCertificates } from './tls/given_source.ts';
 import { openTls } from './tls/open_tls.ts';
 import type { ServerCertificate } from './tls/port.ts';
@@ -28,7 +29,12 @@ export interface Exposure {
 /** Opens the certificates that the configuration asks for. SIGHUP has them looked at anew. Rejects with one sentence. */
 export async function openExposure(
   { dataDir, host, port: wantedPort, broker, exposure }: Config,
-  around: { readonly log: Logger; readonly clock: { now(): number } },
+  around: {
+    readonly log: Logger;
+    readonly clock: { now(): number };
+    /** Records that our own CA is another. */
+    readonly onAuthority?: (change: AuthorityChange) => Promise<void>;
+  },
 ): Promise<Exposure> {
   const { tls, advertise, natsAdvertise, natsHost, natsCaFile } = exposure;
   const brokerCertificates =

@@ -1,3 +1,4 @@
+import { stat } from 'node:fs/promises';
 import { homedir } from 'node:os';
 import { join } from 'node:path';
 import process from 'node:process';
@@ -15,6 +16,15 @@ export function operatorCommand(name: string, description: string): Command {
 export function dataOption(): Option {
   const home = process.env.BAYKEEPER_HOME || join(homedir(), '.baykeeper');
   return new Option('--data <dir>', 'folder of everything that is kept').env('BAYKEEPER_DATA').default(home);
+}
+
+/** Rejects when the folder is another user's: what root writes there, the control plane could not read. */
+export async function checkOwner(dataDir: string): Promise<void> {
+  const owner = await stat(dataDir).catch(() => undefined);
+  if (!owner || owner.uid === process.getuid?.()) return;
+  throw new Error(
+    `${dataDir} is of the user with id ${owner.uid}, who runs the control plane: do this as that user (sudo -u '#${owner.uid}' …)`,
+  );
 }
 
 /** Resolves with the exit status. */

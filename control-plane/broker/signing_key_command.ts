@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import process from 'node:process';
 import { setTimeout } from 'node:timers/promises';
-import { dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
+import { checkOwner, dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
 import { isReplacementWished, readKeys, signingKeyFile, wishReplacement } from './signing_key_file.ts';
 
 /** How long a control plane that runs may take. */
@@ -23,6 +23,7 @@ export async function runSigningKeyCommand(argv: readonly string[]): Promise<num
     .addOption(dataOption())
     .action(async (options: { data: string }) => {
       const dataDir = resolve(options.data);
+      await checkOwner(dataDir);
       if ((await readKeys(signingKeyFile(dataDir))).length === 0)
         throw new Error(`there are no keys in ${dataDir} yet`);
       await wishReplacement(dataDir);

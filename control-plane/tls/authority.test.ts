@@ -4,11 +4,12 @@ import { join } from 'node:path';
 import { connect, createServer } from 'node:tls';
 import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
-import { certificatesIn } from '../../proto/fingerprint.ts';
+import { certificatesIn, fingerprintOf } from '../../proto/fingerprint.ts';
 import { authorityFile, openAuthority, readAuthority, rotateAuthority, trustedBy } from './authority.ts';
 import { ownSource } from './own_source.ts';
 import type { CertificateMaterial } from './port.ts';
 import { secureContextOf } from './secure_context.ts';
+import { TlsError } from './tls_error.ts';
 
 const hour = 3_600_000;
 
@@ -104,6 +105,53 @@ test('without an overlap the old authority is good for nothing at once', async (
   const rotated = await rotateAuthority(dir, 0, Date.now());
   t.deepEqual(trustedBy(rotated, Date.now()), [rotated.current.certificate]);
   t.is(await visit(await read(before), before.trusted[0] ?? ''), 'UNABLE_TO_VERIFY_LEAF_SIGNATURE');
+});
+
+test('so many are replaced within one overlap and no more, and where there is none, none is made', async (t) => {
+  const dir = await folder(t);
+  await t.throwsAsync(rotateAuthority(dir, hour, Date.now()), {
+    instanceOf: TlsError,
+    message: /there is no certificate/,
+  });
+  t.is(await readAuthority(dir), undefined);
+  await openAuthority(dir, Date.now());
+  for (let i = 0; i < 16; i += 1) await rotateAuthority(dir, hour, Date.now());
+  const before = await readAuthority(dir);
+  await t.throwsAsync(rotateAuthority(dir, hour, Date.now()), {
+    instanceOf: TlsError,
+    message: /16 old auth.*wait until/,
+  });
+  t.deepEqual(await readAuthority(dir), before);
+  t.is(trustedBy(await rotateAuthority(dir, 0, Date.now()), Date.now()).length, 1);
+});
+
+test('each authority is recorded once, also one that came while nobody ran', async (t) => {
+  const dir = await folder(t);
+  const said: string[] = [];
+  const run = async (fails = false) => {
+    const onAuthority = async ({ code, message }: { code: string; message: string }) => {
+      if (fails) throw new Error('the disk is full');
+      said.push(`${code}: ${message}`);
+    };
+    const read = ownSource({ dataDir: dir, names: ['localhost'], leafTtlMs: hour, log, clock: Date, onAuthority });
+    const material = await read.read(undefined, true);
+    return { material, again: () => read.read(material, true) };
+  };
+  const { material, again } = await run();
+  const [first = ''] = certificatesIn(material.trusted.join('')).map(fingerprintOf);
+  await again();
+  await run();
+  t.deepEqual(said, [`ca_made: ${first}, by which agents and users know this control plane`]);
+  const { previous, current } = await rotateAuthority(dir, hour, Date.now());
+  await run(true);
+  await again();
+  const until = new Date(previous[0]?.trustedUntilMs ?? 0).toISOString();
+  const [second = ''] = certificatesIn(current.certificate).map(fingerprintOf);
+  t.deepEqual(said.slice(1), [`ca_replaced: ${first} by ${second}; the one before is good until ${until}`]);
+  await rotateAuthority(dir, 0, Date.now());
+  await run();
+  t.regex(said[2] ?? '', /; the one before is good no more$/);
+  t.is(said.length, 3);
 });
 
 test('a certificate is renewed at two thirds of its life, an authority at two thirds of its own', async (t) => {

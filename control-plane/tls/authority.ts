@@ -1,6 +1,6 @@
 import { createPrivateKey, X509Certificate } from 'node:crypto';
 import { join } from 'node:path';
-import { checkPrivate, makePrivateFolder, readSmallFile, removeLeftovers, writePrivateFile } from '../private_file.ts';
+import { checkPrivate, makePrivateFolder, readSmallFile, writePrivateFile } from '../private_file.ts';
 import { crossSign, endOf, type KeyAndCertificate, makeAuthority } from './certificate.ts';
 import { TlsError } from './tls_error.ts';
 
@@ -27,8 +27,14 @@ export interface PreviousAuthority {
 const authorityLifeMs = 10 * 365 * 24 * 3_600_000;
 /** How long an old CA is still good, unless something else is said. An agent that was away for longer has to join again. */
 export const defaultOverlapMs = 90 * 24 * 3_600_000;
+/** How many old ones may overlap: agents believe no list that is much longer, and each handshake carries all of them. */
+const mostOverlapping = 16;
 
 export const authorityFile = (dataDir: string): string => join(dataDir, 'tls', 'authority.json');
+
+/** Why nothing can be done with the authority of a folder that has none. */
+export const noAuthority = (dataDir: string): string =>
+  `there is no certificate authority in ${dataDir} yet: it is made at the first start with TLS. Is that the folder of the control plane?`;
 
 /** The authority of a data folder; undefined when there is none yet. Rejects with TlsError or FileError naming the file. */
 export async function readAuthority(dataDir: string): Promise<Authority | undefined> {
@@ -48,7 +54,6 @@ export async function readAuthority(dataDir: string): Promise<Authority | undefi
 
 /** The same, and makes one where there is none. */
 export async function openAuthority(dataDir: string, nowMs: number): Promise<Authority> {
-  await removeLeftovers(join(dataDir, 'tls'));
   const found = await readAuthority(dataDir);
   if (found) return found;
   const made: Authority = { current: await makeAuthority(nowMs + authorityLifeMs), previous: [] };
@@ -56,9 +61,13 @@ export async function openAuthority(dataDir: string, nowMs: number): Promise<Aut
   return made;
 }
 
-/** Replaces the authority by a new one. The old one is good for `overlapMs` more: 0 when its key may be in wrong hands. */
+/**
+ * Replaces the authority by a new one. The old one is good for `overlapMs` more: 0 when its key may be in wrong hands. Rejects with TlsError where
+ * there is none, or too many overlap.
+ */
 export async function rotateAuthority(dataDir: string, overlapMs: number, nowMs: number): Promise<Authority> {
-  const before = await openAuthority(dataDir, nowMs);
+  const before = await readAuthority(dataDir);
+  if (!before) throw new TlsError(noAuthority(dataDir));
   const current = await makeAuthority(nowMs + authorityLifeMs);
   const { certificate } = before.current;
   const cross = await crossSign(current, before.current);
@@ -69,6 +78,12 @@ export async function rotateAuthority(dataDir: string, overlapMs: number, nowMs:
     trustedUntilMs: Math.min(one.trustedUntilMs, trustedUntilMs),
   }));
   const previous = [{ certificate, cross, trustedUntilMs }, ...older].filter((one) => one.trustedUntilMs > nowMs);
+  if (previous.length > mostOverlapping) {
+    const endMs = Math.min(...previous.map((one) => one.trustedUntilMs));
+    throw new TlsError(
+      `${mostOverlapping} old authorities overlap with this one already: wait until ${new Date(endMs).toISOString()}, or end them all with --overlap 0s`,
+    );
+  }
   const rotated: Authority = { current, previous };
   await write(dataDir, rotated);
   return rotated;

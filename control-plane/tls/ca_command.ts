@@ -1,9 +1,9 @@
 import { resolve } from 'node:path';
 import process from 'node:process';
 import { Option } from 'commander';
-import { dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
+import { checkOwner, dataOption, operatorCommand, runOperatorCommand } from '../operator_command.ts';
 import { duration } from '../option_values.ts';
-import { type Authority, defaultOverlapMs, readAuthority, rotateAuthority } from './authority.ts';
+import { type Authority, defaultOverlapMs, noAuthority, readAuthority, rotateAuthority } from './authority.ts';
 import { endOf, fingerprintOf } from './certificate.ts';
 
 /** `baykeeper-control-plane ca …`: looks at our own certificate authority, and replaces it. Resolves with the exit status. */
@@ -17,8 +17,9 @@ export async function runCaCommand(argv: readonly string[]): Promise<number> {
     .description('print what is trusted, until when')
     .addOption(dataOption())
     .action(async (options: { data: string }) => {
-      const authority = await readAuthority(resolve(options.data));
-      if (!authority) throw new Error('there is no certificate authority yet: it is made at the first start with TLS');
+      const dataDir = resolve(options.data);
+      const authority = await readAuthority(dataDir);
+      if (!authority) throw new Error(noAuthority(dataDir));
       print(authority);
     });
   program
@@ -33,7 +34,9 @@ export async function runCaCommand(argv: readonly string[]): Promise<number> {
         .default(defaultOverlapMs, `${defaultOverlapMs / 3_600_000}h`),
     )
     .action(async (options: { data: string; overlap: number }) => {
-      print(await rotateAuthority(resolve(options.data), options.overlap, Date.now()));
+      const dataDir = resolve(options.data);
+      await checkOwner(dataDir);
+      print(await rotateAuthority(dataDir, options.overlap, Date.now()));
     });
   return await runOperatorCommand(program, argv);
 }

@@ -1,4 +1,5 @@
 import type { Logger } from 'pino';
+import type { AuthorityChange } from './authority_record.ts';
 import type { ServerCertificate } from './port.ts';
 import { openServerCertificate } from './server_certificate.ts';
 import type { TlsConfig } from './tls_options.ts';
@@ -6,7 +7,12 @@ import type { TlsConfig } from './tls_options.ts';
 /** The certificate that the options ask for; undefined without TLS. Rejects with one sentence when there can be none. */
 export async function openTls(
   config: TlsConfig,
-  around: { readonly dataDir: string; readonly log: Logger; readonly clock: { now(): number } },
+  around: {
+    readonly dataDir: string;
+    readonly log: Logger;
+    readonly clock: { now(): number };
+    readonly onAuthority?: (change: AuthorityChange) => Promise<void>;
+  },
 ): Promise<ServerCertificate | undefined> {
   if (config.kind === 'off') return undefined;
   // Loaded here: the X.509 library is of no use without TLS, nor with certificates that are given.

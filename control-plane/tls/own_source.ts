@@ -1,6 +1,7 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Logger } from 'pino';
+import { removeLeftovers } from '../private_file.ts';
 import {
   authorityFile,
   crossCertificates,
@@ -10,6 +11,7 @@ import {
   rotateAuthority,
   trustedBy,
 } from './authority.ts';
+import { type AuthorityChange, AuthorityRecord } from './authority_record.ts';
 import { fingerprintOf, makeLeaf } from './certificate.ts';
 import { pem } from './pem.ts';
 import type { CertificateMaterial } from './port.ts';
@@ -21,20 +23,35 @@ export interface OwnSourceOptions {
   readonly leafTtlMs: number;
   readonly log: Logger;
   readonly clock: { now(): number };
+  /** Records that there is another CA. Default: nobody is told. */
+  readonly onAuthority?: (change: AuthorityChange) => Promise<void>;
 }
 
 /**
  * Certificates of the CA of our own, which is made when there is none, and replaced when it gets old. What clients are to trust is in
  * `tls/ca.pem`, for users on this machine.
  */
-export function ownSource({ dataDir, names, leafTtlMs, log, clock }: OwnSourceOptions): CertificateSource {
+export function ownSource({
+  dataDir,
+  names,
+  leafTtlMs,
+  log,
+  clock,
+  onAuthority = async () => undefined,
+}: OwnSourceOptions): CertificateSource {
   let renewMs = 0;
+  const record = new AuthorityRecord({ dataDir, append: onAuthority });
   return {
     files: [authorityFile(dataDir)],
     async read(before) {
       const nowMs = clock.now();
+      // At the start only: later it could be what `ca rotate` is writing at this moment.
+      if (!before) await removeLeftovers(join(dataDir, 'tls'));
       let authority = await openAuthority(dataDir, nowMs);
       if (isOld(authority, nowMs)) authority = await rotateAuthority(dataDir, defaultOverlapMs, nowMs);
+      await record
+        .see(authority)
+        .catch((error: unknown) => log.error({ err: error }, 'that the CA is another is not recorded'));
       const trusted = trustedBy(authority, nowMs);
       const same = before && trusted.join() === before.trusted.join();
       if (same && nowMs < renewMs) return before;

@@ -2,6 +2,7 @@ import { readFile, rm } from 'node:fs/promises';
 import path from 'node:path';
 import test from 'ava';
 import { certificatesIn, fingerprintOf } from '../../proto/fingerprint.ts';
+import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { JoinTokenService } from '../../proto/gen/baykeeper/v1/join_token_service_pb.js';
 import { NodePhase } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
@@ -222,4 +223,7 @@ test('a connected agent is told of a new CA long before it has anything to ask',
   const both = fingerprints(await caOf(controlPlane)).join();
   await until('it knows both', async () => (await trustOf(folder.path)).join() === both, { timeoutMs: 40_000 });
   t.is(agent.output.split('session begun').length - 1, 1, 'in the session that it had');
+  const { records } = await controlPlane.client(AuditService).listAuditRecords({ filter: { kind: 'system' } });
+  const [record] = records.filter(({ code }) => code === 'ca_replaced');
+  t.true(record?.message.startsWith(`${oldCa} by ${both.split(',')[0]}; `), record?.message);
 });
