@@ -35,6 +35,10 @@ interface Trusted {
 export class TrustedKeys {
   readonly #path: string;
   #keys: ReadonlyMap<string, Trusted>;
+  /** What is on disk. */
+  #kept: string;
+  /** Changes, one after the other. */
+  #changing: Promise<void> = Promise.resolve();
 
   /** Opens the file; where there is none, or it is damaged, nothing is believed. */
   static async open(path: string): Promise<TrustedKeys> {
@@ -44,6 +48,7 @@ export class TrustedKeys {
   private constructor(path: string, keys: ReadonlyMap<string, Trusted>) {
     this.#path = path;
     this.#keys = keys;
+    this.#kept = describe(keys);
   }
 
   /** Whether there is a key that messages can be believed by. */
@@ -67,25 +72,43 @@ export class TrustedKeys {
     return this.#keys.get(id)?.standing !== 'valid';
   }
 
-  /** Believes these and no others. `problemOfKeys` has nothing against them. Resolves when they are on disk. */
+  /**
+   * Believes these and no others. `problemOfKeys` has nothing against them. Resolves when they are on disk; until then the new ones are not believed
+   * either, as what they sign could not be read again after a restart.
+   */
   async replace(keys: readonly SigningKey[]): Promise<void> {
-    const next = new Map<string, Trusted>();
-    for (const { id, publicKey, retiring } of keys) {
-      next.set(id, { publicKey, key: keyOf(publicKey), standing: retiring ? 'retiring' : 'valid' });
-    }
-    for (const [id, known] of this.#keys) if (!next.has(id)) next.set(id, { ...known, standing: 'former' });
-    await this.#keep(next);
+    const listed = new Map(
+      keys.map(({ id, publicKey, retiring }): [string, Trusted] => [
+        id,
+        { publicKey, key: keyOf(publicKey), standing: retiring ? 'retiring' : 'valid' },
+      ]),
+    );
+    await this.#change((known) => {
+      const former = [...known].map(([id, one]): [string, Trusted] =>
+        listed.has(id) ? [id, one] : [id, { ...one, standing: 'former' }],
+      );
+      this.#keys = new Map(former);
+      return new Map([...listed, ...former.filter(([id]) => !listed.has(id))]);
+    });
   }
 
   /** What is on disk is signed by these keys: former ones that are not among them are forgotten. */
   async inUse(ids: ReadonlySet<string>): Promise<void> {
-    const next = new Map([...this.#keys].filter(([id, { standing }]) => standing !== 'former' || ids.has(id)));
-    if (next.size < this.#keys.size) await this.#keep(next);
+    const isNeeded = ([id, { standing }]: [string, Trusted]) => standing !== 'former' || ids.has(id);
+    if ([...this.#keys].every(isNeeded)) return;
+    await this.#change((known) => new Map([...known].filter(isNeeded)));
+  }
+
+  #change(next: (known: ReadonlyMap<string, Trusted>) => ReadonlyMap<string, Trusted>): Promise<void> {
+    const change = this.#changing.then(() => this.#keep(next(this.#keys)));
+    this.#changing = change.catch(() => undefined);
+    return change;
   }
 
   async #keep(next: ReadonlyMap<string, Trusted>): Promise<void> {
-    if (describe(next) === describe(this.#keys)) return;
-    await writeDurably(this.#path, [Buffer.from(describe(next))], 0o600);
+    const text = describe(next);
+    if (text !== this.#kept) await writeDurably(this.#path, [Buffer.from(text)], 0o600);
+    this.#kept = text;
     this.#keys = next;
   }
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
@@ -204,6 +204,31 @@ test('keys that are no longer listed are good for what is on the disk, for as lo
   await again.inUse(new Set([second.id]));
   t.throws(() => verifierOf(again).openStored('assign', message), { instanceOf: UnverifiedError });
   t.truthy((await TrustedKeys.open(path)).find(second.id));
+});
+
+test('keys that are replaced are believed no more, also while the disk takes nothing, or another change is on its way there', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'agent-keys-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const path = join(folder, 'trusted_keys.json');
+  const signers = [1, 2, 3].map((seed) => new TestSigner(seed));
+  const [first, second, third] = signers.map((signer) => signer.keys());
+  const keys = await TrustedKeys.open(path);
+  const believed = (of: TrustedKeys) => signers.filter(({ id }) => of.find(id)).map(({ id }) => id);
+  for (const order of ['replace first', 'forget first']) {
+    await keys.replace(first ?? []);
+    await keys.replace(second ?? []);
+    const changes = [() => keys.replace(third ?? []), () => keys.inUse(new Set())];
+    if (order === 'forget first') changes.reverse();
+    await Promise.all(changes.map((change) => change()));
+    for (const opened of [keys, await TrustedKeys.open(path)]) t.deepEqual(believed(opened), [signers[2]?.id], order);
+  }
+  await rm(folder, { recursive: true });
+  await t.throwsAsync(keys.replace(first ?? []), { code: 'ENOENT' });
+  t.deepEqual(believed(keys), [], 'the new one is not on disk, which would be signed by it');
+  t.truthy(keys.findStored(signers[2]?.id ?? ''));
+  await mkdir(folder);
+  await keys.replace(first ?? []);
+  for (const opened of [keys, await TrustedKeys.open(path)]) t.deepEqual(believed(opened), [signers[0]?.id]);
 });
 
 test('a damaged file of keys is believed nothing, and keys that cannot be are not taken', async (t) => {
