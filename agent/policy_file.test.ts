@@ -71,6 +71,20 @@ test('a file that cannot be read ends the start, and a change to one changes not
   t.is(file.current.rules.privileged, 'allow');
 });
 
+test('one in the data folder takes the place of one in /etc at a start only, and a link that leads nowhere is no missing file', async (t) => {
+  const { folder, dataDir, path, open, write, seen } = await bed(t);
+  await writeFile(join(dataDir, 'agent.yaml'), 'default: allow\n');
+  await write('default: forbid\n');
+  const file = await open();
+  await rm(path);
+  await seen('that it is gone is said', () => file.problem?.endsWith('it is gone') === true);
+  t.is(file.current.rules.exec, 'forbid');
+  t.is((await open()).current.source, join(dataDir, 'agent.yaml'));
+  // As on a machine where what it leads to is not mounted yet.
+  await symlink(join(folder, 'away', 'agent.yaml'), path);
+  await t.throwsAsync(open(), { instanceOf: PolicyError, message: /agent\.yaml: ENOENT/ });
+});
+
 test('a file, or its folder, that others can write is refused', async (t) => {
   const { folder, path, write } = await bed(t);
   await write('default: allow\n');

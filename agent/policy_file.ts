@@ -1,5 +1,5 @@
 import { constants } from 'node:fs';
-import { open, realpath, stat } from 'node:fs/promises';
+import { lstat, open, realpath, stat } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { getuid } from 'node:process';
 import type { Clock } from './clock.ts';
@@ -87,8 +87,10 @@ export class PolicyFile implements PolicySource {
         const { dev, ino, size, mtimeMs, ctimeMs } = await stat(candidate);
         return { path: candidate, stamp: [candidate, dev, ino, size, mtimeMs, ctimeMs].join(' ') };
       } catch (error) {
-        const missing = (error as NodeJS.ErrnoException).code === 'ENOENT';
-        if (!missing || path !== undefined) throw new PolicyError(`${candidate}: ${text(error)}`);
+        if (candidate === this.#current.source && isMissing(error)) throw new PolicyError(`${candidate}: it is gone`);
+        // A link that leads nowhere is there: its owner has put it there, and does not mean that everything is allowed.
+        const isNone = isMissing(error) && (await lstat(candidate).then(() => false, isMissing));
+        if (!isNone || path !== undefined) throw new PolicyError(`${candidate}: ${text(error)}`);
       }
     }
     return undefined;
@@ -105,7 +107,6 @@ export class PolicyFile implements PolicySource {
     try {
       const version = await this.#find();
       if (!version) {
-        if (this.#current.source !== '') throw new PolicyError(`${this.#current.source}: it is gone`);
         this.#say(undefined);
         return;
       }
@@ -186,5 +187,6 @@ async function parse(content: string): Promise<unknown> {
   return document.toJS({ maxAliasCount: 0 });
 }
 
+const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT';
 const isGone = (error: unknown): boolean => /: it is gone$|ENOENT/.test(text(error));
 const text = (error: unknown): string => (error instanceof Error ? error.message : String(error));
