@@ -20,11 +20,15 @@ export async function auditFiles(folder: string): Promise<AuditFile[]> {
   return found.sort((a, b) => a.first - b.first);
 }
 
-/** The lines of a file, and what is after the last end of a line: a record that was being written. */
-export async function readLines(folder: string, name: string): Promise<{ lines: string[]; torn: string }> {
-  const lines = (await readFile(join(folder, name), 'utf8')).split('\n');
-  const torn = lines.pop() ?? '';
-  return { lines, torn };
+/** The lines of a file with their size in bytes, and what is after the last end of a line: a record that was being written. */
+export async function readLines(
+  folder: string,
+  name: string,
+): Promise<{ lines: string[]; bytes: number; torn: string }> {
+  const content = await readFile(join(folder, name));
+  const bytes = content.lastIndexOf('\n') + 1;
+  const lines = bytes === 0 ? [] : content.toString('utf8', 0, bytes - 1).split('\n');
+  return { lines, bytes, torn: content.toString('utf8', bytes) };
 }
 
 const sliceSize = 500;

@@ -167,6 +167,12 @@ test('what was taken away while nobody looked is recorded at the start', async (
   const last = (await all(audit)).at(-1);
   t.like(last, { kind: 'system', code: 'audit_damaged', sequence: 5 });
   t.regex(last?.message ?? '', /ended with record 5 .*, and ends with 4 now/);
+  // What is wrong stays to be seen, also when nothing is left to hold it against.
+  await audit.append(entry('more'));
+  await audit.close();
+  const { problems } = await (await open(t, folder)).verify();
+  t.like(problems, [{ line: 5 }]);
+  t.regex(problems[0]?.message ?? '', /records were taken away or changed/);
 });
 
 test('a log that was written anew in one piece differs from what somebody has noted', async (t) => {
@@ -189,6 +195,45 @@ test('a record that a crash has left half written is taken out, and that is reco
   });
   await audit.append(entry('next'));
   t.deepEqual((await audit.verify()).problems, []);
+});
+
+test('bytes that are no text do not move what is written after them', async (t) => {
+  const folder = await written(t, 3);
+  const [file = ''] = (await readdir(folder)).filter((name) => name.endsWith('.jsonl'));
+  const path = join(folder, file);
+  const content = await readFile(path);
+  content[content.indexOf('rose')] = 0xff;
+  await writeFile(path, content);
+  const audit = await open(t, folder);
+  await audit.append(entry('next'));
+  t.is((await readFile(path)).indexOf('\0'), -1);
+  t.deepEqual(
+    (await audit.verify()).problems.map(({ line }) => line),
+    [2],
+    'one record was changed, and no other',
+  );
+});
+
+test('a record of another shape is none', async (t) => {
+  const folder = await written(t, 3);
+  const [file = ''] = (await readdir(folder)).filter((name) => name.endsWith('.jsonl'));
+  const path = join(folder, file);
+  const good = await readFile(path, 'utf8');
+  const audit = await open(t, folder);
+  for (const [what, by] of [
+    ['"kind":"change"', '"kind":"change","count":1.5'],
+    ['"revision":7', '"revision":"seven"'],
+    ['"revision":7', '"revision":7.5'],
+    ['"objects":[', '"objects":[null,{"name":7},'],
+  ] as const) {
+    await writeFile(path, good.replace(what, by));
+    t.deepEqual(
+      (await all(audit)).map(({ sequence }) => sequence),
+      [2, 3],
+      by,
+    );
+    t.is((await audit.verify()).problems[0]?.message, 'it is no record', by);
+  }
 });
 
 test('while the disk takes nothing that is said, and what was to be recorded is recorded after it', async (t) => {

@@ -5,7 +5,16 @@ import type { Logger } from 'pino';
 import { UnavailableError } from '../domain/errors.ts';
 import { auditFiles, fileName, inSlices, readLines } from './audit_files.ts';
 import { origin, readLine, writeLine } from './chain.ts';
-import { type AuditEntry, type AuditLog, type AuditRecord, type ChainHead, nobody, type Verification } from './port.ts';
+import {
+  type AuditEntry,
+  type AuditLog,
+  type AuditRecord,
+  type ChainHead,
+  damaged,
+  lost,
+  nobody,
+  type Verification,
+} from './port.ts';
 import { verifyFiles } from './verify.ts';
 
 export interface FileAuditLogOptions {
@@ -189,7 +198,7 @@ export class FileAuditLog implements AuditLog {
     if (this.#lost > 0) {
       const message = `${this.#lost} records were lost, as the disk took none`;
       this.#lost = 0;
-      this.#waiting.push(this.#system('audit_lost', message));
+      this.#waiting.push(this.#system(lost, message));
     }
     const records: AuditRecord[] = [];
     const lines: string[] = [];
@@ -256,12 +265,11 @@ export class FileAuditLog implements AuditLog {
     const { folder, log } = this.#options;
     const files = await auditFiles(folder);
     for (const { name } of files.toReversed()) {
-      const { lines, torn } = await readLines(folder, name);
+      const { lines, torn, bytes } = await readLines(folder, name);
       if (!this.#file) {
         this.#file = await open(join(folder, name), synced);
-        const whole = lines.reduce((sum, line) => sum + Buffer.byteLength(line) + 1, 0);
-        await this.#file.truncate(whole);
-        this.#size = whole;
+        await this.#file.truncate(bytes);
+        this.#size = bytes;
         if (torn !== '') {
           this.#waiting.push(this.#system('audit_torn', `a record of ${torn.length} characters was not finished`));
         }
@@ -281,7 +289,7 @@ export class FileAuditLog implements AuditLog {
       if (!isThere) {
         const message = `the log ended with record ${anchor.sequence} (${anchor.hash}), and ends with ${head.sequence} now: records were taken away or changed`;
         log.error({ anchor, head }, 'the audit log is not as it was left');
-        this.#waiting.push(this.#system('audit_damaged', message));
+        this.#waiting.push(this.#system(damaged, message));
       }
       this.#anchored = anchor;
     }

@@ -47,8 +47,10 @@ export function readLine(line: string): AuditRecord | undefined {
   const text = (name: string): string => (typeof fields[name] === 'string' ? fields[name] : '');
   const { sequence, kind, count = 1 } = fields;
   const timeMs = Date.parse(text('time'));
-  if (!Number.isSafeInteger(sequence) || Number.isNaN(timeMs)) return undefined;
+  if (!Number.isSafeInteger(sequence) || !Number.isSafeInteger(count) || Number.isNaN(timeMs)) return undefined;
   if (kind !== 'change' && kind !== 'refused' && kind !== 'system' && kind !== 'effect') return undefined;
+  const objects = readObjects(fields.objects ?? []);
+  if (!objects) return undefined;
   return {
     kind,
     sequence: sequence as number,
@@ -63,10 +65,23 @@ export function readLine(line: string): AuditRecord | undefined {
     peer: text('peer'),
     requestId: text('requestId'),
     message: text('message'),
-    count: typeof count === 'number' ? count : 1,
-    objects: Array.isArray(fields.objects) ? fields.objects.map((one) => ({ ...noObject, ...one })) : [],
+    count: count as number,
+    objects,
   };
 }
+
+/** Undefined: these are none. */
+function readObjects(value: unknown): readonly AuditedObject[] | undefined {
+  if (!Array.isArray(value)) return undefined;
+  const objects = value.map((one): AuditedObject => ({ ...noObject, ...one }));
+  return objects.every(isObject) ? objects : undefined;
+}
+
+const isObject = (object: AuditedObject): boolean =>
+  Object.entries(noObject).every(([name, empty]) => {
+    const value = object[name as keyof AuditedObject];
+    return typeof empty === 'number' ? Number.isSafeInteger(value) : typeof value === 'string';
+  });
 
 /** Holds the next line against those before it. Returns what it is, or what is wrong with it. */
 export function follow(before: ChainHead, line: string): { readonly record?: AuditRecord; readonly problem?: string } {

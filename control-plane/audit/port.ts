@@ -115,6 +115,10 @@ export interface AuditProblem {
   readonly message: string;
 }
 
+/** Codes of records of the log about itself: its end was not as it was left, and some were not written. */
+export const damaged = 'audit_damaged';
+export const lost = 'audit_lost';
+
 export const nobody: Omit<AuditEntry, 'kind' | 'method' | 'code'> = {
   subject: '',
   project: '',

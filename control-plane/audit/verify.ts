@@ -1,8 +1,10 @@
 import { auditFiles, inSlices, readLines } from './audit_files.ts';
 import { follow, origin } from './chain.ts';
-import type { AuditProblem, ChainHead, Verification } from './port.ts';
+import { type AuditProblem, type ChainHead, damaged, lost, type Verification } from './port.ts';
 
 const maxProblems = 100;
+/** Records that say that others are missing: the chain goes on after them as if nothing had been. */
+const gaps: ReadonlySet<string> = new Set([damaged, lost]);
 
 /**
  * Reads a log from its first file to its last. `witnesses`: records that must be there as they were, the newest among them: without any, whoever takes
@@ -31,6 +33,7 @@ export async function verifyFiles(folder: string, witnesses: readonly ChainHead[
       if (at === 0 && record && record.sequence !== first) add(name, 0, `it begins with record ${record.sequence}`);
       if (!record) continue;
       records += 1;
+      if (record.kind === 'system' && gaps.has(record.code)) add(name, at + 1, record.message);
       for (const hash of expected.get(record.sequence) ?? []) {
         if (hash !== record.hash) add(name, at + 1, `record ${record.sequence} is not the one that was noted`);
       }
