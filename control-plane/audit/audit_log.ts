@@ -250,7 +250,7 @@ export class FileAuditLog implements AuditLog {
   /** Who waits is told, and what was to be recorded is kept until it can be. */
   #failed(batch: readonly Pending[], error: Error): void {
     const { log, retryMs = 1_000 } = this.#options;
-    const problem = problemOf(error, this.#options.folder);
+    const problem = problemOf(error);
     if (this.#problem !== problem) log.error({ err: error }, 'the audit log cannot be written');
     this.#problem = problem;
     for (const { settle } of batch) settle(this.#unavailable());
@@ -343,7 +343,7 @@ async function syncFolder(path: string): Promise<void> {
   }
 }
 
-/** For whoever has to mend it. */
-function problemOf({ code, message }: NodeJS.ErrnoException, folder: string): string {
-  return code === 'ENOSPC' || code === 'EDQUOT' ? `the disk that holds ${folder} is full: free some space` : message;
+/** For callers, who are not told where the log is. */
+function problemOf({ code = 'it failed' }: NodeJS.ErrnoException): string {
+  return code === 'ENOSPC' || code === 'EDQUOT' ? 'its disk is full' : code;
 }
