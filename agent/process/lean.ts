@@ -10,9 +10,9 @@ import { asStage, configOf, type Stage, stageOf } from './stage.ts';
  * keeps the compiler that strips TypeScript's types once it was used, V8 optimises what runs once, and the heap grows generously. So the
  * agent begins again in the same process (the process id stays): with a compile cache in its data folder, without the optimising
  * compilers, and with a tight heap, which it may have cleaned (trim.ts). An agent mostly waits; what it does with much data (checksums,
- * copying) is native code.
+ * copying) is native code. A SIGUSR1 opens no debugger to all users of the machine.
  */
-const common = ['--no-opt', '--expose-gc'];
+const common = ['--no-opt', '--expose-gc', '--disable-sigusr1'];
 const flagsOfDocker = [
   '--no-maglev',
   '--max-semi-space-size=1',
