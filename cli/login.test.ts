@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
@@ -7,7 +7,7 @@ import path from 'node:path';
 import { PassThrough } from 'node:stream';
 import test, { type ExecutionContext } from 'ava';
 import { fixtureToken, startFixture } from './control_plane_fixture.ts';
-import { freshLogin, readLogin, writeLogin } from './login.ts';
+import { forgetLogin, freshLogin, readLogin, tokenSource, writeLogin } from './login.ts';
 import type { Login } from './login_method.ts';
 import { bayctl, captureIo } from './run_fixture.ts';
 import { promptSecret, readSecret } from './secret_input.ts';
@@ -20,13 +20,14 @@ const domain = { id: 'default', name: 'Default' };
 async function setUp(t: ExecutionContext) {
   const plane = await startFixture();
   const home = await mkdtemp(path.join(tmpdir(), 'login-'));
-  const script = { status: 201, project: true, token: fixtureToken, asked: [] as string[] };
+  const script = { status: 201, project: true, token: fixtureToken, asked: [] as string[], before: async () => {} };
   const keystone = createServer(async (request, response) => {
     let text = '';
     for await (const chunk of request.setEncoding('utf8')) text += chunk;
     script.asked.push(
       request.method === 'POST' ? JSON.parse(text).auth.identity.password?.user.password : request.method,
     );
+    await script.before();
     if (request.method === 'DELETE') return void response.writeHead(script.status === 201 ? 204 : script.status).end();
     const token = {
       user: { id: 'u1', name: 'alice', domain },
@@ -54,7 +55,7 @@ async function setUp(t: ExecutionContext) {
   const run = (args: readonly string[], more: Record<string, string> = {}, stdin?: string) =>
     bayctl(undefined, args, { env: { ...env, ...more }, home, ...(stdin === undefined ? {} : { stdin }) });
   const files = () => readdir(path.join(home, 'logins')).catch(() => []);
-  return { plane, home, config, script, run, files, keystone };
+  return { plane, home, env, config, script, run, files, keystone };
 }
 
 test('a login makes a context where there is none, for its owner only, and every command uses it', async (t) => {
@@ -162,6 +163,7 @@ test('a token that is about to end is renewed while the same user is at hand, an
     away.stderr,
     /has ended and cannot be renewed: Keystone at .* answers with status 503: run `bayctl login` again/,
   );
+  t.is(away.status, 6);
   script.status = 201;
   t.is((await run(['whoami'], password)).status, 0);
   t.is((await run(['whoami'], password)).status, 0);
@@ -173,15 +175,61 @@ test('a token that is not over yet is used while it cannot be renewed', async (t
   const { home, script, run, plane } = await setUp(t);
   await run(['login', '--context', 'red', '--server', plane.url], { OS_PASSWORD: 'p' });
   const login = (await readLogin(home, 'red')) as Login;
-  const near = { ...login, expireTimeMs: Date.now() + 10_000 };
+  const near = { ...login, issueTimeMs: Date.now() - 3_600_000, expireTimeMs: Date.now() + 10_000 };
   await writeLogin(home, 'red', near);
   const io = captureIo({ home });
   script.status = 503;
-  t.is(await freshLogin(io, home, 'red', near), near);
-  await t.throwsAsync(freshLogin(io, home, 'red', { ...near, expireTimeMs: Date.now() - 1 }), { message: /has ended/ });
+  t.deepEqual(await freshLogin(io, home, 'red', near), near);
+  const over = { ...near, expireTimeMs: Date.now() - 1 };
+  await writeLogin(home, 'red', over);
+  await t.throwsAsync(freshLogin(io, home, 'red', over), { message: /has ended/ });
   // One of a later version is not taken for one of this.
-  const strange = { ...near, method: 'constructor', expireTimeMs: Date.now() - 1 };
+  const strange = { ...over, method: 'constructor' };
+  await writeLogin(home, 'red', strange);
   await t.throwsAsync(freshLogin(io, home, 'red', strange), { message: /does not know logins by constructor/ });
+});
+
+test('a login is not renewed after a logout, nor over that of somebody else', async (t) => {
+  const { home, env, script, run, plane, files } = await setUp(t);
+  const io = captureIo({ home, env: { ...env, OS_PASSWORD: 'p' } });
+  await run(['login', '--context', 'red', '--server', plane.url], { OS_PASSWORD: 'p' });
+  const login = { ...((await readLogin(home, 'red')) as Login), expireTimeMs: Date.now() - 1 };
+  script.asked.length = 0;
+  await forgetLogin(home, 'red');
+  await t.throwsAsync(freshLogin(io, home, 'red', login), { message: /has ended: run/ });
+  t.deepEqual([script.asked, await files()], [[], []]);
+  const bobs = { ...login, who: 'bob@Default in project red' };
+  await writeLogin(home, 'red', bobs);
+  await t.throwsAsync(freshLogin(io, home, 'red', login), { message: /alice@Default.* has ended: run/ });
+  // Also when that is while it is being renewed.
+  await writeLogin(home, 'red', login);
+  script.before = () => writeLogin(home, 'red', bobs);
+  await t.throwsAsync(freshLogin(io, home, 'red', login), { message: /has ended: run/ });
+  t.deepEqual([await readLogin(home, 'red'), await files()], [bobs, ['red.json']]);
+});
+
+test('one renews a login for all who want it, and a lock that was left behind hinders nobody', async (t) => {
+  const { home, env, script, run, plane, files } = await setUp(t);
+  const io = captureIo({ home, env: { ...env, OS_PASSWORD: 'p' } });
+  await run(['login', '--context', 'red', '--server', plane.url], { OS_PASSWORD: 'p' });
+  const login = { ...((await readLogin(home, 'red')) as Login), expireTimeMs: Date.now() - 1 };
+  await writeLogin(home, 'red', login);
+  script.asked.length = 0;
+  const source = tokenSource(io, home, 'red', login);
+  const others = Array.from({ length: 5 }, () => freshLogin(io, home, 'red', login));
+  await Promise.all([source(), source(), ...others]);
+  t.is(script.asked.length, 1);
+  t.deepEqual(await files(), ['red.json']);
+  // Who still has the old one takes the new one.
+  await freshLogin(io, home, 'red', login);
+  t.is(script.asked.length, 1);
+
+  await writeLogin(home, 'red', login);
+  const lock = path.join(home, 'logins', 'red.json.lock');
+  await writeFile(lock, '');
+  await utimes(lock, new Date(), new Date(Date.now() - 3_600_000));
+  t.not((await freshLogin(io, home, 'red', login)).expireTimeMs, login.expireTimeMs);
+  t.deepEqual(await files(), ['red.json']);
 });
 
 test('a logout revokes and forgets, and forgets also what it cannot revoke', async (t) => {

@@ -1,12 +1,16 @@
 import { randomUUID } from 'node:crypto';
 import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { CliError, exitStatus } from './errors.ts';
 import type { Io } from './io.ts';
+import { lockLogin } from './login_lock.ts';
 import type { Login, LoginMethod } from './login_method.ts';
 
 /** The least that is left of a token's life when a command begins with it. */
 const marginMs = 60_000;
+/** How often it is looked whether another bayctl has renewed what it is waited for. */
+const lookMs = 50;
 
 /** All ways, each loaded when it is used. */
 const loginMethods: Readonly<Record<string, () => Promise<LoginMethod>>> = {
@@ -66,40 +70,71 @@ export async function revokeLogin(io: Io, login: Login): Promise<void> {
 /** The token of a login at any time, for a command that may last longer than one. */
 export function tokenSource(io: Io, folder: string, context: string, login: Login): () => Promise<string> {
   let current = login;
+  let pending: Promise<Login> | undefined;
   return async () => {
-    current = await freshLogin(io, folder, context, current);
+    pending ??= freshLogin(io, folder, context, current).finally(() => {
+      pending = undefined;
+    });
+    current = await pending;
     return current.token;
   };
 }
 
 /**
- * A login whose token is good: renewed and kept when it is about to end and what it takes is at hand. Rejects with CliError when it has ended, and says how
- * to get another.
+ * A login whose token is good: renewed and kept when it is about to end and what it takes is at hand, by one bayctl for all of them. Rejects with
+ * CliError when it has ended, or is its context's no more, and says how to get another.
  */
 export async function freshLogin(io: Io, folder: string, context: string, login: Login): Promise<Login> {
-  const now = io.nowMs();
-  const lifeMs = login.expireTimeMs - login.issueTimeMs;
-  if (login.expireTimeMs - now > Math.min(marginMs, lifeMs / 4)) return login;
+  let latest = login;
   let failure: unknown;
   try {
-    const renewed = await (await methodOf(login)).renew(io, login);
-    if (renewed) {
-      const next = { ...login, ...renewed };
-      await writeLogin(folder, context, next);
-      return next;
+    while (!isGood(io, latest)) {
+      const kept = await readLogin(folder, context);
+      if (!kept || !isSame(kept, login)) break;
+      latest = kept;
+      if (isGood(io, kept)) break;
+      using lock = await lockLogin(io, loginFile(folder, context));
+      if (lock) {
+        const renewed = await renewedLogin(io, folder, context, login);
+        if (renewed) return renewed;
+        break;
+      }
+      // As long as it is good, another can wait.
+      if (io.nowMs() < latest.expireTimeMs) break;
+      await delay(lookMs, undefined, { signal: io.signal });
     }
   } catch (error) {
     failure = error;
   }
-  // As long as it is good, another can wait.
-  if (now < login.expireTimeMs) return login;
+  if (io.nowMs() < latest.expireTimeMs) return latest;
   const reason = failure instanceof Error ? ` and cannot be renewed: ${failure.message}` : '';
+  const isAway = failure instanceof CliError && failure.exitStatus === exitStatus.unavailable;
   throw new CliError(
     `the login of context "${context}" (${login.who}) has ended${reason}: run \`bayctl login\` again`,
-    exitStatus.denied,
+    isAway ? exitStatus.unavailable : exitStatus.denied,
     { cause: failure },
   );
 }
+
+/** What is kept is renewed, which may be newer than what is known. Undefined: it cannot be, or is not to be kept any more. */
+async function renewedLogin(io: Io, folder: string, context: string, login: Login): Promise<Login | undefined> {
+  const isKept = (kept: Login | undefined): kept is Login => kept !== undefined && isSame(kept, login);
+  const kept = await readLogin(folder, context);
+  if (!isKept(kept) || isGood(io, kept)) return isKept(kept) ? kept : undefined;
+  const renewed = await (await methodOf(kept)).renew(io, kept);
+  // Who logged out or in meanwhile does not get it back.
+  if (!renewed || !isKept(await readLogin(folder, context))) return undefined;
+  const next = { ...kept, ...renewed };
+  await writeLogin(folder, context, next);
+  return next;
+}
+
+function isGood(io: Io, { issueTimeMs, expireTimeMs }: Login): boolean {
+  return expireTimeMs - io.nowMs() > Math.min(marginMs, (expireTimeMs - issueTimeMs) / 4);
+}
+
+const isSame = (one: Login, other: Login): boolean =>
+  one.method === other.method && one.server === other.server && one.who === other.who;
 
 function parsed(text: string): Login | undefined {
   let value: unknown;

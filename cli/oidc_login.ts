@@ -15,6 +15,8 @@ import type { Io } from './io.ts';
 import type { Login, LoginMethod, NewToken } from './login_method.ts';
 
 const timeoutS = 10;
+/** Errors of a provider that has trouble of its own (RFC 6749 4.1.2.1, RFC 8628 3.5). */
+const temporary: ReadonlySet<string> = new Set(['server_error', 'temporarily_unavailable', 'slow_down']);
 const defaultScope = 'openid profile email offline_access';
 
 /** Which provider, and as which of its clients. */
@@ -99,12 +101,18 @@ async function translated<T>(io: Io, work: () => Promise<T>): Promise<T> {
     if (cause instanceof CliError) throw cause;
     if (io.signal.aborted) throw new CliError('interrupted', exitStatus.interrupted, { cause });
     const said = cause instanceof Error ? cause : new Error(String(cause));
+    // Only what the provider answers is a no: all else is that it cannot be asked.
     const code = 'error' in said && typeof said.error === 'string' ? said.error : '';
+    if (code === '' || temporary.has(code)) {
+      const { cause: why } = said;
+      const detail = why instanceof Error && 'code' in why && typeof why.code === 'string' ? ` (${why.code})` : '';
+      const message = `the OpenID provider cannot be asked: ${code || said.message}${detail}`;
+      throw new CliError(message, exitStatus.unavailable, { cause });
+    }
     const reason =
       { access_denied: 'it was refused', expired_token: 'the code has expired', invalid_grant: 'the login has ended' }[
         code
-      ] ??
-      (code || said.message);
+      ] ?? code;
     throw new CliError(`the OpenID provider does not let you in: ${reason}`, exitStatus.denied, { cause });
   }
 }

@@ -219,18 +219,17 @@ async function logout(io: Io, flags: GlobalFlags): Promise<void> {
   if (!login) throw new CliError(`context "${context}" has no login`);
   // Whatever becomes of the rest, this machine has it no more.
   await forgetLogin(folder, context);
-  if (login.expireTimeMs > io.nowMs()) {
+  // What it is renewed with outlives the token.
+  if (login.expireTimeMs > io.nowMs() || login.refreshToken) {
     try {
       await revokeLogin(io, login);
     } catch (cause) {
-      const until = new Date(login.expireTimeMs).toISOString();
+      const until = login.refreshToken ? 'and renew it' : `until ${new Date(login.expireTimeMs).toISOString()}`;
       const reason = cause instanceof Error ? cause.message : String(cause);
       const status = cause instanceof CliError ? cause.exitStatus : undefined;
-      throw new CliError(
-        `forgotten, but not revoked: whoever has the token can use it until ${until}: ${reason}`,
-        status,
-        { cause },
-      );
+      throw new CliError(`forgotten, but not revoked: whoever has the token can use it ${until}: ${reason}`, status, {
+        cause,
+      });
     }
   }
   await write(io.stdout, `logged out: ${escapeLine(login.who)} at ${escapeLine(login.server)}\n`);
