@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, rm, rmdir } from 'node:fs/promises';
 import net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -12,10 +12,10 @@ import { ownSource } from '../tls/own_source.ts';
 import { openServerCertificate } from '../tls/server_certificate.ts';
 import { type Broker, startBroker } from './broker.ts';
 
-const log = pino({ level: 'silent' });
+const silent = pino({ level: 'silent' });
 const hour = 3_600_000;
 
-async function fixture(t: ExecutionContext) {
+async function fixture(t: ExecutionContext, log = silent) {
   const dataDir = await mkdtemp(join(tmpdir(), 'baykeeper-tls-'));
   const clock = { offsetMs: 0, now: () => Date.now() + clock.offsetMs };
   const source = ownSource({ dataDir, names: ['127.0.0.2'], leafTtlMs: hour, log, clock });
@@ -86,6 +86,26 @@ test('nats-server has TLS, and is given its new certificates without a connectio
   t.is(broker.server?.pid, pid);
   t.true(broker.bus.connected);
   t.is(lost, 0, 'the connections from before are still there');
+});
+
+test('a certificate that could not be written is given to nats-server as soon as it can be', async (t) => {
+  const errors: string[] = [];
+  const log = pino({ level: 'error' }, { write: (line) => void errors.push(line) });
+  const { start, certificate, clock, dataDir } = await fixture(t, log);
+  const broker = await start();
+  const port = broker.server?.port ?? 0;
+  const [ca = ''] = certificate.current.trusted;
+  const first = await shown(port, ca);
+  const file = join(dataDir, 'broker', 'server.pem');
+  await rm(file);
+  // Nothing can be put in the place of a folder.
+  await mkdir(file);
+  clock.offsetMs += hour * 0.7;
+  await certificate.refresh();
+  await until('it was tried', () => errors.some((line) => line.includes('could not be given its new certificate')));
+  await rmdir(file);
+  await until('it shows the renewed one', async () => (await shown(port, ca)) !== first);
+  t.pass();
 });
 
 test('a broker that our own CA does not vouch for is not spoken to', async (t) => {

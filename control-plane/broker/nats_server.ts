@@ -150,12 +150,7 @@ class Supervisor implements NatsServer {
     const { certificate } = this.#options;
     if (certificate) {
       await this.#writeCertificate(certificate.current);
-      this.#endFollowing = certificate.onChange((material) => {
-        // What fails here is tried again with the next change, and the certificate in use has a third of its life left.
-        this.#replaceCertificate(material).catch((error: unknown) =>
-          this.#log.error({ reason: messageOf(error) }, 'nats-server could not be given its new certificate'),
-        );
-      });
+      this.#endFollowing = certificate.onChange((material) => void this.#replaceCertificate(certificate, material));
     }
     const oldConfig = await this.#readOldConfig();
     await this.#choosePort(oldConfig);
@@ -190,9 +185,20 @@ class Supervisor implements NatsServer {
     await this.#natsLog?.close();
   }
 
-  async #replaceCertificate(material: CertificateMaterial): Promise<void> {
-    await this.#writeCertificate(material);
-    if (this.#process) await reloadNatsServer(this.#process, this.#configPath);
+  /** Tries until it is done, or there is a newer one: the one in use ends before the next is made. */
+  async #replaceCertificate(certificate: ServerCertificate, material: CertificateMaterial): Promise<void> {
+    const { signal } = this.#closing;
+    for (let failures = 0; certificate.current === material && !signal.aborted; failures += 1) {
+      try {
+        await this.#writeCertificate(material);
+        if (this.#process) await reloadNatsServer(this.#process, this.#configPath);
+        return;
+      } catch (error) {
+        const reason = messageOf(error);
+        this.#log.error({ reason, failures }, 'nats-server could not be given its new certificate: it is tried again');
+        await pause(fullJitterMs(this.#backoff, failures), signal);
+      }
+    }
   }
 
   #writeCertificate({ chain, key }: CertificateMaterial): Promise<void> {

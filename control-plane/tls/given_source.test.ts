@@ -62,6 +62,42 @@ test('what is wrong with it is said with the file, and never with the key', asyn
   });
 });
 
+test('of several CAs the one that vouches is told first, and one that has expired vouches for nobody', async (t) => {
+  const { root, write, open } = await given(t);
+  const leaf = await makeLeaf(root, ['bays.example.com'], Date.now() + hour);
+  const next = await makeAuthority(Date.now() + hour);
+  await write(leaf.certificate, leaf.key, `${next.certificate}${root.certificate}`);
+  t.deepEqual((await open()).trusted, [root.certificate, next.certificate]);
+
+  const past = await crossSign(root, await makeAuthority(Date.now() - hour));
+  await write(leaf.certificate, leaf.key, past);
+  await t.throwsAsync(open(), { message: /no certificate in .*ca\.pem vouches.*expired/ });
+});
+});
+
+test('it is said a day before the end that nobody has replaced it, once an hour', async (t) => {
+  const { root, write, files } = await given(t);
+  const leaf = await makeLeaf(root, ['bays.example.com'], Date.now() + 9 * hour);
+  await write(leaf.certificate, leaf.key);
+  const clock = { nowMs: Date.now() - 16 * hour, now: () => clock.nowMs };
+  const source = givenSource({ ...files, caFile: undefined, names: [], clock });
+  const said: string[] = [];
+  const log = pino({ level: 'error' }, { write: (line) => void said.push(JSON.parse(line).msg) });
+  const certificate = await openServerCertificate({ source, log, clock, checkMs: 3_600_000 });
+  t.teardown(() => certificate.close());
+  await certificate.refresh();
+  t.deepEqual(said, []);
+  clock.nowMs += 2 * hour;
+  for (let i = 0; i < 3; i += 1) await certificate.refresh();
+  t.deepEqual(said, ['the certificate ends soon']);
+  clock.nowMs += 2 * hour;
+  await certificate.refresh();
+  t.is(said.length, 2);
+  clock.nowMs += 24 * hour;
+  await certificate.refresh();
+  t.deepEqual(said.slice(2), ['the certificate has ended: nobody comes in']);
+});
+
 test('a changed file is taken up, a broken one leaves the certificate as it was', async (t) => {
   const { root, write, files } = await given(t);
   const first = await makeLeaf(root, ['bays.example.com'], Date.now() + hour);

@@ -15,6 +15,9 @@ export interface GivenSourceOptions {
   readonly clock: { now(): number };
 }
 
+/** One that is not replaced by then was forgotten. */
+const lateBeforeEndMs = 24 * 3_600_000;
+
 /** Certificates that somebody else sees to. Whatever is wrong with them is said in so many words, and the ones before stay. */
 export function givenSource(options: GivenSourceOptions): CertificateSource {
   const { certificateFile, keyFile, caFile } = options;
@@ -49,28 +52,38 @@ async function readGiven({ certificateFile, keyFile, caFile, names, clock }: Giv
     );
   }
   const trusted = caFile === undefined ? [] : parseCertificates(await read(caFile), caFile);
-  if (trusted.length > 0 && !isVouchedFor(chain, trusted)) {
-    throw new TlsError(`no certificate in ${caFile} vouches for the one in ${certificateFile}`);
+  const voucher = trusted.find((one) => vouches(one, chain, nowMs));
+  if (trusted.length > 0 && !voucher) {
+    throw new TlsError(
+      `no certificate in ${caFile} vouches for the one in ${certificateFile}: the chain is broken, or something in it has expired`,
+    );
   }
+  const endMs = leaf.validToDate.getTime();
   return {
     chain: chain.map(String).join(''),
     key: keyText,
-    trusted: trusted.map(String),
-    endMs: leaf.validToDate.getTime(),
+    // Whose fingerprint is first is the one that newcomers are told: another one may be there for later.
+    trusted: [...trusted].sort((a, b) => Number(b === voucher) - Number(a === voucher)).map(String),
+    endMs,
+    lateMs: endMs - lateBeforeEndMs,
   } satisfies CertificateMaterial;
 }
 
-/** Whether the chain leads, certificate by certificate, to one of these. */
-function isVouchedFor(chain: readonly X509Certificate[], by: readonly X509Certificate[]): boolean {
+/** Whether the chain leads, certificate by certificate, to this one, and all of it is good now. */
+function vouches(by: X509Certificate, chain: readonly X509Certificate[], nowMs: number): boolean {
+  const isGood = (one: X509Certificate): boolean =>
+    one.validFromDate.getTime() <= nowMs && nowMs < one.validToDate.getTime();
   let last: X509Certificate | undefined;
   for (const one of chain) {
-    if (last && !(last.checkIssued(one) && last.verify(one.publicKey))) return false;
-    if (by.some((ca) => ca.fingerprint256 === one.fingerprint256)) return true;
-    if (by.some((ca) => one.checkIssued(ca) && one.verify(ca.publicKey))) return true;
+    if (!isGood(one) || (last && !isIssued(last, one))) return false;
+    if (by.fingerprint256 === one.fingerprint256 || (isIssued(one, by) && isGood(by))) return true;
     last = one;
   }
   return false;
 }
+
+const isIssued = (one: X509Certificate, by: X509Certificate): boolean =>
+  one.checkIssued(by) && one.verify(by.publicKey);
 
 async function read(path: string): Promise<string> {
   const text = await readSmallFile(path, 1024 * 1024);

@@ -66,6 +66,7 @@ export function ownSource({
         key: leaf.key,
         trusted,
         endMs: nowMs + leafTtlMs,
+        lateMs: nowMs + (leafTtlMs * 5) / 6,
       } satisfies CertificateMaterial;
     },
   };

@@ -8,6 +8,8 @@ export interface CertificateMaterial {
   readonly trusted: readonly string[];
   /** When the certificate ends, in milliseconds since 1970. */
   readonly endMs: number;
+  /** From when on it should have been replaced: whoever sees to that has forgotten it, or cannot. */
+  readonly lateMs: number;
 }
 
 /** The certificate of our servers, which changes while they run. */

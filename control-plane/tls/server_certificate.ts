@@ -19,8 +19,7 @@ export interface ServerCertificateOptions {
   readonly checkMs?: number;
 }
 
-/** A certificate that ends so soon is told of, as somebody has forgotten it. */
-const worryMs = 24 * 3_600_000;
+/** How often it is told that a certificate is late. */
 const worryEveryMs = 3_600_000;
 
 /** Reads the certificate, and then follows it. Rejects when the first one cannot be used. */
@@ -48,9 +47,11 @@ export async function openServerCertificate(options: ServerCertificateOptions): 
       complaint = reason;
     } finally {
       const nowMs = clock.now();
-      if (complaint !== '' && current.endMs - nowMs < worryMs && nowMs - worriedMs > worryEveryMs) {
+      if (nowMs >= current.lateMs && nowMs - worriedMs > worryEveryMs) {
         worriedMs = nowMs;
-        log.error({ ends: new Date(current.endMs).toISOString(), reason: complaint }, 'the certificate ends soon');
+        const what = nowMs < current.endMs ? 'the certificate ends soon' : 'the certificate has ended: nobody comes in';
+        const reason = complaint || 'there is no other';
+        log.error({ ends: new Date(current.endMs).toISOString(), reason }, what);
       }
     }
   };
