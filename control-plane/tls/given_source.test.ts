@@ -73,7 +73,6 @@ test('of several CAs the one that vouches is told first, and one that has expire
   await write(leaf.certificate, leaf.key, past);
   await t.throwsAsync(open(), { message: /no certificate in .*ca\.pem vouches.*expired/ });
 });
-});
 
 test('it is said a day before the end that nobody has replaced it, once an hour', async (t) => {
   const { root, write, files } = await given(t);
