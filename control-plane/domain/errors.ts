@@ -40,7 +40,14 @@ export class UnimplementedError extends DomainError {}
 export class UnauthenticatedError extends DomainError {}
 
 /** The caller may not. PERMISSION_DENIED. */
-export class DeniedError extends DomainError {}
+export class DeniedError extends DomainError {
+  /** Who it is that has no rights here at all. Empty: whoever is the call's principal. */
+  readonly subject: string;
+  constructor(message: string, options: ErrorOptions & { readonly subject?: string } = {}) {
+    super(message, options);
+    this.subject = options.subject ?? '';
+  }
+}
 
 /** Something that we need is away; it may be tried again. UNAVAILABLE. */
 export class UnavailableError extends DomainError {}

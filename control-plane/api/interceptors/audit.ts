@@ -9,7 +9,7 @@ import {
 } from '@connectrpc/connect';
 import { EnrollmentService } from '../../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { AuditLog } from '../../audit/port.ts';
-import { UnavailableError } from '../../domain/errors.ts';
+import { DeniedError, UnavailableError } from '../../domain/errors.ts';
 import { auditedCall, beginKey, streamObjectsKey } from '../audited_call.ts';
 import { objectsOf, subjectOf } from '../audited_objects.ts';
 import { codeName, toConnectError } from '../connect_error.ts';
@@ -41,8 +41,11 @@ export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions
       const { code } = toConnectError(error, () => undefined);
       if (!isChange && !denials.has(code)) return;
       const call = callOf(request);
+      // One that has no rights here is no principal, and still somebody.
+      const subject = error instanceof DeniedError && error.subject ? error.subject : call.subject;
       const asked = request.stream ? call.objects : objectsOf(request.method, request.message, undefined);
-      const entry = { ...call, kind: 'refused', code: codeName(code), objects: isChange ? asked : [] } as const;
+      const objects = isChange ? asked : [];
+      const entry = { ...call, kind: 'refused', code: codeName(code), subject, objects } as const;
       // What may have been done by half is recorded as what was done is: not only counted.
       if (uncertain.has(code) && !request.stream && isChange && call.subject !== '') audit.note(entry);
       else refusals.refused(entry);

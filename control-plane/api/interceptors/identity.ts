@@ -42,8 +42,15 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
       counted = true;
       return peers.take(peer);
     };
-    const answer = credentials && options.authenticator.authenticate(credentials, { mayAsk });
-    const principal = answer instanceof Promise ? await answer : answer;
+    let principal: Principal | undefined;
+    try {
+      const answer = credentials && options.authenticator.authenticate(credentials, { mayAsk });
+      principal = answer instanceof Promise ? await answer : answer;
+    } catch (error) {
+      // Whoever has no rights here has no share of calls, either.
+      if (error instanceof DeniedError && !counted && !peers.take(peer)) throw tooMany(options.peerLimit);
+      throw error;
+    }
     if (!principal || !credentials) {
       if (!counted && !peers.take(peer)) throw tooMany(options.peerLimit);
       throw new UnauthenticatedError(

@@ -7,7 +7,7 @@ export type Answer = {
 } & (
   | { readonly principal: Principal }
   /** It stands for somebody who may do nothing here: why. */
-  | { readonly refusal: string; readonly expireTimeMs: number }
+  | { readonly refusal: string; readonly subject: string; readonly expireTimeMs: number }
   /** It is no token, or not any more. */
   | { readonly unknown: true }
 );

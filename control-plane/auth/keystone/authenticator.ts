@@ -92,7 +92,7 @@ export class KeystoneAuthenticator implements Authenticator {
     if ('unknown' in answer) return undefined;
     const expireTimeMs = 'refusal' in answer ? answer.expireTimeMs : answer.principal.expireTimeMs;
     if (expireTimeMs !== undefined && expireTimeMs <= this.#options.clock.now()) return undefined;
-    if ('refusal' in answer) throw new DeniedError(answer.refusal);
+    if ('refusal' in answer) throw new DeniedError(answer.refusal, { subject: answer.subject });
     return answer.principal;
   }
 

@@ -14,15 +14,18 @@ export const defaultRoleNames: RoleNames = new Map([
 const highestFirst: readonly Role[] = ['admin', 'member', 'reader'];
 
 /** Who a token stands for here, or why for nobody. */
-export function principalOf(token: TokenInfo, roleNames: RoleNames): Principal | { readonly refusal: string } {
+export function principalOf(
+  token: TokenInfo,
+  roleNames: RoleNames,
+): Principal | { readonly refusal: string; readonly subject: string } {
   const subject = `${token.user.name}@${token.user.domain.name}`;
   const { project } = token;
   if (!project || project.isDomain) {
     const what = token.domain || project ? 'for a domain' : token.system ? 'for the system' : 'unscoped';
-    return { refusal: `the token of ${subject} is ${what}: ask Keystone for one of a project` };
+    return { subject, refusal: `the token of ${subject} is ${what}: ask Keystone for one of a project` };
   }
   if (!projectPattern.test(project.id)) {
-    return { refusal: `the project ${project.name} of ${subject} has an id that cannot be one here` };
+    return { subject, refusal: `the project ${project.name} of ${subject} has an id that cannot be one here` };
   }
   const roles = new Set(token.roles.map((name) => roleNames.get(name.toLowerCase())));
   // An admin of any other project is not one of the cloud.
@@ -30,6 +33,7 @@ export function principalOf(token: TokenInfo, roleNames: RoleNames): Principal |
   const role = highestFirst.find((each) => roles.has(each));
   if (!role) {
     return {
+      subject,
       refusal: `${subject} has none of the roles ${[...roleNames.keys()].join(', ')} in project ${project.name} of Keystone`,
     };
   }

@@ -17,14 +17,16 @@ export function principalOfClaims(claims: Claims, config: ClaimConfig): Omit<Pri
     Object.hasOwn(config.roleNames, name) ? [config.roleNames[name]] : [],
   );
   const role = ranks.find((rank) => found.includes(rank));
-  if (!role) throw new DeniedError(`${subject} has no role here: claim "${config.roles}" of the token names none`);
+  if (!role) {
+    throw new DeniedError(`${subject} has no role here: claim "${config.roles}" of the token names none`, { subject });
+  }
   const projects = listOf(at(claims, config.project) ?? config.defaultProject);
   const [project, ...more] = projects;
   if (project === undefined) {
-    throw new DeniedError(`${subject} has no project: the token has no claim "${config.project}"`);
+    throw new DeniedError(`${subject} has no project: the token has no claim "${config.project}"`, { subject });
   }
   if (more.length > 0 || !projectPattern.test(project)) {
-    throw new DeniedError(`claim "${config.project}" of the token of ${subject} is not one project`);
+    throw new DeniedError(`claim "${config.project}" of the token of ${subject} is not one project`, { subject });
   }
   return { subject, project, role };
 }
