@@ -197,11 +197,15 @@ function parseHead(text: string): Head {
   return { sequence: BigInt(match[1]), hash: match[2] };
 }
 
+/** It takes some seconds for a million records. */
+const verifyTimeoutMs = 15 * 60_000;
+
 async function holdAgainst(session: Session, flags: { expect?: Head; output?: string }): Promise<void> {
   const format = await parseOutput(flags.output);
   const { expect } = flags;
   const request = expect ? { expectedSequence: expect.sequence, expectedHash: expect.hash } : {};
-  const found = await session.api.unary(AuditService.method.verifyAudit, request);
+  const timeoutMs = session.flags.requestTimeout ?? verifyTimeoutMs;
+  const found = await session.api.unary(AuditService.method.verifyAudit, request, timeoutMs);
   const { intact, records, files, headSequence, headHash, problems } = found;
   const printed = await printValue(
     session.io.stdout,

@@ -36,3 +36,17 @@ test('a log is followed from any record on, however long ago, and by a caller th
   t.is(await next(all), 24_004);
   abort.abort();
 });
+
+test('a log is held against its chain for as long as that takes', async (t) => {
+  await using api = await startApi({ api: { unaryTimeoutMs: 20 } });
+  const { verify } = api.audit;
+  const { promise: mayEnd, resolve: end } = Promise.withResolvers<void>();
+  api.audit.verify = async (expected) => {
+    await mayEnd;
+    return await verify.call(api.audit, expected);
+  };
+  const client = createClient(AuditService, api.transport({ token: 'admin-token' }));
+  const found = client.verifyAudit({});
+  setTimeout(end, 100);
+  t.true((await found).intact);
+});

@@ -230,7 +230,10 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     // The first is the outermost: whatever goes wrong in the others is turned into an answer, counted and logged.
     interceptors: [
       requestsInterceptor({ log, metrics, newRequestId: randomUUID }),
-      deadlinesInterceptor(options.unaryTimeoutMs ?? 30_000),
+      deadlinesInterceptor({
+        unaryTimeoutMs: options.unaryTimeoutMs ?? 30_000,
+        long: [AuditService.method.verifyAudit],
+      }),
       // Within the deadline: a caller that does not wait is not told what becomes of its call, and it is recorded nevertheless.
       auditInterceptor({ audit, refusals, permissionOf }),
       identityInterceptor({
