@@ -226,7 +226,13 @@ test('shutting down ends watches with UNAVAILABLE, and lets calls finish', async
 test('only loopback addresses are listened on, and a port in use is told', async (t) => {
   const api = await fixture(t);
   const options = {
-    api: { routes: () => undefined, interceptors: [], dependencies: {}, close: () => undefined },
+    api: {
+      routes: () => undefined,
+      interceptors: [],
+      dependencies: {},
+      unread: () => undefined,
+      close: () => undefined,
+    },
     registry: api.registry,
     log: pino({ level: 'silent' }),
   };

@@ -279,7 +279,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
     log,
     routes: (router) => {
       api.routes(router);
-      mendUnaryAnswers(router);
+      mendUnaryAnswers(router, api.unread);
     },
     interceptors: api.interceptors,
     contextValues: (request) =>

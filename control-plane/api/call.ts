@@ -21,3 +21,6 @@ export function principalOf(context: Pick<HandlerContext, 'values'>): Principal 
   if (!principal) throw new UnauthenticatedError('the caller is not known');
   return principal;
 }
+
+/** Why the message of a call cannot be read: the call is to be refused with it, once it is known whose it is. Undefined: it was read. */
+export const unreadKey = createContextKey<Error | undefined>(undefined, { description: 'unread' });

@@ -27,7 +27,7 @@ import { containerMethods } from './containers.ts';
 import { enrollmentMethods } from './enrollment.ts';
 import { explainMethods } from './explain.ts';
 import { type Dependencies, healthMethods } from './health.ts';
-import { auditInterceptor } from './interceptors/audit.ts';
+import { auditInterceptor, unreadRefusals } from './interceptors/audit.ts';
 import { deadlinesInterceptor } from './interceptors/deadlines.ts';
 import { identityInterceptor } from './interceptors/identity.ts';
 import { requestsInterceptor } from './interceptors/requests.ts';
@@ -51,6 +51,7 @@ import { SessionGuard, type SessionGuardOptions } from './session_guard.ts';
 import { systemMethods } from './system.ts';
 import type { RateLimit } from './token_bucket.ts';
 import type { Trust } from './trust.ts';
+import type { Unread } from './unreadable.ts';
 import type { OpenWatch } from './watch_objects.ts';
 
 /** Options of {@link createApi}. */
@@ -103,6 +104,8 @@ export interface Api {
   readonly routes: (router: ConnectRouter) => void;
   readonly interceptors: Interceptor[];
   readonly dependencies: Dependencies;
+  /** To be told of calls whose messages are read by somebody else, and cannot be. */
+  readonly unread: Unread;
   /** Stops following the change feed. */
   close(): void;
 }
@@ -175,6 +178,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
 
   return {
     dependencies,
+    unread: unreadRefusals({ refusals, permissionOf }),
     routes(router) {
       serveKind(router, 'BayModel', kindMethods('BayModel', shared));
       serveKind(

@@ -29,7 +29,7 @@ import {
   parseTimeout as parseConnectTimeout,
 } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
-import { timeoutKey } from './call.ts';
+import { timeoutKey, unreadKey } from './call.ts';
 import { shortened } from './connect_error.ts';
 
 /*
@@ -183,22 +183,22 @@ function serve(
   };
   // A caller that goes away: nobody is left to be told.
   stream.on('error', () => undefined);
-  stream.on('data', (chunk: Buffer) => {
-    size += chunk.length;
-    if (size <= options.readMaxBytes + codec.overheadBytes) chunks.push(chunk);
-    else {
-      chunks.length = 0;
-      const limit = `the message is larger than ${options.readMaxBytes} bytes`;
-      fail(new ConnectError(limit, Code.ResourceExhausted));
+  let called = false;
+  // What cannot be read is refused by the interceptors, as other calls are: once it is known whose it is.
+  const call = (read: () => Message): void => {
+    if (called) return;
+    called = true;
+    let message: Message;
+    try {
+      message = read();
+      takeTimeout(codec, headers, contextValues);
+    } catch (error) {
+      message = create(target.method.input);
+      contextValues.set(unreadKey, error instanceof Error ? error : new Error(String(error)));
     }
-  });
-  stream.on('end', () => {
-    if (ended) return;
     let request: UnaryRequest;
     try {
-      const body = chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks);
-      request = requestOf(target, codec.decode(target.method, body, options), stream, headers, contextValues);
-      takeTimeout(codec, headers, contextValues);
+      request = requestOf(target, message, stream, headers, contextValues);
     } catch (error) {
       fail(error);
       return;
@@ -214,6 +214,22 @@ function serve(
         finish(() => codec.answer(stream, header, body));
       })
       .catch(fail);
+  };
+  stream.on('data', (chunk: Buffer) => {
+    size += chunk.length;
+    if (size <= options.readMaxBytes + codec.overheadBytes) {
+      chunks.push(chunk);
+      return;
+    }
+    chunks.length = 0;
+    call(() => {
+      throw new ConnectError(`the message is larger than ${options.readMaxBytes} bytes`, Code.ResourceExhausted);
+    });
+  });
+  stream.on('end', () => {
+    call(() =>
+      codec.decode(target.method, chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks), options),
+    );
   });
 }
 

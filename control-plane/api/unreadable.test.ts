@@ -4,6 +4,7 @@ import { gzipSync } from 'node:zlib';
 import { Code } from '@connectrpc/connect';
 import test from 'ava';
 import { startApi } from '../../test/harness/api_fixture.ts';
+import { nobody } from '../audit/port.ts';
 
 /** What came back: of HTTP/1.1 and of HTTP/2. */
 interface Answer {
@@ -128,10 +129,26 @@ for (const [version, over] of [
           ] as const)
         : []),
     ];
+    const isChange = cases.filter(([, path]) => path === create).length;
     for (const [name, path, headers, body] of cases) {
       const { code, message } = codeOf(await send(path, { ...auth, te: 'trailers', ...headers }, body));
       t.is(code, 'InvalidArgument', `${name}: ${message}`);
       t.regex(message, /cannot be read|cannot decode|decompression/i, name);
+    }
+    const large = { 'content-type': 'application/proto', ...auth };
+    t.is((await send(create, large, Buffer.alloc(5 * 1024 * 1024))).status, 429);
+    const recorded = [];
+    await api.audit.append({ ...nobody, kind: 'system', method: '', code: '' });
+    for await (const { kind, code, method } of api.audit.read(undefined)) {
+      if (kind === 'refused') recorded.push(`${code} ${method.split('/')[1]}`);
+    }
+    t.deepEqual(recorded, [
+      'resource_exhausted CreateContainer',
+      ...Array(isChange).fill('invalid_argument CreateContainer'),
+    ]);
+    if (version === '2') {
+      const { authorization: _, ...stranger } = large;
+      t.is((await send(create, stranger, garbage)).status, 401, 'a stranger is not told what is wrong with a message');
     }
   });
 }

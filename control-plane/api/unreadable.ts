@@ -1,7 +1,9 @@
-import { Code, ConnectError, type ConnectRouter } from '@connectrpc/connect';
+import type { DescMethod } from '@bufbuild/protobuf';
+import { Code, ConnectError, type ConnectRouter, type ContextValues } from '@connectrpc/connect';
 import type { UniversalHandler, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { codeToHttpStatus } from '@connectrpc/connect/protocol-connect';
 import { trailerFlag, trailerParse, trailerSerialize } from '@connectrpc/connect/protocol-grpc-web';
+import { requestIdKey } from './call.ts';
 
 /*
  * To connect-node a binary message that cannot be read is INTERNAL, an error of ours; it is the caller's. Streams pass it through the
@@ -23,17 +25,27 @@ export function readable(error: ConnectError): ConnectError {
   );
 }
 
+/** Hears of a unary call that was refused before the interceptors saw it: its message cannot be read, or is too large. */
+export type Unread = (method: DescMethod, values: ContextValues, code: Code) => void;
+
 /** Has the unary handlers of a router answer INVALID_ARGUMENT to what they cannot read. */
-export function mendUnaryAnswers(router: ConnectRouter): void {
+export function mendUnaryAnswers(router: ConnectRouter, unread: Unread): void {
   for (const [i, handler] of router.handlers.entries()) {
     if (handler.method.methodKind !== 'unary') continue;
-    const mended: UniversalHandler = Object.assign(
-      async (request: Parameters<UniversalHandler>[0]) => mend(await handler(request)),
-      handler,
-    );
+    const mended: UniversalHandler = Object.assign(async (request: Parameters<UniversalHandler>[0]) => {
+      const response = await handler(request);
+      const { contextValues } = request;
+      if (contextValues && contextValues.get(requestIdKey) === '') {
+        unread(handler.method, contextValues, isExhausted(response) ? Code.ResourceExhausted : Code.InvalidArgument);
+      }
+      return mend(response);
+    }, handler);
     router.handlers[i] = mended;
   }
 }
+
+const isExhausted = ({ status, trailer }: UniversalServerResponse): boolean =>
+  status === codeToHttpStatus(Code.ResourceExhausted) || trailer?.get('grpc-status') === String(Code.ResourceExhausted);
 
 function mend(response: UniversalServerResponse): UniversalServerResponse | Promise<UniversalServerResponse> {
   const type = response.header?.get('content-type') ?? '';

@@ -15,6 +15,7 @@ import { objectsOf, subjectOf } from '../audited_objects.ts';
 import { codeName, toConnectError } from '../connect_error.ts';
 import type { Permission } from '../permissions.ts';
 import type { Refusals } from '../refusals.ts';
+import type { Unread } from '../unreadable.ts';
 
 /** Options of {@link auditInterceptor}. */
 export interface AuditOptions {
@@ -71,6 +72,14 @@ export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions
       await audit.append({ ...entry, subject, kind: 'change', code: 'ok', objects });
       return response;
     };
+  };
+}
+
+/** Records a change that was refused before any interceptor saw it, and before it was known who was calling. */
+export function unreadRefusals({ refusals, permissionOf }: Pick<AuditOptions, 'refusals' | 'permissionOf'>): Unread {
+  return (method, values, code) => {
+    if (!changes(method, permissionOf(method))) return;
+    refusals.refused({ ...auditedCall(method, values), kind: 'refused', code: codeName(code) });
   };
 }
 

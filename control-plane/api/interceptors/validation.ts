@@ -3,6 +3,7 @@ import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { Interceptor } from '@connectrpc/connect';
 import { type ApplyRequest, ApplyRequestSchema } from '../../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { InvalidError } from '../../domain/errors.ts';
+import { unreadKey } from '../call.ts';
 import type { CheckMessage } from '../message_rules.ts';
 
 const maxManifests = 1000;
@@ -16,6 +17,8 @@ export function validationInterceptor(checkMessage: CheckMessage): Interceptor {
   return (next) => (request) => {
     const { input } = request.method;
     if (!request.stream) {
+      const unread = request.contextValues.get(unreadKey);
+      if (unread) return Promise.reject(unread);
       try {
         check(input, request.message);
       } catch (error) {
