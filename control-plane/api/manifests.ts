@@ -13,7 +13,7 @@ import {
 } from '../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { InvalidError } from '../domain/errors.ts';
 import { type KindName, kinds } from '../domain/kinds.ts';
-import { fieldName } from '../domain/object.ts';
+import { fieldName, ownPart } from '../domain/object.ts';
 import type { Principal } from '../domain/principal.ts';
 import { principalOf } from './call.ts';
 import { toConnectError } from './connect_error.ts';
@@ -90,7 +90,8 @@ async function applyOne(
   try {
     if (given.case === undefined) throw new InvalidError('object', 'is required: what to make');
     const kind = kindOfCase[given.case];
-    options.checkMessage(kinds[kind].schema, given.value, fieldName[kind]);
+    // A status is not the caller's, and ignored.
+    options.checkMessage(kinds[kind].schema, ownPart(given.value), fieldName[kind]);
     const { object, outcome, verdict } = await options.objects.update<AppliedKind>(principal, kind, given.value, {
       allowMissing: true,
       validateOnly: dryRun !== undefined,

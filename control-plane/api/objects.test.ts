@@ -71,7 +71,7 @@ test('what a caller writes into parts that are not the caller’s is ignored', a
     container: {
       metadata: { bay: 'local', name: 'web', uid: 'mine', project: 'blue', generation: 9n, etag: 'mine' },
       spec: { image: 'x' },
-      status: { phase: ContainerPhase.RUNNING, containerId: 'abc' },
+      status: { phase: ContainerPhase.RUNNING, containerId: 'abc', ports: [{ containerPort: -1 }] },
     },
   });
   t.is(container?.metadata?.project, 'red');

@@ -34,6 +34,9 @@ export function statusSchema(kind: AssignedKind): DescMessage {
   return field.message;
 }
 
+/** What is its user's of an object that a user sends: all but the status, which is ignored, whatever is in it. */
+export const ownPart = (object: ObjectMessage): ObjectMessage => ({ ...object, status: undefined });
+
 /** The object's metadata. Throws InvalidError when it has none. */
 export function metadataOf(kind: KindName, object: ObjectMessage): Metadata {
   if (!object.metadata) throw new InvalidError(fieldOf(kind, 'metadata'), 'is required');

@@ -3,6 +3,7 @@ import type { FieldMask } from '@bufbuild/protobuf/wkt';
 import type { Interceptor } from '@connectrpc/connect';
 import { type ApplyRequest, ApplyRequestSchema } from '../../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { InvalidError } from '../../domain/errors.ts';
+import { type ObjectMessage, ownPart } from '../../domain/object.ts';
 import { unreadKey } from '../call.ts';
 import type { CheckMessage } from '../message_rules.ts';
 
@@ -12,7 +13,7 @@ const maxManifests = 1000;
 export function validationInterceptor(checkMessage: CheckMessage): Interceptor {
   const check = (schema: DescMessage, message: Message): void => {
     if (schema.typeName === ApplyRequestSchema.typeName) checkApply(message as ApplyRequest);
-    else checkMessage(schema, isMasked(message) ? withoutSpec(schema, message) : message);
+    else checkMessage(schema, callersPart(schema, message));
   };
   return (next) => (request) => {
     const { input } = request.method;
@@ -33,16 +34,19 @@ export function validationInterceptor(checkMessage: CheckMessage): Interceptor {
 const isMasked = (message: Message & { updateMask?: FieldMask }): boolean =>
   (message.updateMask?.paths.length ?? 0) > 0;
 
-/** Of a spec that is sent in part, the rest is not missing: the whole is held against the rules once it is put together. */
-function withoutSpec(schema: DescMessage, message: Message): Message {
-  const copy = { ...message } as Message & Record<string, unknown>;
+/**
+ * What the rules are for. Of a spec that is sent in part, the rest is not missing: the whole is held against the
+ * rules once it is put together.
+ */
+function callersPart(schema: DescMessage, message: Message): Message {
   for (const field of schema.fields) {
-    const object = copy[field.localName];
-    if (field.fieldKind === 'message' && field.message.field.spec && object) {
-      copy[field.localName] = { ...(object as Message), spec: undefined };
-    }
+    if (field.fieldKind !== 'message' || !field.message.field.spec) continue;
+    const object = (message as Message & Record<string, unknown>)[field.localName] as ObjectMessage | undefined;
+    if (!object) continue;
+    const part = isMasked(message) ? { ...ownPart(object), spec: undefined } : ownPart(object);
+    return { ...message, [field.localName]: part } as Message;
   }
-  return copy;
+  return message;
 }
 
 /** Each manifest stands for itself: its own rules are looked at when it is applied, so that one that breaks them does not hold up the others. */
