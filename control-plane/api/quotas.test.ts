@@ -104,7 +104,11 @@ test('an admin sets what holds, over the default or back to it, and sees what al
   t.like((await admin.quotas.setQuota({ set: { nodes: 7n } })).quota?.set, { bays: -1n, nodes: 7n });
   const { quota } = await admin.quotas.setQuota({ reset: true });
   t.deepEqual([quota?.limits?.bays, quota?.limits?.nodes], [1n, undefined]);
-  await refused(t, admin.quotas.setQuota({ set: { bays: -2n } }), Code.InvalidArgument, /-1 for no limit/);
+  for (const bays of [-2n, 2n ** 53n, 2n ** 63n - 1n]) {
+    await refused(t, admin.quotas.setQuota({ set: { bays } }), Code.InvalidArgument, /-1 for no limit/);
+  }
+  t.is((await admin.quotas.setQuota({ set: { bays: 2n ** 53n - 1n } })).quota?.limits?.bays, 2n ** 53n - 1n);
+  await admin.quotas.setQuota({ reset: true });
   await clientsOf(api, 'blue-token').bays.createBay({ bay: { metadata: { name: 'b' } } });
   const all = clientsOf(api, 'admin-token', '-').quotas;
   t.deepEqual(
