@@ -15,3 +15,12 @@ test('a caller may call in bursts, and steadily after that; another has a bucket
   clock.nowMs = 0;
   t.false(take('a'));
 });
+
+test('whoever goes on calling is not forgotten for others that come', (t) => {
+  const buckets = new TokenBuckets({ perSecond: 0.001, burst: 2 }, { now: () => 0 });
+  t.true(buckets.take('a') && buckets.take('a'));
+  for (let i = 0; i < 30_000; i += 1) {
+    buckets.take(`other-${i}`);
+    if (i % 5_000 === 0) t.false(buckets.take('a'), `after ${i} others`);
+  }
+});

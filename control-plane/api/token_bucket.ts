@@ -23,12 +23,10 @@ export class TokenBuckets {
   take(caller: string): boolean {
     const nowMs = this.#clock.now();
     const { perSecond, burst } = this.#limit;
-    let bucket = this.#buckets.get(caller);
-    if (!bucket) {
-      if (this.#buckets.size >= maxCallers) this.#forgetOne();
-      bucket = { tokens: burst, timeMs: nowMs };
-      this.#buckets.set(caller, bucket);
-    }
+    const bucket = this.#buckets.get(caller) ?? { tokens: burst, timeMs: nowMs };
+    // In the order in which they were heard of last.
+    if (!this.#buckets.delete(caller) && this.#buckets.size >= maxCallers) this.#forgetOne();
+    this.#buckets.set(caller, bucket);
     const passedMs = Math.max(0, nowMs - bucket.timeMs);
     bucket.tokens = Math.min(burst, bucket.tokens + (passedMs / 1000) * perSecond);
     bucket.timeMs = nowMs;

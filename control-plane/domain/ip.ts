@@ -23,3 +23,20 @@ export function isLoopback(host: string): boolean {
 /** Whether it stands for every address of this machine. */
 export const isWildcard = (host: string): boolean =>
   host === '' || host === '0.0.0.0' || (ipVersion(host) === 6 && new URL(`http://[${host}]/`).hostname === '[::]');
+
+/**
+ * What an address is counted by. Of IPv6 it is the network: a line is given one of 64 bits at least, and with it more addresses than anybody can count. An
+ * IPv4 address is itself, also as `::ffff:192.0.2.1`.
+ */
+export function networkOf(address: string): string {
+  const [bare = ''] = address.split('%', 1);
+  const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1];
+  if (mapped !== undefined) return mapped;
+  if (ipVersion(bare) !== 6) return bare;
+  const [head = '', tail] = bare.split('::');
+  const groups = (part: string): string[] => (part === '' ? [] : part.split(':'));
+  const [first, last] = [groups(head), groups(tail ?? '')];
+  const left = tail === undefined ? [] : new Array<string>(Math.max(0, 8 - first.length - last.length)).fill('0');
+  const network = [...first, ...left, ...last].slice(0, 4).map((group) => Number.parseInt(group, 16).toString(16));
+  return `${network.join(':')}::/64`;
+}

@@ -1,10 +1,15 @@
-import { Code, createClient } from '@connectrpc/connect';
+import { Code, createClient, createContextValues, type UnaryRequest } from '@connectrpc/connect';
 import test from 'ava';
 import { SystemService } from '../../../proto/gen/baykeeper/v1/system_service_pb.js';
+import { ServerReflection } from '../../../proto/gen/grpc/reflection/v1/reflection_pb.js';
+import { Health } from '../../../proto/gen/health/v1/health_pb.js';
 import { startApi } from '../../../test/harness/api_fixture.ts';
 import { refused } from '../../../test/harness/refused.ts';
 import { until } from '../../../test/harness/until.ts';
-import { DeniedError } from '../../domain/errors.ts';
+import { DeniedError, ExhaustedError } from '../../domain/errors.ts';
+import { peerKey } from '../call.ts';
+import type { SessionGuard } from '../session_guard.ts';
+import { identityInterceptor } from './identity.ts';
 
 test('who is known and has no rights here is recorded by name, and may ask no more often than strangers', async (t) => {
   const authenticator = {
@@ -28,4 +33,74 @@ test('who is known and has no rights here is recorded by name, and may ask no mo
     ...['permission_denied oscar', 'permission_denied oscar', 'permission_denied oscar'],
     ...['resource_exhausted ', 'resource_exhausted ', 'resource_exhausted '],
   ]);
+});
+
+const twoAtOnce = { perSecond: 0.001, burst: 2 };
+
+test('a caller has one share, by whichever way and token it calls', async (t) => {
+  const rose = { subject: 'rose', project: 'red', role: 'member' } as const;
+  await using api = await startApi({
+    api: {
+      callerLimit: { perSecond: 0.001, burst: 6 },
+      authenticator: { authenticate: ({ token }) => (token.startsWith('of-rose') ? rose : undefined) },
+    },
+  });
+  const ways = [
+    { protocol: 'grpc' },
+    { protocol: 'connect' },
+    { protocol: 'grpc-web' },
+    { protocol: 'connect', httpVersion: '1.1' },
+    { protocol: 'grpc-web', httpVersion: '1.1' },
+  ] as const;
+  const calls = ways.map((way, i) =>
+    createClient(SystemService, api.transport({ ...way, token: `of-rose-${i}` })).whoAmI({}),
+  );
+  await Promise.all(calls);
+  // Connect's GET.
+  const get = () =>
+    fetch(`${api.server.url}/baykeeper.v1.SystemService/WhoAmI?connect=v1&encoding=json&message=%7B%7D`, {
+      headers: { authorization: 'Bearer of-rose-get' },
+    });
+  t.is((await get()).status, 200);
+  t.is((await get()).status, 429);
+  for (const way of ways) {
+    const { whoAmI } = createClient(SystemService, api.transport({ ...way, token: 'of-rose' }));
+    await refused(t, whoAmI({}), Code.ResourceExhausted, /too many calls/);
+  }
+});
+
+test('strangers are counted by their network, as one has more addresses than there are callers', async (t) => {
+  const intercept = identityInterceptor({
+    authenticator: { authenticate: () => undefined },
+    permissionOf: () => 'open',
+    callerLimit: twoAtOnce,
+    peerLimit: twoAtOnce,
+    clock: { now: () => 0 },
+    guard: undefined as unknown as SessionGuard,
+  });
+  const check = intercept(async () => 'called' as never);
+  const from = async (peer: string) =>
+    await check({
+      stream: false,
+      method: Health.method.check,
+      contextValues: createContextValues().set(peerKey, peer),
+    } as unknown as UnaryRequest);
+  await from('2001:db8::1');
+  await from('2001:db8::2');
+  await t.throwsAsync(from('2001:db8:0:0:ffff::3'), { instanceOf: ExhaustedError });
+  await from('2001:db8:0:1::1');
+});
+
+test('each question in a stream that is open to all is a call', async (t) => {
+  await using api = await startApi({ api: { peerLimit: { perSecond: 0.001, burst: 3 } } });
+  const reflection = createClient(ServerReflection, api.transport({ protocol: 'grpc', token: '' }));
+  const questions = async function* () {
+    for (;;) yield { messageRequest: { case: 'listServices' as const, value: '' } };
+  };
+  let answers = 0;
+  const ask = async () => {
+    for await (const _ of reflection.serverReflectionInfo(questions())) answers += 1;
+  };
+  await refused(t, ask(), Code.ResourceExhausted, /too many calls/);
+  t.is(answers, 3);
 });

@@ -3,6 +3,7 @@ import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import type { Interceptor, StreamRequest } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
+import { networkOf } from '../../domain/ip.ts';
 import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
 import { auditedCall } from '../audited_call.ts';
 import { cutKey, peerKey, principalKey } from '../call.ts';
@@ -17,7 +18,7 @@ export interface IdentityOptions {
   readonly permissionOf: (method: DescMethod) => Permission | undefined;
   /** Of calls of one subject. */
   readonly callerLimit: RateLimit;
-  /** Of calls of open methods, and of failures to say who is calling, from one address. */
+  /** Of calls of open methods, questions in their streams among them, and of failures to say who is calling, from one address. */
   readonly peerLimit: RateLimit;
   readonly clock: { now(): number };
   /** Watches over the callers of open streams. */
@@ -29,18 +30,21 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
   const callers = new TokenBuckets(options.callerLimit, options.clock);
   const peers = new TokenBuckets(options.peerLimit, options.clock);
   return (next) => async (request) => {
-    const peer = request.contextValues.get(peerKey);
+    const takePeer = (): boolean => peers.take(networkOf(request.contextValues.get(peerKey)));
     const needed = options.permissionOf(request.method);
     if (needed === 'open') {
-      if (!peers.take(peer)) throw tooMany(options.peerLimit);
-      return next(request);
+      const count = (): void => {
+        if (!takePeer()) throw tooMany(options.peerLimit);
+      };
+      count();
+      return next(request.stream ? { ...request, message: eachCounted(request.message, count) } : request);
     }
     const credentials = credentialsOf(request.header);
     // Awaited only where it has to be: most answers are at hand.
     let counted = false;
     const mayAsk = (): boolean => {
       counted = true;
-      return peers.take(peer);
+      return takePeer();
     };
     let principal: Principal | undefined;
     try {
@@ -48,11 +52,11 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
       principal = answer instanceof Promise ? await answer : answer;
     } catch (error) {
       // Whoever has no rights here has no share of calls, either.
-      if (error instanceof DeniedError && !counted && !peers.take(peer)) throw tooMany(options.peerLimit);
+      if (error instanceof DeniedError && !counted && !takePeer()) throw tooMany(options.peerLimit);
       throw error;
     }
     if (!principal || !credentials) {
-      if (!counted && !peers.take(peer)) throw tooMany(options.peerLimit);
+      if (!counted && !takePeer()) throw tooMany(options.peerLimit);
       throw new UnauthenticatedError(
         credentials
           ? 'this token is not known here'
@@ -68,6 +72,16 @@ export function identityInterceptor(options: IdentityOptions): Interceptor {
     request.contextValues.set(principalKey, caller);
     return request.stream ? guardStream(options.guard, credentials, principal, request, next) : next(request);
   };
+}
+
+/** Each question of a stream is one, as if it were a call; the first is the call. */
+async function* eachCounted<T>(messages: AsyncIterable<T>, count: () => void): AsyncGenerator<T> {
+  let isFirst = true;
+  for await (const message of messages) {
+    if (!isFirst) count();
+    isFirst = false;
+    yield message;
+  }
 }
 
 type Next = Parameters<Interceptor>[0];
