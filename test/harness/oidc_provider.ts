@@ -27,10 +27,13 @@ export interface OidcProvider extends AsyncDisposable {
   start(): Promise<void>;
   /** How often its keys were asked for. */
   readonly keyReads: number;
+  /** Gives this as its keys, and all else as before. Undefined: its keys. */
+  giveKeys(text: string | undefined): void;
 }
 
 export async function startOidcProvider(): Promise<OidcProvider> {
   let keyReads = 0;
+  let givenKeys: string | undefined;
   let claimsOfNext: Readonly<Record<string, unknown>> = {};
   let ttlSeconds = 600;
   let audiencesOfNext: readonly string[] = [];
@@ -41,8 +44,10 @@ export async function startOidcProvider(): Promise<OidcProvider> {
 
   const listen = async (): Promise<void> => {
     server = createServer((request, response) => {
-      if (request.url?.startsWith('/jwks')) keyReads += 1;
-      handle?.(request, response);
+      const isOfKeys = request.url?.startsWith('/jwks') ?? false;
+      if (isOfKeys) keyReads += 1;
+      if (isOfKeys && givenKeys !== undefined) response.end(givenKeys);
+      else handle?.(request, response);
     });
     server.listen(port, '127.0.0.1');
     await once(server, 'listening');
@@ -148,6 +153,9 @@ export async function startOidcProvider(): Promise<OidcProvider> {
       const grantId = await grant.save();
       Object.assign(code, { accountId: 'alice', grantId, scope, authTime: Math.floor(Date.now() / 1000) });
       await code.save();
+    },
+    giveKeys: (text) => {
+      givenKeys = text;
     },
     rotateKeys: useKey,
     start: listen,

@@ -1,3 +1,4 @@
+import { generateKeyPairSync, sign } from 'node:crypto';
 import test, { type ExecutionContext } from 'ava';
 import { SignJWT } from 'jose';
 import { pino } from 'pino';
@@ -119,7 +120,7 @@ test('a key that is new is looked for, and one that was taken back is void when 
 });
 
 test('a provider that is away is UNAVAILABLE but for who is known, and is found when it is there', async (t) => {
-  const { provider, ask } = await fixture(t, {}, { keysMs: 0 });
+  const { provider, clock, ask } = await fixture(t, {}, { keysMs: 0 });
   const token = await provider.token(devs);
   await provider.stop();
   await t.throwsAsync(ask(token), { instanceOf: UnavailableError });
@@ -128,7 +129,10 @@ test('a provider that is away is UNAVAILABLE but for who is known, and is found 
   const other = await provider.token({ ...devs, project: 'blue' });
   await provider.stop();
   t.truthy(await ask(token));
+  t.truthy(await ask(token, 0), 'it was wanted newer, and cannot be had newer');
   await t.throwsAsync(ask(other), { instanceOf: UnavailableError });
+  clock.offsetMs = 60_001;
+  await t.throwsAsync(ask(token), { instanceOf: UnavailableError });
   await provider.start();
   t.like(await ask(other), { project: 'blue' });
 });
@@ -142,4 +146,40 @@ test('a provider that is away is not asked by each call', async (t) => {
   await t.throwsAsync(ask(token), { instanceOf: UnavailableError });
   clock.offsetMs = 10_001;
   t.truthy(await ask(token));
+});
+
+test('keys that cannot be had are not asked for by each call', async (t) => {
+  const { provider, clock, ask } = await fixture(t, {}, { cooldownMs: 10_000, keysMs: 0 });
+  t.truthy(await ask(await provider.token(devs)));
+  const token = await provider.token({ ...devs, project: 'blue' });
+  provider.giveKeys('{"keys":{}}');
+  for (const reads of [2, 3]) {
+    for (let i = 0; i < 5; i += 1) await t.throwsAsync(ask(token), { instanceOf: UnavailableError });
+    t.is(provider.keyReads, reads);
+    clock.offsetMs += 10_001;
+  }
+  provider.giveKeys(undefined);
+  t.like(await ask(token), { project: 'blue' });
+});
+
+test('a key that is too weak, or is none, vouches for nobody', async (t) => {
+  const { provider, ask } = await fixture(t);
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 1024 });
+  const weak = { ...publicKey.export({ format: 'jwk' }), kid: 'weak', alg: 'RS256' };
+  const odd = { kty: 'EC', crv: 'P-256', x: 'AA', y: 'AA', kid: 'odd', alg: 'ES256' };
+  provider.giveKeys(JSON.stringify({ keys: [weak, odd] }));
+  const claims = {
+    iss: provider.issuer,
+    aud: audience,
+    sub: 'robot',
+    exp: Math.floor(Date.now() / 1000) + 600,
+    ...devs,
+  };
+  for (const { kid, alg } of [weak, odd]) {
+    const signed = [{ alg, kid }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.');
+    const signature = sign('sha256', Buffer.from(signed), privateKey).toString('base64url');
+    t.is(await ask(`${signed}.${signature}`), undefined, kid);
+  }
 });

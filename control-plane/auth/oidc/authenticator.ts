@@ -1,5 +1,13 @@
 import { createHash } from 'node:crypto';
-import { createRemoteJWKSet, decodeJwt, errors, type JWTPayload, jwtVerify } from 'jose';
+import {
+  createRemoteJWKSet,
+  customFetch,
+  decodeJwt,
+  errors,
+  type FetchImplementation,
+  type JWTPayload,
+  jwtVerify,
+} from 'jose';
 import { allowInsecureRequests, discovery, None } from 'openid-client';
 import type { Logger } from 'pino';
 import { DeniedError, UnavailableError } from '../../domain/errors.ts';
@@ -58,13 +66,12 @@ export function oidcAuthenticator(options: OidcAuthenticatorOptions): Authentica
       const expireTimeMs = (payload.exp ?? 0) * 1000 + config.clockSkewMs;
       return { ...principalOfClaims(payload, config.claims), expireTimeMs };
     } catch (error) {
-      // Unknown keys among them: they were looked for anew, as far as that is allowed.
-      if (error instanceof errors.JOSEError && !(error instanceof errors.JWKSTimeout) && !isFetchFailure(error)) {
-        log.debug({ reason: error.code }, 'a token of the OpenID provider does not hold');
-        return undefined;
-      }
-      if (error instanceof errors.JOSEError || error instanceof TypeError) throw provider.away(error);
-      throw error;
+      if (error instanceof DeniedError) throw error;
+      if (error instanceof KeysError || error instanceof errors.JWKSInvalid) throw provider.away(error);
+      // Unknown keys among them, which were looked for anew as far as that is allowed, and keys that cannot be used.
+      const reason = error instanceof errors.JOSEError ? error.code : String(error);
+      log.debug({ reason }, 'a token of the OpenID provider does not hold');
+      return undefined;
     }
   };
 
@@ -75,22 +82,37 @@ export function oidcAuthenticator(options: OidcAuthenticatorOptions): Authentica
       const nowMs = clock.now();
       const before = known.get(key);
       if (before && isFresh(before, nowMs, Math.min(cacheMs, maxAgeMs))) return before.principal;
-      known.delete(key);
       if (issuerOf(token) !== config.issuer) return undefined;
-      return verify(token).then((principal) => {
-        if (!principal) return undefined;
-        if (known.size >= maxKnown) forgetFirst(known);
-        known.set(key, { principal, seenMs: nowMs });
-        return principal;
-      });
+      return verify(token).then(
+        (principal) => {
+          known.delete(key);
+          if (!principal) return undefined;
+          if (known.size >= maxKnown) forgetFirst(known);
+          known.set(key, { principal, seenMs: nowMs });
+          return principal;
+        },
+        (error: unknown) => {
+          // It was wanted newer than it is, and cannot be had newer.
+          if (error instanceof UnavailableError && before && isFresh(before, clock.now(), cacheMs))
+            return before.principal;
+          known.delete(key);
+          throw error;
+        },
+      );
     },
   };
+}
+
+/** The provider's keys could not be had. */
+class KeysError extends Error {
+  override readonly name = 'KeysError';
 }
 
 /** Where the provider's keys are, and the keys. */
 class Provider {
   readonly #options: OidcAuthenticatorOptions;
   #keys: Promise<Keys> | undefined;
+  #keysFailedMs = Number.NEGATIVE_INFINITY;
   #askedMs = Number.NEGATIVE_INFINITY;
   #failure: unknown;
 
@@ -138,7 +160,26 @@ class Provider {
       timeoutDuration: timeoutMs,
       cacheMaxAge: keysMs,
       cooldownDuration: cooldownMs,
+      [customFetch]: (...request) => this.#fetchKeys(...request),
     });
+  }
+
+  /** By itself, the library asks for each call as long as it gets no keys. */
+  async #fetchKeys(...[address, request]: Parameters<FetchImplementation>): Promise<Response> {
+    const { clock, log, cooldownMs = 10_000 } = this.#options;
+    if (Math.abs(clock.now() - this.#keysFailedMs) < cooldownMs) throw new KeysError('they could not be had just now');
+    try {
+      const response = await fetch(address, request);
+      if (response.status !== 200) throw new Error(`the answer has status ${response.status}`);
+      const answer: unknown = await response.json();
+      if (!Array.isArray((answer as { keys?: unknown } | null)?.keys))
+        throw new Error('the answer has no list of keys');
+      return Response.json(answer);
+    } catch (cause) {
+      this.#keysFailedMs = clock.now();
+      log.error({ err: cause, address }, 'the keys of the OpenID provider cannot be had');
+      throw new KeysError('they could not be had', { cause });
+    }
   }
 }
 
@@ -166,10 +207,6 @@ function issuerOf(token: string): string | undefined {
 
 const isFresh = ({ principal, seenMs }: Known, nowMs: number, mostMs: number): boolean =>
   nowMs >= seenMs && nowMs - seenMs <= mostMs && (principal.expireTimeMs ?? 0) > nowMs;
-
-/** That keys could not be fetched, or are none, comes without a code of its own. */
-const isFetchFailure = (error: errors.JOSEError): boolean =>
-  error.code === 'ERR_JOSE_GENERIC' || error.code === 'ERR_JWKS_INVALID';
 
 function forgetFirst(known: Map<string, unknown>): void {
   const first = known.keys().next();
