@@ -1,5 +1,6 @@
 import test from 'ava';
 import type { Cloud } from '../../../proto/openstack/cloud.ts';
+import { KeystoneError, type KeystoneFailure } from '../../../proto/openstack/errors.ts';
 import type { IssuedToken } from '../../../proto/openstack/keystone_client.ts';
 import { ServiceToken } from './service_token.ts';
 
@@ -15,7 +16,7 @@ const cloud: Cloud = {
 };
 
 function setUp(more: Partial<Cloud> = {}, catalog: IssuedToken['info']['catalog'] = []) {
-  const state = { nowMs: 0, issued: 0, passwords: [] as unknown[], lifeMs: 3_600_000, password: 'secret' };
+  const state = { nowMs: 0, issued: 0, passwords: [] as unknown[], lifeMs: 3_600_000, password: 'secret', no: '' };
   const service = new ServiceToken({
     clock: { now: () => state.nowMs },
     readCloud: async () => ({
@@ -28,6 +29,7 @@ function setUp(more: Partial<Cloud> = {}, catalog: IssuedToken['info']['catalog'
         state.issued += 1;
         state.passwords.push('password' in credential ? credential.password : undefined);
         await new Promise(setImmediate);
+        if (state.no) throw new KeystoneError(state.no as KeystoneFailure, 'no');
         const info = {
           user: { id: 'u1', name: 'baykeeper', domain },
           system: false,
@@ -71,6 +73,26 @@ test('one that was refused is renewed, once for all who had it, with the passwor
   await Promise.all([service.get('token-1'), service.get('token-1')]);
   t.is((await service.get('token-1')).token, 'token-2');
   t.deepEqual(state.passwords, ['secret', 'changed']);
+});
+
+test('a credential that Keystone refuses is not tried again by each call, and one that is away is', async (t) => {
+  const { state, service } = setUp();
+  const fails = () => t.throwsAsync(service.get(), { instanceOf: KeystoneError });
+  for (const [no, issued] of [
+    ['unauthorized', 1],
+    ['unavailable', 4],
+  ] as const) {
+    Object.assign(state, { no, issued: 0, nowMs: state.nowMs + 5_000 });
+    for (let i = 0; i < 4; i += 1) t.is((await fails())?.failure, no);
+    t.is(state.issued, issued);
+  }
+  state.no = 'unauthorized';
+  await fails();
+  state.no = '';
+  state.nowMs += 4_999;
+  await fails();
+  state.nowMs += 1;
+  t.truthy(await service.get());
 });
 
 test('the catalogue says where the identity service of a region is', async (t) => {

@@ -4,6 +4,8 @@ import type { IssuedToken, KeystoneClient } from '../../../proto/openstack/keyst
 
 /** The most that is left of a token's life when it is renewed. */
 const marginMs = 60_000;
+/** How long a credential that was refused is not tried again: Keystone may lock out whoever tries too often. */
+const refusedMs = 5_000;
 
 /** With what, and where, tokens of others are asked about. */
 export interface Service {
@@ -25,6 +27,7 @@ export class ServiceToken {
   readonly #options: ServiceTokenOptions;
   #current: (Service & { readonly renewTimeMs: number }) | undefined;
   #pending: Promise<Service> | undefined;
+  #refused: { readonly error: KeystoneError; readonly untilMs: number } | undefined;
 
   constructor(options: ServiceTokenOptions) {
     this.#options = options;
@@ -34,10 +37,22 @@ export class ServiceToken {
   async get(not?: string): Promise<Service> {
     const current = this.#current;
     if (current && current.token !== not && this.#options.clock.now() < current.renewTimeMs) return current;
-    this.#pending ??= this.#issue().finally(() => {
+    this.#pending ??= this.#ask().finally(() => {
       this.#pending = undefined;
     });
     return this.#pending;
+  }
+
+  async #ask(): Promise<Service> {
+    const leftMs = (this.#refused?.untilMs ?? 0) - this.#options.clock.now();
+    if (this.#refused && leftMs > 0 && leftMs <= refusedMs) throw this.#refused.error;
+    try {
+      return await this.#issue();
+    } catch (error) {
+      const isRefused = error instanceof KeystoneError && error.failure !== 'unavailable';
+      this.#refused = isRefused ? { error, untilMs: this.#options.clock.now() + refusedMs } : undefined;
+      throw error;
+    }
   }
 
   async #issue(): Promise<Service> {
