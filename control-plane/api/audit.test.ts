@@ -1,6 +1,8 @@
+import { timestampFromMs } from '@bufbuild/protobuf/wkt';
 import { createClient } from '@connectrpc/connect';
 import test from 'ava';
-import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
+import { AuditEffectState, AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { startApi } from '../../test/harness/api_fixture.ts';
 import { type AuditEntry, nobody } from '../audit/port.ts';
 
@@ -49,4 +51,37 @@ test('a log is held against its chain for as long as that takes', async (t) => {
   const found = client.verifyAudit({});
   setTimeout(end, 100);
   t.true((await found).intact);
+});
+
+test('a clock that was wrong for a while hides nothing of what came before', async (t) => {
+  await using api = await startApi();
+  const client = createClient(AuditService, api.transport({ token: 'admin-token' }));
+  await api.audit.append(entry('before'));
+  // As of a machine that has no clock of its own, until it was told the time.
+  api.clock.offsetMs = -Date.now();
+  await api.audit.append(entry('in 1970'));
+  api.clock.offsetMs = 0;
+  await api.audit.append(entry('after'));
+  const filter = { sinceTime: timestampFromMs(Date.now() - 3_600_000) };
+  const { records } = await client.listAuditRecords({ filter });
+  t.deepEqual(
+    records.map(({ subject }) => subject),
+    ['after', 'before'],
+  );
+});
+
+test('what agents have done is joined to the newest records, too, where older ones are left out', async (t) => {
+  await using api = await startApi();
+  const client = createClient(AuditService, api.transport({ token: 'admin-token' }));
+  api.clock.offsetMs = -7_200_000;
+  await Promise.all(Array.from({ length: 10_001 }, () => api.audit.append(entry('bert'))));
+  api.clock.offsetMs = 0;
+  await createClient(BayService, api.transport()).createBay({ bay: { metadata: { name: 'edge' } } });
+  const filter = { sinceTime: timestampFromMs(Date.now() - 3_600_000) };
+  const { records, nextPageToken } = await client.listAuditRecords({ filter, effects: true });
+  t.deepEqual(
+    records.map(({ objects }) => objects[0]?.effect?.state),
+    [AuditEffectState.NONE],
+  );
+  t.is(nextPageToken, '');
 });
