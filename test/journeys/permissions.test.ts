@@ -10,7 +10,16 @@ import {
 import { Code, ConnectError, type Transport } from '@connectrpc/connect';
 import test, { type ExecutionContext } from 'ava';
 import { type Permission, permissions } from '../../control-plane/api/permissions.ts';
-import { canary, type MatrixApi, type Ref, type Row, rows, startMatrixApi, Tenant } from '../harness/call_matrix.ts';
+import {
+  canary,
+  type MatrixApi,
+  type Ref,
+  type Row,
+  rows,
+  startMatrixApi,
+  Tenant,
+  type Thing,
+} from '../harness/call_matrix.ts';
 
 /*
  * Every method × everybody who may call it, against the table, through the real server: the plain calls served directly, and those that connect-node
@@ -192,4 +201,59 @@ test('to the member of another project it is as if nothing of it were there', as
     }
   });
   t.is(api.store.revision, revision, 'something has changed');
+});
+
+/** What the kinds are made as, by their lists and watches. */
+const things: Readonly<Record<string, Thing>> = {
+  BayModels: 'bayModel',
+  Bays: 'bay',
+  Nodes: 'node',
+  Pods: 'pod',
+  Services: 'service',
+  ReplicationControllers: 'controller',
+  Containers: 'container',
+  JoinTokens: 'joinToken',
+};
+
+test('each list and watch has what is in the own project, all of it and nothing else, also as it happens', async (t) => {
+  const { api, red } = await open(t);
+  // Bays of the same names, so that nothing but the project tells them apart.
+  const blue = await Tenant.create(api, 'blue-token', 'alpha', 'kappa');
+  const transport = api.transport({ protocol: 'grpc', token: 'blue-token' });
+  const everywhere = api.transport({ protocol: 'grpc', token: 'admin-token', project: '-' });
+  const seen = new Set<string>();
+  for (const { method, key } of methods) {
+    const [, verb, many = ''] = /^(List|Watch)(\w+)$/.exec(method.name) ?? [];
+    const thing = things[many];
+    if (!thing) continue;
+    seen.add(key);
+    const request = await requestOf(rowOf(key), blue);
+    const [ours, theirs] = await Promise.all([blue.one(thing), red.one(thing)]);
+    const has = (text: string, uid: string) => text.includes(`"${uid}"`);
+    const { code, text } = await call(transport, method, request);
+    t.deepEqual(
+      [code, has(text, ours.uid), has(text, theirs.uid), text.includes(canary)],
+      ['OK', true, false, false],
+      key,
+    );
+    const all = await call(everywhere, method, {});
+    t.deepEqual([has(all.text, ours.uid), has(all.text, theirs.uid)], [true, true], `${key} of every project`);
+    if (verb !== 'Watch') continue;
+
+    const abort = new AbortController();
+    const inputs = (async function* () {
+      yield fromJson(method.input, request);
+    })();
+    const stream = method as DescMethodStreaming;
+    const { message } = await transport.stream(stream, abort.signal, 10_000, undefined, inputs);
+    const events = message[Symbol.asyncIterator]();
+    const next = async (): Promise<string> => toJsonString(method.output, (await events.next()).value as Message);
+    while (!(await next()).includes('SYNCED'));
+    await red.make[thing]();
+    const { uid } = await blue.make[thing]();
+    const event = await next();
+    t.true(has(event, uid) && event.includes('ADDED'), `${key}: ${event}`);
+    abort.abort();
+  }
+  t.is(seen.size, 15);
 });
