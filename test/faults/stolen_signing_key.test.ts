@@ -1,8 +1,9 @@
+import { randomUUID } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import path from 'node:path';
-import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import { create, fromBinary } from '@bufbuild/protobuf';
 import test from 'ava';
-import { AssignSchema, HeartbeatSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { type Assign, AssignSchema, HeartbeatSchema } from '../../proto/gen/baykeeper/bus/v1/bus_pb.js';
 import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
@@ -10,6 +11,7 @@ import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service
 import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { downSubject, type NodeAddress, upSubject } from '../../proto/subjects.ts';
 import { connectBusInsider } from '../harness/bus_insider.ts';
+import { ChainModel, chunksOf } from '../harness/chain_model.ts';
 import { ownProgram, run } from '../harness/program.ts';
 import { TestSigner } from '../harness/signing.ts';
 import { startSite } from '../harness/site.ts';
@@ -30,18 +32,29 @@ test('a stolen key is replaced while all runs: agents hear of it by the API, and
   t.is(thief.id, stolen?.id ?? '');
   const insider = await connectBusInsider(controlPlane, victim.nodeUid);
   t.teardown(() => insider.close());
-  /** Tells the agent that there is a newer session. */
-  const lie = async (): Promise<void> => {
+  const say = async (assignsOf: (epoch: bigint) => readonly Assign[]): Promise<void> => {
     const heard = Promise.withResolvers<Uint8Array>();
     insider.subscribe(upSubject(victim, 'heartbeat'), { max: 1, callback: (_, { data }) => heard.resolve(data) });
-    const { epoch, session: nonce } = fromBinary(HeartbeatSchema, await heard.promise);
-    const assign = toBinary(AssignSchema, create(AssignSchema, { epoch: epoch + 1_000n }));
-    insider.publish(downSubject(victim, 'assign'), thief.seal({ ...victim, purpose: 'assign', nonce }, assign));
+    const { epoch, session } = fromBinary(HeartbeatSchema, await heard.promise);
+    for (const assign of assignsOf(epoch)) {
+      insider.publish(downSubject(victim, 'assign'), thief.assign(victim, assign, session));
+    }
     await insider.flush();
   };
+  /** Tells the agent that there is a newer session. */
+  const lie = () => say((epoch) => [create(AssignSchema, { epoch: epoch + 1_000n })]);
   const believed = () => agent.program.output.split('knows another session').length - 1;
   await lie();
   await until('the agent believes the thief', () => believed() > 0);
+  // What he has run is newer than all that the control plane will say for a long time.
+  const theirs = Object.assign(new ChainModel(), { revision: 1_000_000n });
+  const { spec } = theirs.put(randomUUID(), site.image);
+  if (spec.case === 'container') spec.value.args = ['sleep', '10000'];
+  let isLying = true;
+  const lying = (async () => {
+    while (isLying) await say((epoch) => chunksOf(epoch, theirs.snapshot()));
+  })();
+  await until('it runs what the thief says', async () => (await site.onEngine()).length > 0);
 
   const replaced = await run(
     ownProgram('control-plane/main.ts', 'signing-key', 'replace', '--data', controlPlane.dataDir),
@@ -58,6 +71,8 @@ test('a stolen key is replaced while all runs: agents hear of it by the API, and
     const good = (await listed(trusted)).filter(({ standing }) => standing !== 'former');
     return good.map(({ id }) => id).join() === key?.id;
   });
+  isLying = false;
+  await lying;
   const refused = async (): Promise<number> => {
     const metrics = await (await fetch(`${controlPlane.url}/metrics`)).text();
     return Number(/^baykeeper_agent_refused_messages_total (\d+)$/m.exec(metrics)?.[1]);
@@ -71,6 +86,7 @@ test('a stolen key is replaced while all runs: agents hear of it by the API, and
     container: { metadata: { bay: 'local', name: 'web' }, spec: { image: site.image, args: ['sleep', '10000'] } },
   });
   await site.inPhase('web', ContainerPhase.RUNNING);
+  await until('nothing else runs', async () => (await site.onEngine()).join() === 'web');
   const { records } = await controlPlane.client(AuditService).listAuditRecords({ filter: { kind: 'system' } });
   const [record] = records.filter(({ code }) => code === 'signing_key_replaced');
   t.regex(record?.message ?? '', new RegExp(`^${stolen?.id} by ${key?.id}`));
