@@ -5,6 +5,7 @@ import { ClusterError } from '../drivers/cluster_error.ts';
 import { forbiddenReason, judge, type Policy, refusal } from '../policy.ts';
 import { StreamError, type Verdict } from '../ports.ts';
 import { asksOfObject } from './asks.ts';
+import { adoptionRefusal } from './enforcement.ts';
 import { refOf } from './execute.ts';
 import { appliedAnnotation } from './labels.ts';
 import { type Live, liveOf } from './live.ts';
@@ -53,6 +54,11 @@ async function ask({ driver, bayUid, policy }: CheckContext, uid: string, manife
   if (live && !isOurs && !manifest.adopt) {
     const message = bounded(whoseObject(bayUid, manifest.kind, live));
     return { ...view, refusal: { code: alreadyExists, reason: 'Conflict', message, field: '' } };
+  }
+  const message = live && !isOurs ? adoptionRefusal(policy, asksOfObject(manifest.kind, live)) : undefined;
+  if (message !== undefined) {
+    const refusal = { code: permissionDenied, reason: forbiddenReason, message: bounded(message), field: '' };
+    return { ...view, refusal };
   }
   try {
     const merged = live ? await dryRunChange(driver, bayUid, manifest, live) : await dryRunNew(driver, manifest);

@@ -1,4 +1,4 @@
-import { judge, type Policy, restricts, type Violation } from '../policy.ts';
+import { type Ask, judge, type Policy, refusal, restricts, type Violation } from '../policy.ts';
 import { asksOfObject } from './asks.ts';
 import type { Verdict, Wanted } from './plan.ts';
 
@@ -19,8 +19,21 @@ export function judgeObject(policy: Policy, wanted: Wanted, failing: boolean): J
   const { kind, object } = wanted.manifest;
   const violations = judge(policy, asksOfObject(kind, object));
   const isForbidden = violations.length > 0;
-  return {
-    verdict: { wanted: isForbidden, live: ({ asks }) => (isForbidden || failing) && judge(policy, asks).length > 0 },
-    violations,
+  const verdict: Verdict = {
+    wanted: isForbidden,
+    live: ({ asks }) => judge(policy, asks).length > 0,
+    older: isForbidden || failing,
   };
+  return { verdict, violations };
+}
+
+/**
+ * What somebody else has made goes on as it is when it is taken over, but for what is changed of it: so what is forbidden is not taken over, as it would
+ * be judged by a manifest that does not say what it is. Undefined: nothing of it is.
+ */
+export function adoptionRefusal(policy: Policy, asks: readonly Ask[]): string | undefined {
+  const violations = judge(policy, asks);
+  return violations.length === 0
+    ? undefined
+    : `what has the name already is not taken over: ${refusal(policy, violations)}`;
 }

@@ -124,6 +124,33 @@ test('no command goes into a pod that is forbidden, and it has no longer than ha
   await cluster.request('DELETE', pathOf('pods', 'slow'), { body: { gracePeriodSeconds: 0 } });
 });
 
+test('what somebody else has made, and is forbidden, is not taken over', async (t) => {
+  const theirs = { apiVersion: 'v1', kind: 'Pod', metadata: { name: 'theirs' }, spec: { ...pod(), hostPID: true } };
+  t.is((await cluster.request('POST', '/api/v1/namespaces/default/pods', { body: theirs })).status, 201);
+  const bed = new ClusterBed(t, cluster);
+  bed.policy.set({ hostPID: 'forbid' });
+  const uid = bed.put('Pod', 'theirs', pod(), { adopt: true });
+  const refused = await bed.shows<PodStatus>(uid, 'refused', ({ reason }) => reason === 'ForbiddenByPolicy');
+  t.regex(
+    refused.message,
+    /not taken over: the policy of the node .* forbids this: spec\.hostPID: the host's processes/,
+  );
+  const verdict = await bed.workloads.cluster?.check(putAssignment('Pod', 'theirs', pod(), { adopt: true }));
+  t.like(verdict?.refusal, { code: 7, reason: 'ForbiddenByPolicy' });
+  t.is((await get(pathOf('pods', 'theirs'))).metadata.labels, undefined);
+  bed.policy.set({});
+  await bed.applied(uid);
+  t.true((await get(pathOf('pods', 'theirs'))).spec.hostPID);
+  // It was taken over in time: what it is counts, and not what is wanted of it.
+  bed.policy.set({ hostPID: 'forbid' });
+  await until('it is one that is allowed', async () => {
+    const found = await get(pathOf('pods', 'theirs'));
+    return found !== undefined && !found.spec.hostPID;
+  });
+  await bed.applied(uid);
+  await cluster.request('DELETE', pathOf('pods', 'theirs'), { body: { gracePeriodSeconds: 0 } });
+});
+
 const podsOf = async (app: string): Promise<Any[]> =>
   (await get(`/api/v1/namespaces/default/pods?labelSelector=app%3D${app}`)).items.filter(
     ({ metadata }: Any) => metadata.deletionTimestamp === undefined,

@@ -11,7 +11,7 @@ import { fieldsOf } from './json_fields.ts';
 import { endedAnnotation } from './labels.ts';
 import { leftoversOf, podsOf } from './leftovers.ts';
 import { graceSecondsOf, type Live } from './live.ts';
-import type { Manifest } from './manifest.ts';
+import type { ClusterKind, Manifest } from './manifest.ts';
 import type { Foreign } from './ownership.ts';
 import { isAbandoned, type Place, type Plan } from './plan.ts';
 import { dryRunCreate, isOfChange, type Kept, keptOf, objectInPlace, withKept } from './replace.ts';
@@ -28,7 +28,7 @@ export interface ExecuteContext {
   /** What the one before it had, and its replacement is to have. Rejects with ClusterError. */
   readonly recall: () => Promise<Kept | undefined>;
   /** Reads an object of the cluster as ours, or says whose it is. */
-  readonly whose: (object: ClusterObject) => 'ours' | Foreign;
+  readonly whose: (kind: ClusterKind, object: ClusterObject) => 'ours' | Foreign;
 }
 
 /** What came of a step. */
@@ -125,7 +125,7 @@ export const refOf = ({ kind, namespace, name }: Place): ObjectRef => ({ type: r
 async function look(place: Place, { driver, signal, whose }: ExecuteContext): Promise<Outcome> {
   const object = await driver.get(refOf(place), { signal });
   if (!object) return { kind: 'seen', object: undefined, written: false };
-  const owner = whose(object);
+  const owner = whose(place.kind, object);
   return owner === 'ours' ? { kind: 'seen', object, written: false } : { kind: 'foreign', foreign: owner };
 }
 

@@ -5,7 +5,7 @@ import { asksOfObject } from './asks.ts';
 import { type Fields, fieldsOf, listOf, number, text } from './json_fields.ts';
 import { appliedAnnotation } from './labels.ts';
 import type { ClusterKind, Manifest } from './manifest.ts';
-import { entriesOf, objectUidOf, ownsField, type Strayed, strayedFields } from './ownership.ts';
+import { entriesOf, isShared, objectUidOf, ownsField, type Strayed, strayedFields } from './ownership.ts';
 
 /** What is kept in mind of an object of ours in the cluster. The agent has thousands of them, so it is little. */
 export interface Live {
@@ -23,6 +23,8 @@ export interface Live {
   readonly appliedMs: number | undefined;
   /** Whether the cluster has noted us as a writer of it. */
   readonly wrote: boolean;
+  /** Of a pod: somebody else has written to its spec, too. */
+  readonly shared: boolean;
   /** Fields of the manifest that somebody else has changed since. Only known for the manifest with the hash `checked`. */
   readonly strayed: readonly Strayed[];
   readonly checked: string;
@@ -115,6 +117,7 @@ export function liveOf(object: ClusterObject, options: LiveOptions): Live {
     applied,
     appliedMs: times.length > 0 ? Math.max(...times) : undefined,
     wrote: own.length > 0,
+    shared: kind === 'Pod' && isShared(metadata, fieldManager),
     strayed: same ? withReplicas(lostFields(object, same, owned, options), same, object) : [],
     owned,
     checked: same?.hash ?? '',

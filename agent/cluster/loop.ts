@@ -9,7 +9,7 @@ import { type Aside, KeyedQueue } from '../queue.ts';
 import { Unseen } from '../unseen.ts';
 import { Answers, type Attempt } from './answers.ts';
 import { EarlierPods } from './earlier_pods.ts';
-import { judgeObject } from './enforcement.ts';
+import { adoptionRefusal, judgeObject } from './enforcement.ts';
 import type { EventNote } from './events.ts';
 import { execute, type Outcome, type Step } from './execute.ts';
 import { ForeignWatches } from './foreign_watches.ts';
@@ -299,6 +299,9 @@ export class ClusterLoop {
         this.#outcomes.awaitEnd(one, wanted, plan.live);
         return true;
     }
+    const refusal =
+      plan.kind === 'adopt' ? adoptionRefusal(this.#options.policy.current, plan.foreign.asks) : undefined;
+    if (refusal !== undefined) throw new ObjectError(forbiddenReason, refusal);
     one.unsettle();
     const isMending = plan.kind === 'apply' && plan.strayed.length > 0;
     if (one.isWaiting || (isMending && one.isHeld(() => this.#queue.add(one.uid)))) {
@@ -339,7 +342,7 @@ export class ClusterLoop {
       ensureNamespace: (name) => namespaces.ensure(name),
       keep: (kept) => addresses.keep(one.uid, kept),
       recall: () => addresses.recall(one.uid),
-      whose: (object) => claimOf(this.#options.bayUid, one.uid, object),
+      whose: (kind, object) => claimOf(this.#options.bayUid, one.uid, kind, object),
     });
     return await new Promise((resolve, reject) => {
       const cancel = clock.after(slowMs, () => resolve(aside(() => running)));

@@ -12,6 +12,7 @@ const live = (name: string, resourceVersion: string, clusterUid = `c-${name}`): 
   applied: '',
   appliedMs: undefined,
   wrote: true,
+  shared: false,
   strayed: [],
   checked: '',
   owned: '',

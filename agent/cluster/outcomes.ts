@@ -77,8 +77,8 @@ export class Outcomes {
     one.unsettle();
     const retryTimeMs = one.failed(error, () => this.#options.again(one.uid));
     const place = placeOf(wanted);
-    if (place && error instanceof ObjectError && error.reason === 'Conflict')
-      this.#options.foreign.await(one.uid, place);
+    const isForeign = error instanceof ObjectError && (error.reason === 'Conflict' || error.reason === forbiddenReason);
+    if (place && isForeign) this.#options.foreign.await(one.uid, place);
     one.problem = problemOf(error, retryTimeMs);
     const { reason, message } = one.problem;
     log.warn({ uid: one.uid, reason, message, retryTimeMs }, 'an object is not as asked');

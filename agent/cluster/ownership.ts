@@ -1,7 +1,10 @@
 import type { JsonObject } from '@bufbuild/protobuf';
 import type { ClusterObject, ManagedFields, ObjectMeta } from '../drivers/cluster_driver.ts';
+import type { Ask } from '../policy.ts';
+import { asksOfObject } from './asks.ts';
 import { type FieldSet, type Leaf, leavesNotOwned, owns, pathsOf } from './field_set.ts';
 import { label } from './labels.ts';
+import type { ClusterKind } from './manifest.ts';
 
 /** Uid of our object that something in the cluster is, by its labels; undefined when it is not this bay's. */
 export function objectUidOf({ labels }: Pick<ObjectMeta, 'labels'>, bayUid: string): string | undefined {
@@ -16,6 +19,10 @@ export const entriesOf = (
   { managedFields = [] }: Pick<ObjectMeta, 'managedFields'>,
   manager: string,
 ): ManagedFields[] => managedFields.filter((entry) => entry.manager === manager && !entry.subresource);
+
+/** Whether somebody else has written to its spec: whoever has made what we took over has. */
+export const isShared = ({ managedFields = [] }: Pick<ObjectMeta, 'managedFields'>, manager: string): boolean =>
+  managedFields.some((entry) => entry.manager !== manager && !entry.subresource && entry.fieldsV1?.['f:spec']);
 
 const setsOf = (metadata: Pick<ObjectMeta, 'managedFields'>, manager: string): FieldSet[] =>
   entriesOf(metadata, manager)
@@ -59,17 +66,20 @@ export interface Foreign {
   readonly ending: boolean;
   /** For people: whose it is. */
   readonly whose: string;
+  /** What it asks of the nodes that it runs on. */
+  readonly asks: readonly Ask[];
 }
 
 /** Whether something in the cluster is the object with this uid, or else whose it is. */
-export function claimOf(bayUid: string, uid: string, object: ClusterObject): 'ours' | Foreign {
-  const { metadata, kind = 'an object' } = object;
+export function claimOf(bayUid: string, uid: string, kind: ClusterKind, object: ClusterObject): 'ours' | Foreign {
+  const { metadata } = object;
   if (objectUidOf(metadata, bayUid) === uid) return 'ours';
   return {
     clusterUid: metadata.uid,
     resourceVersion: metadata.resourceVersion,
     ending: metadata.deletionTimestamp !== undefined,
     whose: whoseObject(bayUid, kind, object),
+    asks: asksOfObject(kind, object),
   };
 }
 

@@ -25,6 +25,7 @@ const live = (change: Partial<Live> = {}): Live => ({
   applied: manifest.hash,
   appliedMs: 1,
   wrote: true,
+  shared: false,
   strayed: [],
   checked: manifest.hash,
   owned: '',
@@ -43,7 +44,7 @@ const view = (change: Partial<View> = {}): View => ({
   accepted: undefined,
   ...change,
 });
-const foreign: Foreign = { clusterUid: 'f1', resourceVersion: '9', ending: false, whose: 'theirs' };
+const foreign: Foreign = { clusterUid: 'f1', resourceVersion: '9', ending: false, whose: 'theirs', asks: [] };
 const kindOf = (wanted: Wanted, change: Partial<View> = {}) => planObject(wanted, view(change)).kind;
 const strayed = [{ path: 'spec.x', managers: ['kubectl-edit'] }];
 
@@ -87,7 +88,9 @@ test('what is on its way out is waited for, whoever wanted that', (t) => {
 });
 
 test('what is forbidden is ended, within half a minute, and what is there of another manifest by what that asks', (t) => {
-  const verdict = (wanted: boolean, there: boolean) => ({ wanted, live: () => there });
+  const verdict = (wanted: boolean, there: boolean, failing = false) => ({
+    ...{ wanted, live: () => there, older: wanted || failing },
+  });
   const ending = (graceSeconds: number) => [live({ ending: { dueMs: 1, graceSeconds }, facts })];
   const facts = { kind: 'Pod', node: 'n1', containers: 1, graceSeconds: 600 } as const;
   const forbidden = (change: Partial<View>) => planObject(present(), view({ verdict: verdict(true, true), ...change }));
@@ -97,8 +100,16 @@ test('what is forbidden is ended, within half a minute, and what is there of ano
   t.is(forbidden({ live: ending(30) }).kind, 'await-end');
   const older = { live: [live({ applied: 'before', checked: '' })] };
   t.is(kindOf(present(), { ...older, verdict: verdict(true, false) }), 'forbidden');
-  t.is(kindOf(present(), { ...older, verdict: verdict(false, true) }), 'delete');
+  t.is(kindOf(present(), { ...older, verdict: verdict(false, true) }), 'apply');
+  t.is(kindOf(present(), { ...older, verdict: verdict(false, true, true) }), 'delete');
   t.is(kindOf(present(), { live: [live()], verdict: verdict(false, true) }), 'settled');
+  // What was taken over is what it was, whatever is wanted of it.
+  t.is(kindOf(present(), { live: [live({ shared: true })], verdict: verdict(false, true) }), 'delete');
+  t.is(kindOf(present(), { live: [live({ shared: true })], verdict: verdict(false, false) }), 'settled');
+  t.is(
+    kindOf(present(), { live: [live({ applied: 'before', shared: true })], verdict: verdict(false, true) }),
+    'delete',
+  );
 });
 
 test("somebody else's object is a conflict, unless it is to be taken over", (t) => {

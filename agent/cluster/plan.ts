@@ -84,8 +84,10 @@ export interface View {
 export interface Verdict {
   /** What is wanted is forbidden. */
   readonly wanted: boolean;
-  /** What is there, of another manifest than the one that is wanted, is forbidden. */
+  /** What is there is forbidden, as the cluster has it. */
   readonly live: (live: Live) => boolean;
+  /** Whether that counts for what is there of another manifest than the one that is wanted, and so is to be changed. */
+  readonly older: boolean;
 }
 
 export function planObject(wanted: Wanted, view: View): Plan {
@@ -139,9 +141,15 @@ function planForbidden(live: Live): Plan {
     : { kind: 'await-end', live };
 }
 
-/** What was made of the wanted manifest is judged by that: what the cluster has added to it is not the author's doing. */
+/**
+ * What was made of the wanted manifest is judged by that: what the cluster has added to it is not the author's doing. A pod that was taken over was not
+ * made of it.
+ */
 const isForbidden = (live: Live, hash: string, { verdict }: View): boolean =>
-  verdict !== undefined && (live.applied === hash ? verdict.wanted : verdict.live(live));
+  verdict !== undefined &&
+  (live.applied === hash
+    ? verdict.wanted || (live.shared && verdict.live(live))
+    : (verdict.older || live.shared) && verdict.live(live));
 
 function planMissing(manifest: Manifest, view: View): Plan {
   const { hash, adopt } = manifest;

@@ -1,5 +1,6 @@
 import type { Problem } from '../delivery.ts';
 import { ClusterError, type ClusterErrorKind } from '../drivers/cluster_error.ts';
+import type { forbiddenReason } from '../policy.ts';
 
 /** How a cluster's refusals read for users and programs. */
 
@@ -78,7 +79,7 @@ export function problemOf(error: unknown, retryTimeMs: number | undefined): Prob
 export class ObjectError extends Error {
   override readonly name = 'ObjectError';
   /** One word in CamelCase. */
-  readonly reason: 'Conflict' | 'CannotReplace' | 'NotAsApplied';
+  readonly reason: 'Conflict' | 'CannotReplace' | 'NotAsApplied' | typeof forbiddenReason;
   constructor(reason: ObjectError['reason'], message: string, options?: ErrorOptions) {
     super(message, options);
     this.reason = reason;

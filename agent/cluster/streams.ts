@@ -9,7 +9,7 @@ import { executeStream, outputStream } from '../stream_pump.ts';
 import { asksOfObject } from './asks.ts';
 import { appliedAnnotation } from './labels.ts';
 import { manifestOf, namespaceOf } from './manifest.ts';
-import { objectUidOf, whoseObject } from './ownership.ts';
+import { isShared, objectUidOf, whoseObject } from './ownership.ts';
 import { bounded } from './reasons.ts';
 
 /** What streams into pods are opened with. */
@@ -78,11 +78,12 @@ async function podOf({ driver, desired, bayUid }: PodStreamContext, uid: string)
 const placeOf = ({ namespace = '', name }: ClusterObject['metadata']) => ({ namespace, name });
 
 /** One that is forbidden may take its time to end. What was made of the wanted manifest is judged by that, as everywhere. */
-function checkAllowed({ desired, bayUid, policy }: PodStreamContext, uid: string, live: ClusterObject): void {
+function checkAllowed({ driver, desired, bayUid, policy }: PodStreamContext, uid: string, live: ClusterObject): void {
   const assignment = desired.current.objects.get(uid)?.assignment;
   const manifest = assignment && manifestOf(assignment, bayUid);
-  const isWanted = manifest !== undefined && live.metadata.annotations?.[appliedAnnotation] === manifest.hash;
-  const violations = judge(policy.current, asksOfObject('Pod', isWanted ? manifest.object : live));
+  const isWanted =
+    live.metadata.annotations?.[appliedAnnotation] === manifest?.hash && !isShared(live.metadata, driver.fieldManager);
+  const violations = judge(policy.current, asksOfObject('Pod', manifest && isWanted ? manifest.object : live));
   if (violations.length > 0) throw new StreamError('forbidden', bounded(refusal(policy.current, violations)));
 }
 
