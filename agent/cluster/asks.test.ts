@@ -109,6 +109,13 @@ test('a folder of the node is for reading only when nobody mounts it to write', 
   t.like(mounted({ readOnly: true })[0], { value: '/etc', writable: false, field: 'spec.volumes[0].hostPath.path' });
   t.like(mounted({ readOnly: true }, {})[0], { writable: true });
   t.like(mounted({ readOnly: 'true' })[0], { writable: true });
+  // The kubelet makes what is not there.
+  for (const type of ['DirectoryOrCreate', 'FileOrCreate', 7]) {
+    const volumes = [{ name: 'v', hostPath: { path: '/etc/new', type } }];
+    t.like(asksOfObject('Pod', { spec: { volumes } })[0], { value: '/etc/new', writable: true }, `${type}`);
+  }
+  const volumes = [{ name: 'v', hostPath: { path: '/etc', type: 'Directory' } }];
+  t.like(asksOfObject('Pod', { spec: { volumes } })[0], { writable: false });
 });
 
 test("a controller asks for what its template asks for; what has another shape is the cluster's to refuse", (t) => {

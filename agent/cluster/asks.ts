@@ -205,6 +205,9 @@ const harmlessVolumes: ReadonlySet<string> = new Set([
   'vsphereVolume',
 ]);
 
+/** Types of `hostPath` for which nothing is made on the node. */
+const existing: ReadonlySet<unknown> = new Set(['', 'Directory', 'File', 'Socket', 'CharDevice', 'BlockDevice']);
+
 function asksOfVolume(volume: Fields, at: string, containers: readonly Fields[]): Ask[] {
   const { name, ...kinds } = volume;
   const given = Object.entries(kinds).filter(([, value]) => value !== undefined && value !== null);
@@ -214,9 +217,11 @@ function asksOfVolume(volume: Fields, at: string, containers: readonly Fields[])
     }
     if (harmlessVolumes.has(kind)) return [];
     const mounts = containers.flatMap((container) => listOf(container.volumeMounts));
-    const writable = mounts.some((mount) => mount.name === name && mount.readOnly !== true);
+    const { path, type } = fieldsOf(value);
+    const isWritten = mounts.some((mount) => mount.name === name && mount.readOnly !== true);
+    const writable = isWritten || !existing.has(type ?? '');
     return kind === 'hostPath'
-      ? [{ rule: 'hostMounts', value: text(fieldsOf(value).path), writable, field: `${at}hostPath.path` }]
+      ? [{ rule: 'hostMounts', value: text(path), writable, field: `${at}hostPath.path` }]
       : [{ rule: 'hostMounts', value: `(${kind})`, writable, field: `${at}${kind}` }];
   });
 }
