@@ -122,7 +122,15 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
     stack.defer(() => reconciler.close());
 
     const { authenticator } = stack.use(
-      await openAuthenticators({ config: auth, dataDir, store, clock, log: log.child({ part: 'auth' }), registry }),
+      await openAuthenticators({
+        config: auth,
+        dataDir,
+        store,
+        clock,
+        log: log.child({ part: 'auth' }),
+        registry,
+        onChange: (code, message) => audit.note({ ...nobody, kind: 'system', method: '', code, message }),
+      }),
     );
 
     const api = await createApi({

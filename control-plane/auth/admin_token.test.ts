@@ -39,7 +39,13 @@ test('a file that holds no token is named', async (t) => {
 test('only the token lets in, and another as soon as it is in the file', async (t) => {
   const dataDir = await folder(t);
   const file = adminTokenFile(dataDir);
-  using authenticator = await AdminToken.open({ dataDir, log: pino({ level: 'silent' }), intervalMs: 20 });
+  const changes: string[] = [];
+  using authenticator = await AdminToken.open({
+    dataDir,
+    log: pino({ level: 'silent' }),
+    intervalMs: 20,
+    onChange: (code) => void changes.push(code),
+  });
   const letsIn = (token: string) => authenticator.authenticate({ token }) !== undefined;
   const first = (await readFile(file, 'utf8')).trim();
   t.is(authenticator.authenticate({ token: first }), adminPrincipal);
@@ -56,6 +62,7 @@ test('only the token lets in, and another as soon as it is in the file', async (
   await rm(file);
   await until('there is a new one', async () => letsIn((await readFile(file, 'utf8')).trim()));
   t.false(letsIn(second));
+  t.deepEqual(changes, ['admin_token_replaced', 'admin_token_replaced']);
 });
 
 test('a file that says nothing takes back nothing', async (t) => {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import type { Logger } from 'pino';
 import type { Principal } from '../domain/principal.ts';
 import { FileWatch } from './file_watch.ts';
-import type { Authenticator, Credentials } from './port.ts';
+import type { Authenticator, Credentials, OnRightsChange } from './port.ts';
 
 /** The admin token cannot be used. The message says which file, and what to do. */
 export class AdminTokenError extends Error {
@@ -74,6 +74,7 @@ const hasCode = (error: unknown, code: string): boolean =>
 export interface AdminTokenOptions {
   readonly dataDir: string;
   readonly log: Logger;
+  readonly onChange?: OnRightsChange;
   /** How often to look whether the file has changed. Default 1 s. */
   readonly intervalMs?: number;
 }
@@ -107,14 +108,17 @@ export class AdminToken implements Authenticator, Disposable {
   }
 
   async #read(): Promise<void> {
-    const file = adminTokenFile(this.#options.dataDir);
+    const { dataDir, log, onChange } = this.#options;
+    const file = adminTokenFile(dataDir);
     try {
       const kept = sha256(await readOrMake(file));
       if (kept.equals(this.#kept)) return;
       this.#kept = kept;
-      this.#options.log.warn({ file }, 'there is another admin token: the one before lets nobody in any more');
+      const message = 'there is another admin token: the one before lets nobody in any more';
+      log.warn({ file }, message);
+      onChange?.('admin_token_replaced', message);
     } catch (error) {
-      this.#options.log.error({ err: error }, 'the admin token cannot be used: the one before stays');
+      log.error({ err: error }, 'the admin token cannot be used: the one before stays');
     }
   }
 }

@@ -5,7 +5,7 @@ import { AccessTokens } from './access_tokens.ts';
 import { AdminToken } from './admin_token.ts';
 import type { AuthConfig } from './auth_options.ts';
 import { firstOf } from './authenticators.ts';
-import type { Authenticator } from './port.ts';
+import type { Authenticator, OnRightsChange } from './port.ts';
 import { TokenFile } from './token_file.ts';
 import { TokenRetention } from './token_retention.ts';
 
@@ -17,6 +17,7 @@ export interface OpenAuthenticatorsOptions {
   readonly clock: { now(): number };
   readonly log: Logger;
   readonly registry: Registry;
+  readonly onChange?: OnRightsChange;
 }
 
 /** All ways to say who is calling, as one. */

@@ -36,3 +36,6 @@ export interface NodeProofs {
   /** Throws DeniedError when the proof does not hold. */
   verify(proof: { readonly publicKey: string; readonly challenge: Uint8Array; readonly signature: Uint8Array }): void;
 }
+
+/** Hears of what was changed beside the API about who is let in. `code`: for the audit log, as `token_file_read`. */
+export type OnRightsChange = (code: string, message: string) => void;

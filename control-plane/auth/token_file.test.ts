@@ -26,7 +26,14 @@ test('a caller is found by the hash of the token, until it expires', async (t) =
     JSON.stringify([entry('one'), entry('two', { role: 'reader', expires, description: 'of a pipe' })]),
   );
   const clock = { nowMs: Date.parse('2027-01-01'), now: () => clock.nowMs };
-  using tokens = await TokenFile.open({ file, clock, log: pino({ level: 'silent' }), intervalMs: 10 });
+  const changes: string[] = [];
+  using tokens = await TokenFile.open({
+    file,
+    clock,
+    log: pino({ level: 'silent' }),
+    intervalMs: 10,
+    onChange: (code, message) => void changes.push(`${code} ${message}`),
+  });
   t.deepEqual(tokens.authenticate({ token: 'one' }), { subject: 'ci', project: 'red', role: 'member' });
   t.like(tokens.authenticate({ token: 'two' }), { role: 'reader', expireTimeMs: Date.parse(expires) });
   for (const token of ['', 'three', hashOf('one')]) t.is(tokens.authenticate({ token }), undefined);
@@ -44,6 +51,10 @@ test('a caller is found by the hash of the token, until it expires', async (t) =
   await put('- sha256: broken');
   await put(`[]`);
   await until('the empty file is read', () => tokens.authenticate({ token: 'three' }) === undefined);
+  t.deepEqual(changes, [
+    'token_file_read new: bot (admin of blue); gone: ci (member of red), ci (reader of red until 2027-01-31T00:00:00.000Z)',
+    'token_file_read gone: bot (admin of blue)',
+  ]);
 });
 
 test('a change that cannot be used leaves what was there, and is logged', async (t) => {

@@ -1,10 +1,11 @@
 import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
+import { isDeepStrictEqual } from 'node:util';
 import type { Logger } from 'pino';
 import { parseDocument } from 'yaml';
 import { type Principal, projectPattern, type Role } from '../domain/principal.ts';
 import { FileWatch } from './file_watch.ts';
-import type { Authenticator, Credentials } from './port.ts';
+import type { Authenticator, Credentials, OnRightsChange } from './port.ts';
 
 /** The file of tokens cannot be used. The message names the file, what in it is wrong, and what was expected. */
 export class TokenFileError extends Error {
@@ -16,6 +17,7 @@ export interface TokenFileOptions {
   readonly file: string;
   readonly clock: { now(): number };
   readonly log: Logger;
+  readonly onChange?: OnRightsChange;
   /** How often to look whether it has changed. Default 1 s. */
   readonly intervalMs?: number;
 }
@@ -56,15 +58,35 @@ export class TokenFile implements Authenticator, Disposable {
   }
 
   async #read(): Promise<void> {
-    const { file, log } = this.#options;
+    const { file, log, onChange } = this.#options;
     try {
+      const before = this.#principals;
       this.#principals = await readPrincipals(file);
       log.info({ file, tokens: this.#principals.size }, 'token file read');
+      const message = changeOf(before, this.#principals);
+      if (message !== '') onChange?.('token_file_read', message);
     } catch (error) {
       log.error({ err: error }, 'token file cannot be used: what it said before stays');
     }
   }
 }
+
+/** Named each up to here: a file may have thousands. */
+const maxNamed = 10;
+
+/** Whom it lets in now, and whom not any more: `new: rose (member of red); gone: bert (reader of blue)`. Empty: it is as before. */
+function changeOf(before: ReadonlyMap<string, Principal>, now: ReadonlyMap<string, Principal>): string {
+  const missing = (here: ReadonlyMap<string, Principal>, there: ReadonlyMap<string, Principal>): string[] =>
+    [...here].filter(([sha256, who]) => !isDeepStrictEqual(who, there.get(sha256))).map(([, who]) => describe(who));
+  const named = (what: string, who: readonly string[]): readonly string[] => {
+    const more = who.length > maxNamed ? ` and ${who.length - maxNamed} more` : '';
+    return who.length === 0 ? [] : [`${what}: ${who.slice(0, maxNamed).join(', ')}${more}`];
+  };
+  return [...named('new', missing(now, before)), ...named('gone', missing(before, now))].join('; ');
+}
+
+const describe = ({ subject, project, role, expireTimeMs }: Principal): string =>
+  `${subject} (${role} of ${project}${expireTimeMs === undefined ? '' : ` until ${new Date(expireTimeMs).toISOString()}`})`;
 
 async function readPrincipals(file: string): Promise<ReadonlyMap<string, Principal>> {
   let bytes: Buffer;
