@@ -97,7 +97,10 @@ For whoever has this machine and that folder, whether the control plane runs or 
         .default(day, '24h'),
     )
     .addOption(
-      new Option('--keep-changes <count>', 'how many changes are kept for watches and agents to go on from')
+      new Option(
+        '--keep-changes <count>',
+        'how many changes are kept, up to 4 GiB of them, for watches and agents to go on from',
+      )
         .env('BAYKEEPER_KEEP_CHANGES')
         .argParser(integer('the number of changes', 100, 100_000_000))
         .default(100_000),

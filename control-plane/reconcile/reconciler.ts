@@ -66,6 +66,8 @@ export interface Reconciler {
 const reconnectGraceMs = 2_000;
 const sweepMs = 1_000;
 const compactMs = 60_000;
+/** However few changes there are, of half a megabyte each at most: nobody fills the disk by changing one object again and again. */
+const keepBytes = 4 * 1024 ** 3;
 /** How often it is looked for nodes that were to go and have not. */
 const leftoversMs = 5_000;
 
@@ -214,7 +216,7 @@ export async function startReconciler(options: ReconcilerOptions): Promise<Recon
     const keepFrom = store.revision - (options.keepChanges ?? 100_000);
     const requestsBeforeMs = clock.now() - (options.keepRequestsMs ?? 24 * 3_600_000);
     store
-      .compact(Math.max(0, keepFrom), requestsBeforeMs)
+      .compact(Math.max(0, keepFrom), requestsBeforeMs, keepBytes)
       .catch((error: unknown) => log.warn({ error }, 'compaction failed, trying again later'));
   }, compactMs);
   for (const bayUid of inventory.baysWithUnplaced()) look(bayUid);

@@ -211,6 +211,27 @@ export const feedContract = (check: ContractTest): void => {
     t.is((await again.get({ uid: a.uid }))?.generation, 6);
   });
 
+  check('of large changes fewer are kept', async (t, store) => {
+    const a = makeObject({ name: 'a' });
+    const body = Buffer.alloc(100_000);
+    for (let i = 1; i <= 10; i += 1) await store.write(put({ ...a, generation: i, body }));
+    await store.compact(0, 0, 1_000_000);
+    t.is((await store.changesSince(0, 100)).length, 10);
+    await store.compact(0, 0, 350_000);
+    t.deepEqual(
+      (await store.changesSince(7, 100)).map(({ revision }) => revision),
+      [8, 9, 10],
+    );
+    await t.throwsAsync(store.changesSince(6, 100), { instanceOf: CompactedError });
+    await store.compact(10, 0, 350_000);
+    t.deepEqual(
+      (await store.changesSince(9, 100)).map(({ revision }) => revision),
+      [10],
+    );
+    await store.compact(0, 0, 0);
+    t.is((await store.get({ uid: a.uid }))?.generation, 10);
+  });
+
   check('a compaction of many changes lets writes pass', async (t, store) => {
     const many = Array.from({ length: 3500 }, (_, i) => put(makeObject({ name: `o-${i}` })));
     await Promise.all(many.map((write) => store.write(write)));

@@ -52,8 +52,11 @@ export interface Store {
    */
   subscribe(listener: (changes: readonly Change[]) => void, only?: ChangeFilter): () => void;
 
-  /** Forgets changes before `revision`, and remembered requests before `requestsBeforeMs`. */
-  compact(revision: number, requestsBeforeMs: number): Promise<void>;
+  /**
+   * Forgets changes before `revision`, and as many more as it takes for what is in the others to be no larger than `keepBytes`; and remembered requests
+   * before `requestsBeforeMs`.
+   */
+  compact(revision: number, requestsBeforeMs: number, keepBytes?: number): Promise<void>;
 
   /** Finishes what is under way, and closes. */
   close(): Promise<void>;

@@ -30,6 +30,7 @@ import {
   selectAssigned,
   selectChain,
   selectChanges,
+  selectFirstWithin,
   selectPage,
   selectUsage,
 } from './sqlite_statements.ts';
@@ -286,9 +287,11 @@ class SqliteStore implements Store {
     return rows.filter(hasChange).map(toChange);
   }
 
-  async compact(revision: number, requestsBeforeMs: number): Promise<void> {
+  async compact(revision: number, requestsBeforeMs: number, keepBytes?: number): Promise<void> {
+    const [row] = keepBytes === undefined ? [] : await this.#read<{ revision: number }>(selectFirstWithin, [keepBytes]);
+    const first = Math.max(revision, row?.revision ?? 0);
     // In slices, between which writes have their turn.
-    while (await this.#commits.alone(() => this.#parts.disk.compact(revision, requestsBeforeMs)));
+    while (await this.#commits.alone(() => this.#parts.disk.compact(first, requestsBeforeMs)));
   }
 
   close(): Promise<void> {

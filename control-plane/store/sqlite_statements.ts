@@ -142,6 +142,14 @@ export const selectChanges = `
   LEFT JOIN changes p ON p.revision = c.previous_revision AND c.op = 'put'
 `;
 
+/** Parameter: how many bytes the changes may have from the first one on that is asked for. Nothing is added up while the whole file has no more. */
+export const selectFirstWithin = `
+  SELECT coalesce(max(revision), 0) + 1 AS revision FROM (
+    SELECT revision, sum(length(body)) OVER (ORDER BY revision DESC) AS bytes FROM changes
+    WHERE (SELECT page_count * page_size FROM pragma_page_count(), pragma_page_size()) > ?1
+  ) WHERE bytes > ?1
+`;
+
 /** Parameters: the first revision to keep, and how many to forget at most. The newest stays, whatever is asked. */
 export const deleteChanges = `
   DELETE FROM changes WHERE revision < min(
