@@ -269,6 +269,20 @@ test.serial(
   },
 );
 
+test.serial('an application credential with access rules lets nobody in: they are about other services', async (t) => {
+  const { id, token } = await newUser('nina');
+  const rules = [{ service: 'compute', method: 'GET', path: '/v2.1/servers' }];
+  const { body } = await keystone.request('POST', `/users/${id}/application_credentials`, {
+    token,
+    body: { application_credential: { name: 'narrow', access_rules: rules } },
+  });
+  const { id: credential, secret } = body.application_credential;
+  const narrow = await keystone.issue({
+    identity: { methods: ['application_credential'], application_credential: { id: credential, secret } },
+  });
+  t.is(await codeOf(whoAmI(narrow)), Code.Unauthenticated);
+});
+
 test.serial(
   'a trust lets the trustee be the trustor in a project, with the roles that were lent, until it is taken back',
   async (t) => {
