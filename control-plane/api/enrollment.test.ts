@@ -133,3 +133,20 @@ test('enrolment is limited for each address', async (t) => {
   t.is(calls.filter(({ status }) => status === 'fulfilled').length, 3);
   await refused(t, f.enrollment.createChallenge({ publicKey }), Code.ResourceExhausted, /too many calls/);
 });
+
+test('a key gets credentials only so often, whatever its node asks for', async (t) => {
+  const f = await fixture(t, { api: { peerLimit: { perSecond: 1_000, burst: 1_000 } } });
+  const { token } = await f.tokens.createJoinToken({ bay: 'edge-1', maxUses: 2 });
+  const key = createUser();
+  await enroll(f, token, key);
+  const proof = await proofOf(f, key);
+  const renew = () => f.enrollment.renewCredentials({ proof, time: timestampFromMs(f.api.clock.now()) });
+  const calls = await Promise.allSettled(Array.from({ length: 120 }, renew));
+  const given = calls.filter(({ status }) => status === 'fulfilled').length;
+  t.true(given >= 99 && given < 110, String(given));
+  await refused(t, renew(), Code.ResourceExhausted, /asks for credentials too often/);
+  // It is none of the others' business.
+  await enroll(f, token, createUser(), { nodeName: 'other' });
+  f.api.clock.offsetMs = 30_000;
+  t.is((await renew()).credentials?.node, 'rack');
+});

@@ -11,7 +11,7 @@ import { NodeSchema } from '../../proto/gen/baykeeper/v1/node_pb.js';
 import type { NodeProofs } from '../auth/port.ts';
 import type { Access, MessageSigner } from '../broker/port.ts';
 import { checkClock } from '../domain/clock_skew.ts';
-import { AlreadyExistsError, DeniedError, InvalidError } from '../domain/errors.ts';
+import { AlreadyExistsError, DeniedError, ExhaustedError, InvalidError } from '../domain/errors.ts';
 import {
   checkTokenBay,
   checkTokenUsable,
@@ -28,6 +28,7 @@ import { decode, encode, newRecord } from '../domain/record.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { NodeDirectory } from './node_directory.ts';
 import type { Quotas } from './quotas.ts';
+import { TokenBuckets } from './token_bucket.ts';
 import { type Trust, trustBundle } from './trust.ts';
 
 /** What enrolment needs. */
@@ -46,9 +47,17 @@ export interface EnrollmentOptions {
 /** How many names are tried before a node is sent away. */
 const maxNames = 1000;
 
+/** For one key: each time is a write and a record, and a node that was broken into must not fill the disk with them. */
+const keyLimit = { perSecond: 0.2, burst: 100 };
+
 /** How agents get in. Nobody is known yet here: everything is proved by what is sent. */
 export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeof EnrollmentService> {
   const { proofs, clock, trust } = options;
+  const asked = new TokenBuckets(keyLimit, clock);
+  const checkRate = (publicKey: string): void => {
+    if (!asked.take(publicKey))
+      throw new ExhaustedError('this key asks for credentials too often: try again a little later');
+  };
   return {
     createChallenge: ({ publicKey }) => ({ challenge: proofs.challenge(publicKey) }),
 
@@ -57,6 +66,7 @@ export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeo
       if (!proof || !time) throw new InvalidError('proof', 'and time are required');
       checkClock(timestampMs(time), clock.now());
       proofs.verify(proof);
+      checkRate(proof.publicKey);
       const node = await enroll(options, request, proof.publicKey);
       const credentials = await issue(options, node, proof.publicKey, request.agentVersion);
       return { credentials, trust: trustBundle(trust()) };
@@ -66,6 +76,7 @@ export function enrollmentMethods(options: EnrollmentOptions): ServiceImpl<typeo
     async renewCredentials({ proof }) {
       if (!proof) throw new InvalidError('proof', 'is required');
       proofs.verify(proof);
+      checkRate(proof.publicKey);
       const key = await options.store.get(nodeKeyKey(proof.publicKey));
       if (!key) throw new DeniedError('This key is not known here: the node has to join first.');
       const node = await options.store.get({ uid: decodeNodeKey(key).nodeUid });
