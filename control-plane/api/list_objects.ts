@@ -1,6 +1,13 @@
 import { compileFilter } from '../domain/filter.ts';
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
-import { decodePageToken, encodePageToken, maxPageSize, pageSizeOf, parseOrderBy } from '../domain/page.ts';
+import {
+  decodePageToken,
+  encodePageToken,
+  maxPageBytes,
+  maxPageSize,
+  pageSizeOf,
+  parseOrderBy,
+} from '../domain/page.ts';
 import { present, type Surroundings } from '../domain/present.ts';
 import { type Principal, projectOf } from '../domain/principal.ts';
 import type { Store, StoredObject } from '../store/port.ts';
@@ -52,6 +59,7 @@ export async function listObjects<K extends KindName>(
   let after = cursor?.after as StoredObject | undefined;
   let revision = cursor?.revision;
   const slices = new Slices();
+  let bytes = 0;
   for (;;) {
     const page = await store.list({
       kind,
@@ -65,9 +73,12 @@ export async function listObjects<K extends KindName>(
     revision ??= page.revision;
     for (const [i, stored] of page.objects.entries()) {
       const object = present(kind, stored, around);
-      if (!matches || matches(object)) objects.push(object);
       after = stored;
-      if (objects.length === pageSize) {
+      if (!matches || matches(object)) {
+        objects.push(object);
+        bytes += stored.body.byteLength;
+      }
+      if (objects.length === pageSize || bytes >= maxPageBytes) {
         const more = page.more || i < page.objects.length - 1;
         return {
           objects,

@@ -340,3 +340,29 @@ test('a thousand objects come in one page, and a filter over six thousand stays 
     `6000 listed: ${listedMs.toFixed(0)} ms; filtered: ${filteredMs.toFixed(0)} ms; with a macro: ${(performance.now() - macroStartMs).toFixed(0)} ms`,
   );
 });
+
+test('a page of large objects has fewer of them, and leads on', async (t) => {
+  const { containers } = await fixture(t, 0);
+  const args = Array.from({ length: 4 }, () => 'x'.repeat(120_000));
+  const made = Array.from({ length: 22 }, (_, i) => `large-${i}`).sort();
+  await Promise.all(
+    made.map((name) =>
+      containers.createContainer({ container: { metadata: { bay: 'local', name }, spec: { image: 'a', args } } }),
+    ),
+  );
+  for (const filter of ['', 'spec.image == "a"']) {
+    const pages: string[][] = [];
+    for (let pageToken = ''; ; ) {
+      const page = await containers.listContainers({ bay: 'local', pageSize: 1000, pageToken, filter });
+      pages.push(page.containers.map(({ metadata }) => metadata?.name ?? ''));
+      pageToken = page.nextPageToken;
+      if (!pageToken) break;
+    }
+    t.deepEqual(
+      pages.map(({ length }) => length),
+      [18, 4],
+      filter,
+    );
+    t.deepEqual(pages.flat(), made);
+  }
+});

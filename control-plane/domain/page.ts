@@ -28,6 +28,8 @@ export interface PageCursor {
 
 export const defaultPageSize = 100;
 export const maxPageSize = 1000;
+/** What is on a page is about so large at the most, however few objects that are. */
+export const maxPageBytes = 8 * 1024 * 1024;
 
 /** How many a page holds; 0 means the default, and more than the most means the most. Throws InvalidError. */
 export function pageSizeOf(asked: number): number {

@@ -1,7 +1,8 @@
 import { CompactedError } from '../domain/errors.ts';
+import { maxPageBytes } from '../domain/page.ts';
 import type { ContractTest } from './contract_bed.ts';
 import { inShort, makeObject, put, remove, together } from './contract_objects.ts';
-import type { ListQuery, StoredObject } from './port.ts';
+import type { ListPosition, ListQuery, StoredObject } from './port.ts';
 
 /** How objects are listed. */
 export const listContract = (check: ContractTest): void => {
@@ -36,6 +37,34 @@ export const listContract = (check: ContractTest): void => {
     await store.write(put(makeObject({ name: 'node', kind: 'Node' })));
     t.is(await store.countInBay('bay-1'), 4);
     t.is(await store.countInBay('none'), 0);
+  });
+
+  check('a page of large objects has fewer, and leads on all the same', async (t, store) => {
+    const body = Buffer.alloc(maxPageBytes / 4);
+    const made = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'];
+    await Promise.all(made.map((name) => store.write(put({ ...makeObject({ name }), body }))));
+    for (const [orderBy, descending] of [
+      ['name', true],
+      ['createTime', false],
+    ] as const) {
+      const pages: string[][] = [];
+      for (let after: ListPosition | undefined; ; ) {
+        const page = await store.list({ ...base, orderBy, descending, after, limit: 100 });
+        pages.push(names(page.objects));
+        after = page.objects.at(-1);
+        if (!page.more) break;
+      }
+      t.deepEqual(
+        pages.map(({ length }) => length),
+        [4, 4, 2],
+      );
+      t.deepEqual(pages.flat().sort(), made);
+    }
+    const [, second] = (await store.list({ ...base, limit: 100 })).objects;
+    await store.write(put({ ...makeObject({ name: 'huge' }), body: Buffer.alloc(2 * maxPageBytes) }));
+    t.is((await store.list({ ...base, limit: 100, after: second })).objects.length, 4);
+    const one = await store.list({ ...base, name: 'huge', limit: 100 });
+    t.deepEqual([names(one.objects), one.more], [['huge'], false]);
   });
 
   check('pages join without a gap in every order', async (t, store) => {

@@ -16,7 +16,7 @@ export interface Store {
 
   get(key: ObjectKey): Promise<StoredObject | undefined>;
 
-  /** One page, in the order asked for, with the revision that it shows. */
+  /** One page, in the order asked for, with the revision that it shows. Of large objects it has fewer than `limit`, and one at least. */
   list(query: ListQuery): Promise<ListPage>;
 
   /** How many objects there are in a bay, Nodes left out. */

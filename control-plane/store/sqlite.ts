@@ -243,11 +243,14 @@ class SqliteStore implements Store {
 
   async list(query: ListQuery): Promise<ListPage> {
     const { sql, parameters } = selectPage(query);
-    const rows = await this.#read<{ revision: number } & Partial<Nullable<ObjectRow>>>(sql, parameters);
+    const rows = await this.#read<{ revision: number; cut: number | null } & Partial<Nullable<ObjectRow>>>(
+      sql,
+      parameters,
+    );
     const objects = rows.filter(hasObject).map(toObject);
-    const more = objects.length > query.limit;
-    if (more) objects.length = query.limit;
-    return { objects, revision: rows[0]?.revision ?? 0, more };
+    const isFull = objects.length > query.limit;
+    if (isFull) objects.length = query.limit;
+    return { objects, revision: rows[0]?.revision ?? 0, more: isFull || rows.at(-1)?.cut === 1 };
   }
 
   async countInBay(bayUid: string): Promise<number> {

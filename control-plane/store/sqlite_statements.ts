@@ -1,3 +1,4 @@
+import { maxPageBytes } from '../domain/page.ts';
 import type { ListQuery } from './port.ts';
 import type { SqliteValue } from './sqlite_connection.ts';
 import { attributeColumns, attributesOf, changeLink } from './sqlite_rows.ts';
@@ -67,7 +68,10 @@ const head = 'SELECT coalesce(max(revision), 0) AS revision FROM changes';
 
 // Several queries of one read are one statement each, a row of the head at least: so each sees one committed state, and is one call.
 
-/** A page, and one object more to tell whether there is more. Each row has the revision; without objects there is one row of nulls. */
+/**
+ * A page, and one object more to tell whether there is more. Each row has the revision; without objects there is one row of nulls. What is not read, as what
+ * comes before it is large enough for a page, is a row with `cut` and without an object.
+ */
 export const selectPage = (query: ListQuery): { sql: string; parameters: readonly SqliteValue[] } => {
   const conditions = ['kind = ?1'];
   const parameters: SqliteValue[] = [query.kind];
@@ -84,13 +88,26 @@ export const selectPage = (query: ListQuery): { sql: string; parameters: readonl
     conditions.push(`(${columns.join(', ')}) ${sign} (${position.map(parameter).join(', ')})`);
   }
   const order = columns.map((column) => (query.descending ? `${column} DESC` : column)).join(', ');
-  const sql = `
-    SELECT h.revision, o.attributes, o.body FROM (${head}) h LEFT JOIN (
-      SELECT ${attributesOf('objects')} AS attributes, body FROM objects
-      WHERE ${conditions.join(' AND ')} ORDER BY ${order} LIMIT ${parameter(query.limit + 1)}
-    ) o`;
-  return { sql, parameters };
+  const chosen = `FROM objects WHERE ${conditions.join(' AND ')} ORDER BY ${order} LIMIT ${parameter(query.limit + 1)}`;
+  const rows = query.limit <= fewObjects ? whole(chosen) : asFarAs(chosen, columns, order, parameter(maxPageBytes));
+  return { sql: `SELECT h.revision, o.cut, o.attributes, o.body FROM (${head}) h LEFT JOIN (${rows}) o`, parameters };
 };
+
+/** So few are never too large together. */
+const fewObjects = 20;
+
+const whole = (chosen: string): string => `SELECT 0 AS cut, ${attributesOf('objects')} AS attributes, body ${chosen}`;
+
+/** Sizes are added up before anything is read: a body's length is known without it. */
+const asFarAs = (chosen: string, columns: readonly string[], order: string, bytes: string): string => `
+  SELECT before >= ${bytes} AS cut,
+    CASE WHEN before < ${bytes} THEN attributes END AS attributes,
+    CASE WHEN before < ${bytes} THEN (SELECT body FROM objects WHERE id = place) END AS body
+  FROM (
+    SELECT place, attributes, sum(size) OVER (ORDER BY ${order} ROWS UNBOUNDED PRECEDING) - size AS before, ${columns.join(', ')}
+    FROM (SELECT id AS place, ${attributesOf('objects')} AS attributes, length(body) AS size, ${columns.join(', ')} ${chosen})
+  ) ORDER BY ${order}
+`;
 
 /** Parameter: the bay. */
 export const countInBay = `

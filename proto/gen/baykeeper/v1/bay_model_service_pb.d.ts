@@ -103,7 +103,7 @@ export declare const GetBayModelResponseSchema: GenMessage<GetBayModelResponse>;
  */
 export declare type ListBayModelsRequest = Message<"baykeeper.v1.ListBayModelsRequest"> & {
   /**
-   * Default 100, at most 1000.
+   * Default 100, at most 1000; of large objects fewer come at a time.
    *
    * @generated from field: int32 page_size = 3;
    */

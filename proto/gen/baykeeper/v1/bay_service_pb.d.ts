@@ -103,7 +103,7 @@ export declare const GetBayResponseSchema: GenMessage<GetBayResponse>;
  */
 export declare type ListBaysRequest = Message<"baykeeper.v1.ListBaysRequest"> & {
   /**
-   * Default 100, at most 1000.
+   * Default 100, at most 1000; of large objects fewer come at a time.
    *
    * @generated from field: int32 page_size = 3;
    */

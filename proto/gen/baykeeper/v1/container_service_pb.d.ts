@@ -131,7 +131,7 @@ export declare type ListContainersRequest = Message<"baykeeper.v1.ListContainers
   namespace: string;
 
   /**
-   * Default 100, at most 1000.
+   * Default 100, at most 1000; of large objects fewer come at a time.
    *
    * @generated from field: int32 page_size = 3;
    */

@@ -131,7 +131,7 @@ export declare type ListReplicationControllersRequest = Message<"baykeeper.v1.Li
   namespace: string;
 
   /**
-   * Default 100, at most 1000.
+   * Default 100, at most 1000; of large objects fewer come at a time.
    *
    * @generated from field: int32 page_size = 3;
    */
