@@ -109,7 +109,7 @@ export async function writeConfig(config: ConfigFile): Promise<void> {
     await chmod(temporary, 0o600);
     await rename(temporary, config.path);
   } catch (cause) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => undefined);
     throw new CliError(`cannot write ${config.path}: ${reasonOf(cause)}`, undefined, { cause });
   }
 }

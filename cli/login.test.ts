@@ -98,7 +98,7 @@ test('a login may be for a context that is there, or for a new one that is named
 });
 
 test('what goes wrong is said, and leaves nothing behind', async (t) => {
-  const { plane, run, files, script } = await setUp(t);
+  const { plane, home, run, files, script } = await setUp(t);
   const server = ['--server', plane.url];
   const fails = async (
     args: readonly string[],
@@ -139,6 +139,11 @@ test('what goes wrong is said, and leaves nothing behind', async (t) => {
   script.token = 'another';
   await fails([], password, 3, /who you are is not known/);
   t.deepEqual(script.asked.slice(2), ['pass-secret', 'DELETE']);
+  // Both know it, and it cannot be kept.
+  script.token = fixtureToken;
+  await writeFile(path.join(home, 'logins'), '');
+  await fails([], password, 1, /cannot write .*logins/);
+  t.deepEqual(script.asked.slice(4), ['pass-secret', 'DELETE']);
 });
 
 test('a token that is about to end is renewed while the same user is at hand, and else is said to have ended', async (t) => {

@@ -53,7 +53,7 @@ export async function writeLogin(folder: string, context: string, login: Login):
     await writeFile(temporary, `${JSON.stringify(login, undefined, 2)}\n`, { mode: 0o600, flag: 'wx' });
     await rename(temporary, file);
   } catch (cause) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => undefined);
     throw new CliError(`cannot write ${file}: ${reasonOf(cause)}`, undefined, { cause });
   }
 }

@@ -85,12 +85,12 @@ async function login(environment: Environment, flags: LoginFlags): Promise<void>
       token: token.token,
     });
     me = await session.api.unary(SystemService.method.whoAmI, {});
+    await keep(io, { method, context, isNew: place.isNew, server: place.server, ca, token });
   } catch (error) {
     // Nobody will use it.
     await discard().catch(() => undefined);
     throw error;
   }
-  await keep(io, { method, context, isNew: place.isNew, server: place.server, ca, token });
   const made = place.isNew ? `; context ${escapeLine(context)} is made and in use` : '';
   await session.out(
     `logged in to ${place.server} as ${escapeLine(token.who)}, role ${escapeLine(me.role)}, until ${new Date(token.expireTimeMs).toISOString()}${made}\n`,

@@ -31,9 +31,9 @@ export interface OpenKeystone extends AsyncDisposable {
  */
 export async function openKeystone(options: OpenKeystoneOptions): Promise<OpenKeystone> {
   const { config, clock, log, registry, env = process.env } = options;
-  const readCloud = () =>
+  const findOwn = () =>
     findCloud({ env, home: homedir(), cwd: process.cwd(), cloud: config.cloud, file: config.cloudsFile });
-  const cloud = await readCloud();
+  const cloud = await findOwn();
   if (!cloud.tls.verify) {
     throw new CloudError(
       `cloud ${cloud.name}: a Keystone that anybody can be is not believed: give cacert instead of verify: false`,
@@ -45,6 +45,8 @@ export async function openKeystone(options: OpenKeystoneOptions): Promise<OpenKe
     );
   }
   const client = await openKeystoneClient({ ...cloud, timeoutMs: config.timeoutMs });
+  // Another password counts at once; another address, which nobody has looked at, with the next start.
+  const readCloud = async () => ({ ...(await findOwn()), authUrl: cloud.authUrl });
   const service = new ServiceToken({ client, readCloud, clock });
   const lookups = new Counter({
     name: 'baykeeper_keystone_lookups_total',

@@ -120,5 +120,8 @@ test('the catalogue says where the identity service of a region is', async (t) =
     message: /no identity endpoint that is public in region three; it has: public in one, /,
   });
   await t.throwsAsync(url({ region: 'clear' }), { message: /where tokens would be in clear/ });
+  const ownMachine = { authUrl: 'http://127.0.0.1:5000/v3', region: 'clear' };
+  await t.throwsAsync(url(ownMachine), { message: /where tokens would be in clear/ });
+  t.is(await url({ ...ownMachine, authUrl: 'http://keystone.test/v3' }), 'http://clear.test/v3');
   await t.throwsAsync(url({ region: 'odd' }), { message: /expected the address of Keystone/ });
 });

@@ -1,4 +1,4 @@
-import { type Cloud, identityUrl } from '../../../proto/openstack/cloud.ts';
+import { type Cloud, identityUrl, isLoopback } from '../../../proto/openstack/cloud.ts';
 import { KeystoneError } from '../../../proto/openstack/errors.ts';
 import type { IssuedToken, KeystoneClient } from '../../../proto/openstack/keystone_client.ts';
 
@@ -87,7 +87,7 @@ function endpointOf(cloud: Cloud, { info }: IssuedToken): string {
     found.url,
     (expected) => new KeystoneError('invalid', `the identity endpoint of Keystone's catalogue: ${expected}`),
   );
-  if (authUrl.startsWith('https:') && !url.startsWith('https:')) {
+  if ((authUrl.startsWith('https:') && !url.startsWith('https:')) || (isInClear(url) && !isInClear(authUrl))) {
     throw new KeystoneError(
       'invalid',
       `Keystone's catalogue leads from ${authUrl} to ${url}, where tokens would be in clear`,
@@ -95,3 +95,6 @@ function endpointOf(cloud: Cloud, { info }: IssuedToken): string {
   }
   return url;
 }
+
+/** Whether what is sent there crosses a network as it is. */
+const isInClear = (url: string): boolean => url.startsWith('http:') && !isLoopback(url);
