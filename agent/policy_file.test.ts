@@ -85,6 +85,18 @@ test('one in the data folder takes the place of one in /etc at a start only, and
   await t.throwsAsync(open(), { instanceOf: PolicyError, message: /agent\.yaml: ENOENT/ });
 });
 
+test('a file that could not be read is read once it can be, also when it is as it was', async (t) => {
+  const { folder, open, write, seen } = await bed(t);
+  await write('default: forbid\n');
+  const file = await open();
+  await chmod(folder, 0o777);
+  await write('default: allow\n');
+  await seen('that is said', () => file.problem?.includes('can be written by others') === true);
+  await chmod(folder, 0o700);
+  await seen('it holds', () => file.current.rules.exec === 'allow');
+  t.is(file.problem, undefined);
+});
+
 test('a file, or its folder, that others can write is refused', async (t) => {
   const { folder, path, write } = await bed(t);
   await write('default: allow\n');
@@ -106,6 +118,8 @@ test('a file, or its folder, that others can write is refused', async (t) => {
   await writeFile(join(open, 'agent.yaml'), 'default: allow\n', { mode: 0o644 });
   await symlink(join(open, 'agent.yaml'), join(folder, 'link.yaml'));
   await t.throwsAsync(loadPolicy(join(folder, 'link.yaml')), { message: /the folder .*open can be written by others/ });
+  await symlink(path, join(open, 'link.yaml'));
+  await t.throwsAsync(loadPolicy(join(open, 'link.yaml')), { message: /the folder .*open can be written by others/ });
   if (process.getuid?.() !== 0) return;
   await chown(path, 65_534, 65_534);
   await t.throwsAsync(loadPolicy(path), { message: /belongs to user 65534: expected root/ });

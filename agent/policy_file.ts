@@ -110,7 +110,6 @@ export class PolicyFile implements PolicySource {
         this.#say(undefined);
         return;
       }
-      // What is being written is looked at again when it has changed once more.
       if (version.stamp === this.#seen) return;
       this.#seen = version.stamp;
       this.#current = await loadPolicy(version.path);
@@ -118,8 +117,8 @@ export class PolicyFile implements PolicySource {
       this.#problem = undefined;
       this.#tell();
     } catch (error) {
-      // Once it is back it is to be read, also when it is as it was.
-      if (text(error) !== this.#problem) this.#seen = isGone(error) ? '' : this.#seen;
+      // It may be readable the next time without being another.
+      this.#seen = '';
       this.#say(text(error));
     }
   }
@@ -154,9 +153,11 @@ async function readOwned(path: string): Promise<string> {
     const found = await file.stat();
     if (!found.isFile()) throw new PolicyError('expected a file');
     checkOwner('the file', found);
-    const folder = dirname(await realpath(path));
-    const above = await stat(folder);
-    if (!(above.mode & sticky)) checkOwner(`the folder ${folder}`, above);
+    // Of what a link leads to, and of the link.
+    for (const folder of [dirname(await realpath(path)), dirname(path)]) {
+      const above = await stat(folder);
+      if (!(above.mode & sticky)) checkOwner(`the folder ${folder}`, above);
+    }
     if (found.size > maxBytes) throw new PolicyError(`expected at most ${maxBytes} bytes, got ${found.size}`);
     return await file.readFile('utf8');
   } finally {
@@ -188,5 +189,4 @@ async function parse(content: string): Promise<unknown> {
 }
 
 const isMissing = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === 'ENOENT';
-const isGone = (error: unknown): boolean => /: it is gone$|ENOENT/.test(text(error));
 const text = (error: unknown): string => (error instanceof Error ? error.message : String(error));
