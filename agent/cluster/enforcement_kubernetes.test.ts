@@ -1,4 +1,4 @@
-import { create, type JsonObject } from '@bufbuild/protobuf';
+import { create, type JsonObject, type MessageInitShape } from '@bufbuild/protobuf';
 import test from 'ava';
 import { PodPhase, type PodStatus } from '../../proto/gen/baykeeper/v1/pod_pb.js';
 import { ExecutePodStartSchema } from '../../proto/gen/baykeeper/v1/pod_service_pb.js';
@@ -92,24 +92,29 @@ test('ports of the nodes are refused but for those in the list, of pods and of s
   await Promise.all([bed.applied(shut), bed.applied(forbidden)]);
 });
 
+function execute(
+  { workloads: { cluster } }: ClusterBed,
+  uid: string,
+  start: MessageInitShape<typeof ExecutePodStartSchema>,
+) {
+  const sink = { stdout: async () => undefined, stderr: async () => undefined, end: () => undefined };
+  if (!cluster) throw new Error('no cluster');
+  return cluster.openPodExecute(uid, create(ExecutePodStartSchema, start), sink);
+}
+
 test('no command goes into a pod that is forbidden, and it has no longer than half a minute to end', async (t) => {
   const bed = new ClusterBed(t, cluster);
   // As the first process of its container, `sleep` does not hear that it is asked to end.
   const slow = bed.put('Pod', 'slow', { ...pod(), hostPID: true, terminationGracePeriodSeconds: 600 });
   await bed.shows<PodStatus>(slow, 'it runs', ({ phase }) => phase === PodPhase.RUNNING, 60_000);
-  const execute = () => {
-    const sink = { stdout: async () => undefined, stderr: async () => undefined, end: () => undefined };
-    if (!bed.workloads.cluster) throw new Error('no cluster');
-    return bed.workloads.cluster.openPodExecute(slow, create(ExecutePodStartSchema, { command: ['true'] }), sink);
-  };
-  (await execute()).close();
+  (await execute(bed, slow, { command: ['true'] })).close();
   const template = { ...pod(), hostPID: true, terminationGracePeriodSeconds: 600 };
   const keeper = bed.put('ReplicationController', 'slow', keeping('slow', template));
   await until('both are there', async () => (await podsOf('slow')).length === 2);
   const [one, two] = (await podsOf('slow')).map(({ metadata }) => metadata.name);
   bed.policy.set({ hostPID: 'forbid' });
   await until('it ends', async () => (await get(pathOf('pods', 'slow')))?.metadata.deletionTimestamp !== undefined);
-  const error = await t.throwsAsync(execute(), { instanceOf: StreamError });
+  const error = await t.throwsAsync(execute(bed, slow, { command: ['true'] }), { instanceOf: StreamError });
   t.like(error, { kind: 'forbidden' });
   t.regex(error.message, /forbids this: spec\.hostPID: the host's processes/);
   t.is((await get(pathOf('pods', 'slow'))).metadata.deletionGracePeriodSeconds, 30);
@@ -212,7 +217,7 @@ test('a pod to which the cluster adds what is forbidden stays: the next one woul
     rules: [{ apiGroups: [''], apiVersions: ['v1'], operations: ['CREATE'], resources: ['pods'] }],
     review: ({ object }) => ({
       allowed: true,
-      ...(object.metadata.labels?.app === 'injected' && {
+      ...(object.metadata.labels?.app?.startsWith('injected') && {
         patch: [
           { op: 'add', path: '/spec/containers/-', value: { ...container, name: 'mesh', image: 'mesh.example/a:1' } },
         ],
@@ -230,6 +235,21 @@ test('a pod to which the cluster adds what is forbidden stays: the next one woul
   bed.change(keeper, { ...keeping('injected', pod()), replicas: 3 });
   await bed.applied(keeper);
   await until('there is a third', async () => (await podsOf('injected')).length === 3);
+  const web = bed.put('Pod', 'injected', pod(), { labels: { app: 'injected-too' } });
+  await until(
+    'it runs',
+    async () => (await get(pathOf('pods', 'injected')))?.status?.containerStatuses?.[1]?.state.running,
+  );
+  // What the cluster adds is not for its author.
+  const command = { command: ['true'] };
+  const error = await t.throwsAsync(execute(bed, web, { ...command, container: 'mesh' }), { instanceOf: StreamError });
+  t.like(error, { kind: 'forbidden' });
+  (await execute(bed, web, { ...command, container: 'web' })).close();
+  (await execute(bed, web, command)).close();
+  const annotations = { 'kubectl.kubernetes.io/default-container': 'mesh' };
+  const other = bed.put('Pod', 'injected-2', pod(), { labels: { app: 'injected-too' }, annotations });
+  await bed.applied(other);
+  t.like(await t.throwsAsync(execute(bed, other, command), { instanceOf: StreamError }), { kind: 'forbidden' });
   const after = uidsOf(await podsOf('injected'));
   t.true(before.every((uid) => after.includes(uid)));
 });

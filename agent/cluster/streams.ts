@@ -7,6 +7,7 @@ import { judge, type PolicySource, refusal } from '../policy.ts';
 import { type Desired, type OpenStream, StreamError, type StreamSink } from '../ports.ts';
 import { executeStream, outputStream } from '../stream_pump.ts';
 import { asksOfObject } from './asks.ts';
+import { fieldsOf, listOf } from './json_fields.ts';
 import { appliedAnnotation } from './labels.ts';
 import { manifestOf, namespaceOf } from './manifest.ts';
 import { isShared, objectUidOf, whoseObject } from './ownership.ts';
@@ -51,7 +52,7 @@ export async function openPodExecute(
   if (command.length === 0) throw new StreamError('invalid', 'there is no command to execute');
   return await opening(async () => {
     const live = await podOf(context, uid);
-    checkAllowed(context, uid, live);
+    checkAllowed(context, uid, live, container);
     const pod = { ...placeOf(live.metadata), container };
     const exec = await context.driver.exec(pod, {
       command,
@@ -77,14 +78,32 @@ async function podOf({ driver, desired, bayUid }: PodStreamContext, uid: string)
 
 const placeOf = ({ namespace = '', name }: ClusterObject['metadata']) => ({ namespace, name });
 
-/** One that is forbidden may take its time to end. What was made of the wanted manifest is judged by that, as everywhere. */
-function checkAllowed({ driver, desired, bayUid, policy }: PodStreamContext, uid: string, live: ClusterObject): void {
+/**
+ * One that is forbidden may take its time to end. What was made of the wanted manifest is judged by that, as everywhere; but not the containers that
+ * the cluster has added, in which the author of the manifest would be what he may not be.
+ */
+function checkAllowed(
+  { driver, desired, bayUid, policy }: PodStreamContext,
+  uid: string,
+  live: ClusterObject,
+  container: string,
+): void {
   const assignment = desired.current.objects.get(uid)?.assignment;
   const manifest = assignment && manifestOf(assignment, bayUid);
-  const isWanted =
+  const isMade =
     live.metadata.annotations?.[appliedAnnotation] === manifest?.hash && !isShared(live.metadata, driver.fieldManager);
-  const violations = judge(policy.current, asksOfObject('Pod', manifest && isWanted ? manifest.object : live));
+  const { containers, initContainers } = fieldsOf(manifest?.object.spec);
+  const authors = new Set([...listOf(containers), ...listOf(initContainers)].map(({ name }) => name));
+  const isAuthors = (container ? [container] : defaultsOf(live)).every((name) => authors.has(name));
+  const judged = manifest && isMade && isAuthors ? manifest.object : live;
+  const violations = judge(policy.current, asksOfObject('Pod', judged));
   if (violations.length > 0) throw new StreamError('forbidden', bounded(refusal(policy.current, violations)));
+}
+
+/** Which container may be meant where none is named. */
+function defaultsOf({ metadata, spec }: ClusterObject): unknown[] {
+  const chosen = metadata.annotations?.['kubectl.kubernetes.io/default-container'];
+  return [listOf(fieldsOf(spec).containers)[0]?.name, ...(chosen === undefined ? [] : [chosen])];
 }
 
 const kinds: Partial<Record<ClusterErrorKind, StreamError['kind']>> = {
