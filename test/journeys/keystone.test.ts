@@ -5,7 +5,7 @@ import { createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import path from 'node:path';
 import { Code, ConnectError, createClient, type Interceptor } from '@connectrpc/connect';
-import { createConnectTransport } from '@connectrpc/connect-node';
+import { createConnectTransport, createGrpcTransport } from '@connectrpc/connect-node';
 import test, { type ExecutionContext } from 'ava';
 import { AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
@@ -52,12 +52,14 @@ function startFor(url: string, args: readonly string[] = [], options: ControlPla
 }
 
 /** The API as somebody with this token. `header`: default as the clients of OpenStack send it. */
-function as(token: string, plane: ControlPlane = controlPlane, header = 'x-auth-token') {
+function as(token: string, plane: ControlPlane = controlPlane, header = 'x-auth-token', protocol = 'connect') {
   const identify: Interceptor = (next) => (request) => {
     request.header.set(header, header === 'authorization' ? `Bearer ${token}` : token);
     return next(request);
   };
-  const transport = createConnectTransport({ baseUrl: plane.url, httpVersion: '2', interceptors: [identify] });
+  const common = { baseUrl: plane.url, interceptors: [identify] };
+  const transport =
+    protocol === 'grpc' ? createGrpcTransport(common) : createConnectTransport({ ...common, httpVersion: '2' });
   return { system: createClient(SystemService, transport), bays: createClient(BayService, transport) };
 }
 
@@ -78,23 +80,29 @@ async function newUser(name: string, role: 'member' | 'reader' = 'member') {
 
 const bay = (name: string) => ({ bay: { metadata: { name }, spec: { containerEngine: ContainerEngine.DOCKER } } });
 
-test.serial('users of Keystone are who they are, in their project, with their role, by either header', async (t) => {
-  const { projects } = keystone;
-  for (const [user, scope, role] of [
-    ['alice', 'red', 'member'],
-    ['bob', 'blue', 'member'],
-    ['rita', 'red', 'reader'],
-    ['carol', 'red', 'reader'],
-    ['carol', 'blue', 'member'],
-    ['admin', 'admin', 'admin'],
-  ] as const) {
-    const token = await keystone.token(user, { project: scope });
-    for (const header of ['x-auth-token', 'authorization']) {
-      const me = await as(token, controlPlane, header).system.whoAmI({});
-      t.like(me, { subject: `${user}@Default`, project: projects[scope], role }, `${user} in ${scope} by ${header}`);
+test.serial(
+  'users of Keystone are who they are, in their project, with their role, by header or metadata',
+  async (t) => {
+    const { projects } = keystone;
+    for (const [user, scope, role] of [
+      ['alice', 'red', 'member'],
+      ['bob', 'blue', 'member'],
+      ['rita', 'red', 'reader'],
+      ['carol', 'red', 'reader'],
+      ['carol', 'blue', 'member'],
+      ['admin', 'admin', 'admin'],
+    ] as const) {
+      const token = await keystone.token(user, { project: scope });
+      for (const protocol of ['connect', 'grpc']) {
+        for (const header of ['x-auth-token', 'authorization']) {
+          const me = await as(token, controlPlane, header, protocol).system.whoAmI({});
+          const how = `${user} in ${scope} by ${header} of ${protocol}`;
+          t.like(me, { subject: `${user}@Default`, project: projects[scope], role }, how);
+        }
+      }
     }
-  }
-});
+  },
+);
 
 test.serial('what is made in one project is not there for the other, and a reader may only read', async (t) => {
   const [alice, bob, rita] = await Promise.all([

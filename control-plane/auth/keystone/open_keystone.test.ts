@@ -1,6 +1,9 @@
 import { once } from 'node:events';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import test, { type ExecutionContext } from 'ava';
 import { Command } from 'commander';
 import { pino } from 'pino';
@@ -20,7 +23,7 @@ function configOf(...args: string[]) {
 }
 
 function open(env: Record<string, string>, ...args: string[]) {
-  const config = configOf('--keystone-cloud', 'envvars', ...args);
+  const config = configOf('--keystone-cloud', env.OS_CLOUD ?? 'envvars', ...args);
   if (!config) throw new Error('there is no Keystone');
   return openKeystone({
     config,
@@ -51,6 +54,43 @@ test('one that is away is no reason not to start', async (t) => {
   await using opened = await open({});
   const token = `gAAAAA${'x'.repeat(100)}`;
   await t.throwsAsync(async () => opened.authenticator.authenticate({ token }), { instanceOf: UnavailableError });
+});
+
+test('another password in clouds.yaml counts at once, and another address with the next start', async (t) => {
+  const domain = { id: 'default', name: 'Default' };
+  const user = { id: 'u1', name: 'alice', domain };
+  // Its own tokens end as they are issued: there is another one for each question.
+  const token = {
+    user,
+    project: { ...user, id: 'p1' },
+    roles: [{ name: 'member' }],
+    expires_at: '2020-01-01T00:00:00Z',
+  };
+  const passwords: string[] = [];
+  const server = createServer(async (request, response) => {
+    let text = '';
+    for await (const chunk of request.setEncoding('utf8')) text += chunk;
+    if (request.method === 'POST') passwords.push(JSON.parse(text).auth.identity.password.user.password);
+    const expires_at = request.method === 'POST' ? token.expires_at : '9999-01-01T00:00:00Z';
+    const answer = JSON.stringify({ token: { ...token, expires_at } });
+    response.writeHead(request.method === 'POST' ? 201 : 200, { 'x-subject-token': 'own' }).end(answer);
+  });
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const home = await mkdtemp(path.join(tmpdir(), 'open-keystone-'));
+  t.teardown(async () => {
+    server.close();
+    await rm(home, { recursive: true });
+  });
+  const file = path.join(home, 'clouds.yaml');
+  const say = (auth_url: string, password: string) =>
+    writeFile(file, JSON.stringify({ clouds: { own: { auth: { auth_url, username: 'baykeeper', password } } } }));
+  await say(`http://127.0.0.1:${(server.address() as AddressInfo).port}`, 'first');
+  await using opened = await open({ OS_CLOUD: 'own' }, '--keystone-clouds-file', file, '--keystone-timeout', '500ms');
+  await say('http://192.0.2.1:5000', 'second');
+  const alice = await opened.authenticator.authenticate({ token: `gAAAAA${'x'.repeat(100)}` });
+  t.like(alice, { subject: 'alice@Default' });
+  t.deepEqual(passwords, ['first', 'second']);
 });
 
 test('what is said on the command line is read strictly', (t) => {
