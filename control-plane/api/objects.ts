@@ -4,7 +4,7 @@ import { AlreadyExistsError, ConflictError, InvalidError, NotFoundError } from '
 import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { type Changed, changeSpec, deleteObject, namespaceOf, newObject, updateObject } from '../domain/lifecycle.ts';
 import { describe, fieldName, fieldOf, metadataOf, type ObjectMessage } from '../domain/object.ts';
-import { checkSize } from '../domain/object_size.ts';
+import { checkSize, sizeOf } from '../domain/object_size.ts';
 import { presentMessage, type Surroundings } from '../domain/present.ts';
 import { type Principal, projectOf } from '../domain/principal.ts';
 import { decode, encode } from '../domain/record.ts';
@@ -79,7 +79,10 @@ export class Objects {
       if (bay) checkTaking(bay);
       this.#placing.place(kind, object, bay);
       checkSize(kind, object);
-      this.#options.quotas.checkRoom(principal.project, kind);
+      this.#options.quotas.checkRoom(principal.project, store.usage(principal.project), {
+        kind,
+        bytes: sizeOf(kind, object),
+      });
       await this.#askCluster(kind, object, bay);
       return presentMessage(kind, object, unstored(object), this.#options.around);
     }
@@ -175,6 +178,9 @@ export class Objects {
 
     if (how.validateOnly) {
       const stored = await store.get(at.key);
+      const { project } = principal;
+      // With what the manifests before would have made.
+      const usage = () => how.dryRun?.usage(store.usage(project)) ?? store.usage(project);
       if (!stored) {
         if (!mayCreate) throw notFound(kind, ref);
         const object = makeFresh();
@@ -182,15 +188,18 @@ export class Objects {
         this.#placing.place(kind, object, at.bay);
         completeBay(kind, object, model && (how.dryRun?.bayModel(model.name) ?? (await readModel(store, model))));
         checkSize(kind, object);
-        this.#options.quotas.checkRoom(principal.project, kind);
-        how.dryRun?.made(kind, object, true);
+        const bytes = sizeOf(kind, object);
+        this.#options.quotas.checkRoom(project, usage(), { kind, bytes });
+        how.dryRun?.made(kind, object, true, bytes);
         const verdict = await this.#askCluster(kind, object, at.bay);
         const shown = presentMessage(kind, object, unstored(object), this.#options.around);
         return { object: shown, outcome: 'created', verdict };
       }
       const { object, changed } = change(stored);
+      const bytes = changed ? sizeOf(kind, object) - stored.body.byteLength : 0;
       if (changed) checkSize(kind, object);
-      how.dryRun?.made(kind, object, false);
+      this.#options.quotas.checkRoom(project, usage(), { bytes });
+      how.dryRun?.made(kind, object, false, bytes);
       const verdict = await this.#askCluster(kind, object, at.bay);
       return {
         object: presentMessage(kind, object, stored, this.#options.around),

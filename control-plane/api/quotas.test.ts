@@ -92,6 +92,33 @@ test('a project may have so many bytes, and what is there already may shrink', a
   await red.containers.createContainer({ container: web('other') });
 });
 
+test('what is only tried is refused where it would be if it were done, in a batch with those before it', async (t) => {
+  const { red, admin } = await fixture(t);
+  await admin.quotas.setQuota({ set: { containers: 2n, objectBytes: 20_000n } });
+  await red.containers.createContainer({ container: web('there') });
+  const large = { ...web('large'), spec: { image: 'busybox', args: ['x'.repeat(30_000)] } };
+  const bytes = /bytes of objects/;
+  await refused(
+    t,
+    red.containers.createContainer({ container: large, validateOnly: true }),
+    Code.ResourceExhausted,
+    bytes,
+  );
+  for (const name of ['there', 'new']) {
+    const container = { ...large, metadata: { ...large.metadata, name } };
+    const tried = red.containers.updateContainer({ container, allowMissing: true, validateOnly: true });
+    await refused(t, tried, Code.ResourceExhausted, bytes);
+  }
+  const tryAll = async (...all: (typeof large)[]) => {
+    const manifests = all.map((value) => ({ object: { case: 'container' as const, value } }));
+    const { results } = await red.manifests.apply({ manifests, validateOnly: true });
+    return results.map(({ error }) => error?.message.match(/\d+ (containers|bytes)/)?.[0] ?? 'fits');
+  };
+  t.deepEqual(await tryAll(web('a') as typeof large, web('b') as typeof large), ['fits', '2 containers']);
+  const half = (name: string) => ({ ...web(name), spec: { image: 'busybox', args: ['x'.repeat(10_000)] } });
+  t.deepEqual(await tryAll(half('there'), half('a')), ['fits', '20000 bytes']);
+});
+
 test('an admin sets what holds, over the default or back to it, and sees what all have', async (t) => {
   const { api, red, admin } = await fixture(t, { pods: 5, bays: 1 });
   t.like((await red.quotas.getQuota({})).quota, {

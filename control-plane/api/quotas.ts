@@ -77,14 +77,13 @@ export class Quotas {
   /** Within a write that has changed an object: that its project may have it so large. Throws ExhaustedError. */
   checkChanged(view: Pick<WriteView, 'usage'>, before: StoredObject, { project, body }: StoredObject): void {
     const bytes = body.byteLength - before.body.byteLength;
-    if (bytes > 0) checkQuota(project, this.#limits(project), view.usage(project), { bytes });
+    checkQuota(project, this.#limits(project), view.usage(project), { bytes });
   }
 
-  /** That a project may have one more of a kind, as of now. Throws ExhaustedError. */
-  checkRoom(project: string, kind: string): void {
-    const usage = this.#options.store.usage(project);
-    const then: Usage = { count: (of) => usage.count(of) + (of === kind ? 1 : 0), bytes: usage.bytes };
-    checkQuota(project, this.#limits(project), then, { kind, bytes: 0 });
+  /** That a project which has so much may have this as well: one more of a kind, where it is new. Throws ExhaustedError. */
+  checkRoom(project: string, usage: Usage, more: { readonly kind?: string; readonly bytes: number }): void {
+    const count = (kind: string): number => usage.count(kind) + (kind === more.kind ? 1 : 0);
+    checkQuota(project, this.#limits(project), { count, bytes: usage.bytes + more.bytes }, more);
   }
 
   /** What was set, what holds and what is used. */

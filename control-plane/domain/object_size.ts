@@ -9,11 +9,14 @@ import { fieldName, type ObjectMessage } from './object.ts';
  */
 export const maxObjectBytes = 512 * 1024;
 
+/** How large an object is, with its status. */
+export const sizeOf = (kind: KindName, object: ObjectMessage): number =>
+  toBinary(kinds[kind].schema, object).byteLength;
+
 /** Throws InvalidError for an object that is too large. `encodedBytes`: its size with its status, where that is known. */
 export function checkSize(kind: KindName, object: ObjectMessage, encodedBytes = Number.POSITIVE_INFINITY): void {
   if (encodedBytes <= maxObjectBytes) return;
-  const { schema } = kinds[kind];
-  const bytes = toBinary(schema, { ...object, status: undefined } as ObjectMessage).byteLength;
+  const bytes = sizeOf(kind, { ...object, status: undefined });
   if (bytes <= maxObjectBytes) return;
   throw new InvalidError(
     fieldName[kind],
