@@ -1,12 +1,16 @@
+import { createHash } from 'node:crypto';
+import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
+import { get } from 'node:https';
 import path from 'node:path';
 import process from 'node:process';
+import { text } from 'node:stream/consumers';
 import test from 'ava';
 import { ContainerPhase } from '../../proto/gen/baykeeper/v1/container_pb.js';
 import { ContainerService } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { bayctl as runBayctl } from '../harness/bayctl.ts';
-import { startControlPlane } from '../harness/control_plane.ts';
+import { type ControlPlane, startControlPlane } from '../harness/control_plane.ts';
 import { startDockerd } from '../harness/dockerd.ts';
 import { ownProgram, Program, run } from '../harness/program.ts';
 import { image } from '../harness/site.ts';
@@ -52,6 +56,15 @@ function filesBelow(folder: string): Map<string, Buffer> {
   return files;
 }
 
+/** A page of the control plane's, as text. */
+async function pageOf({ url, dataDir }: ControlPlane, page: string): Promise<string> {
+  const [response] = await once(
+    get(`${url}/${page}`, { ca: readFileSync(path.join(dataDir, 'tls', 'ca.pem')) }),
+    'response',
+  );
+  return await text(response);
+}
+
 test('no secret is in a log, an answer, a metric, a file or the process list that is not its own', async (t) => {
   await using folder = await temporaryFolder('secrets');
   const dataDir = path.join(folder.path, 'control-plane');
@@ -62,12 +75,23 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
   using processes = new ProcessList();
   await using dockerd = await startDockerd();
   await dockerd.importBusybox(image);
-  await using controlPlane = await startControlPlane({ dataDir, args: ['--log-level', 'trace'] });
+  const ofFile = `canary-of-a-token-file-${'b'.repeat(32)}`;
+  const tokenFile = path.join(folder.path, 'tokens.yaml');
+  const sha256 = createHash('sha256').update(ofFile).digest('hex');
+  await writeFile(tokenFile, JSON.stringify([{ sha256, subject: 'ci', project: 'default', role: 'reader' }]));
+  await using controlPlane = await startControlPlane({
+    dataDir,
+    args: ['--log-level', 'trace', '--tls', 'on', '--token-file', tokenFile],
+  });
   t.is(controlPlane.token, admin);
+  const trusting = { BAYKEEPER_CA_FILE: path.join(dataDir, 'tls', 'ca.pem') };
   /** All that callers were told, but for what gives a secret on purpose. */
   let told = '';
   const bayctl = async (args: readonly string[], options: Parameters<typeof runBayctl>[2] = {}) => {
-    const outcome = await runBayctl(controlPlane, [...args, '-v'], options);
+    const outcome = await runBayctl(controlPlane, [...args, '-v'], {
+      ...options,
+      env: { ...trusting, ...options.env },
+    });
     told += `${outcome.stdout}${outcome.stderr}`;
     return outcome;
   };
@@ -76,9 +100,20 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
     t.is(code, 0, `${args[0].join(' ')}: ${stdout}${stderr}`);
   };
 
+  // Tokens that are made by a call and by a file let in; the first is revoked while it has a stream open.
+  const made = await runBayctl(controlPlane, ['token', 'create', '--role', 'admin'], { env: trusting });
+  const ofCall = made.stdout.trim();
+  t.regex(ofCall, /^bk[0-9a-f]{16}\.\S{20,}$/);
+  for (const token of [ofCall, ofFile]) await works(['whoami'], { env: { BAYKEEPER_TOKEN: token } });
+  const following = bayctl(['audit', '-f'], { env: { BAYKEEPER_TOKEN: ofCall } });
+  await works(['token', 'revoke', ofCall.split('.', 1)[0] ?? '']);
+  t.not((await following).code, 0);
+
   // A node joins by the line that a user copies.
   await works(['bay', 'create', 'edge']);
-  const { stdout: line } = await runBayctl(controlPlane, ['bay', 'join-command', 'edge', '--uses', '2']);
+  const { stdout: line } = await runBayctl(controlPlane, ['bay', 'join-command', 'edge', '--uses', '2'], {
+    env: trusting,
+  });
   const joinSecret = /[0-9a-f]{16}\.([\w-]{20,})/.exec(line)?.[1] ?? '';
   t.not(joinSecret, '');
   const node = ['--data', agentDir, '--docker', dockerd.socketPath, '--log-level', 'debug'];
@@ -111,6 +146,7 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
     ['describe', 'node', '-b', 'edge'],
     ['token', 'list', '-o', 'json'],
     ['logs', 'container/web', '-b', 'edge'],
+    ['audit', '--effects', '--limit', '1000', '-o', 'json'],
     ['whoami', '-o', 'json'],
   ]) {
     await works(args);
@@ -135,8 +171,7 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
       ({ metadata, status }) => metadata?.name === 'web' && status?.phase === ContainerPhase.RUNNING,
     );
   });
-  for (const page of ['metrics', 'healthz', 'readyz', ''])
-    told += await (await fetch(`${controlPlane.url}/${page}`)).text();
+  for (const page of ['metrics', 'healthz', 'readyz', '']) told += await pageOf(controlPlane, page);
 
   for (const pid of [controlPlane.program.pid, agent.pid, await controlPlane.brokerPid()]) {
     t.regex(readFileSync(`/proc/${pid}/limits`, 'utf8'), /^Max core file size +0 +/m, `of ${pid}`);
@@ -148,6 +183,13 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
   const files = filesBelow(folder.path);
   const seeds = [...files].filter(([, content]) => /^S[A-Z0-9]{20,}\s*$/.test(content.toString('latin1')));
   t.true(seeds.length >= 4, 'operator, accounts, the control plane itself and the agent have keys');
+  // The second line of a key in PEM, in a file or in JSON: the first is the same in all.
+  const pems = [...files].flatMap(([file, content]) =>
+    [
+      ...content.toString('latin1').matchAll(/BEGIN PRIVATE KEY-----(?:\r?\n|\\n)[^\n\\]+(?:\r?\n|\\n)([^\r\n\\]+)/g),
+    ].map(([, line = '']) => [`the key in ${file}`, line, new RegExp(`^${file}$`)] as const),
+  );
+  t.true(pems.length >= 2, 'the authority and the server have keys');
   const signing = 'control-plane/signing/keys.json';
   const [signingKey] = JSON.parse(files.get(signing)?.toString() ?? '[]') as { seed: string }[];
   t.truthy(signingKey?.seed);
@@ -155,12 +197,15 @@ test('no secret is in a log, an answer, a metric, a file or the process list tha
   const secrets: readonly (readonly [string, string, RegExp | undefined])[] = [
     ['the admin token', admin, /^control-plane\/admin\.token$/],
     ['the join token', joinSecret, undefined],
+    ['a token that was made', ofCall.split('.')[1] ?? '', undefined],
+    ['a token of the file', ofFile, undefined],
     ['a wrong token', wrongToken, undefined],
     ['a wrong join token', wrongJoin, undefined],
     ['what was typed', typed, undefined],
     // Whoever may read the object may read that; it is no business of logs.
     ['a value in a spec', inSpec, /^(control-plane\/store\.db|agent\/)/],
     ['the key that messages are signed with', signingKey?.seed ?? '', new RegExp(`^${signing}$`)],
+    ...pems,
     ...seeds.map(
       ([file, content]) => [`the key in ${file}`, content.toString('latin1').trim(), new RegExp(`^${file}$`)] as const,
     ),
