@@ -231,6 +231,7 @@ test('only loopback addresses are listened on, and a port in use is told', async
       interceptors: [],
       dependencies: {},
       unread: () => undefined,
+      identify: () => '',
       close: () => undefined,
     },
     registry: api.registry,

@@ -15,7 +15,8 @@ import {
 } from 'node:http2';
 import { createServer as createHttpsServer } from 'node:https';
 import { isIP } from 'node:net';
-import { Code, ConnectError, createContextValues } from '@connectrpc/connect';
+import type { DescMethod } from '@bufbuild/protobuf';
+import { Code, ConnectError, type ContextValues, createContextValues } from '@connectrpc/connect';
 import { parseTimeout as parseConnectTimeout } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-grpc';
 import { compressionGzip } from '@connectrpc/connect-node';
@@ -24,10 +25,12 @@ import type { Registry } from 'prom-client';
 import { cutKey, peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
+import { Intake, type IntakeLimits } from './api/intake.ts';
 import { mendUnaryAnswers } from './api/unreadable.ts';
 import { type Request, type Response, serveCalls } from './call_listener.ts';
 import { shareConnections, shareSecureConnections } from './connections.ts';
 import { isLoopback } from './domain/ip.ts';
+import { meter } from './metered_request.ts';
 import type { ServerCertificate } from './tls/port.ts';
 import { pageOfAuthorities, secureContextOf } from './tls/secure_context.ts';
 
@@ -55,6 +58,8 @@ export interface ServerOptions {
   readonly readMaxBytes?: number;
   /** Largest message sent. Default 64 MiB. */
   readonly writeMaxBytes?: number;
+  /** How much may come in at once. */
+  readonly intake?: IntakeLimits;
   /** Calls at a time on one HTTP/2 connection. Default 1000. */
   readonly maxConcurrentStreams?: number;
   /** A connection that does not answer a ping so often is dropped. Default 30 s. */
@@ -84,9 +89,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   const { host, port, log, certificate } = options;
   if (!certificate) checkLoopback(host);
   const shutdown = new AbortController();
-  const handler = createHandler(options, shutdown.signal);
+  const intake = new Intake(options.api.identify, options.intake);
+  const handler = createHandler(options, shutdown.signal, intake);
   const sessions = new Set<ServerHttp2Session>();
-  const http2 = createSessions(options, handler, sessions);
+  const http2 = createSessions(options, handler, sessions, intake);
   const http1 = createHttp1(options, handler);
   http1.maxConnections = options.maxConnections ?? 16_384;
   // A stream may be silent for long; what is dead shows by the connection.
@@ -182,6 +188,7 @@ function createSessions(
   options: ServerOptions,
   handler: (request: Request, response: Response) => void,
   sessions: Set<ServerHttp2Session>,
+  intake: Intake,
 ): Http2Server {
   const server = createHttp2Server({
     settings: {
@@ -200,6 +207,7 @@ function createSessions(
     jsonOptions,
     routes: api.routes,
     interceptors: api.interceptors,
+    intake,
   });
   const peers = new WeakMap<object, string>();
   server.on('stream', (stream: ServerHttp2Stream, headers, _flags, rawHeaders: string[]) => {
@@ -247,7 +255,7 @@ function createSessions(
   return server;
 }
 
-function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
+function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, intake: Intake) {
   const { api, registry, log, certificate } = options;
   const pages: Readonly<Record<string, () => Page | Promise<Page>>> = {
     '/healthz': () => ({ status: 200, type: 'text/plain', body: 'ok\n' }),
@@ -275,17 +283,24 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
       },
     );
   };
+  const unary = new Map<string, DescMethod>();
+  const valuesOf = new WeakMap<Request, ContextValues>();
+  const newValues = (request: Request): ContextValues =>
+    createContextValues()
+      .set(peerKey, request.socket.remoteAddress ?? '')
+      .set(cutKey, () => cut(request));
   const serve = serveCalls({
     log,
     routes: (router) => {
       api.routes(router);
       mendUnaryAnswers(router, api.unread);
+      // Of a stream it is looked at who calls before anything is read.
+      for (const { requestPath, method } of router.handlers) {
+        if (method.methodKind === 'unary') unary.set(requestPath, method);
+      }
     },
     interceptors: api.interceptors,
-    contextValues: (request) =>
-      createContextValues()
-        .set(peerKey, request.socket.remoteAddress ?? '')
-        .set(cutKey, () => cut(request)),
+    contextValues: (request) => valuesOf.get(request) ?? newValues(request),
     fallback,
     shutdownSignal,
     ...limitsOf(options),
@@ -297,6 +312,12 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal) {
   return (request: Request, response: Response): void => {
     try {
       dropEndlessDeadlines(request.headers);
+      const method = unary.get((request.url ?? '').split('?', 1)[0] ?? '');
+      if (method) {
+        const values = newValues(request);
+        valuesOf.set(request, values);
+        response.once('close', meter(request, { intake, method, values, cut: () => cut(request) }));
+      }
       serve(request, response);
     } catch (error) {
       // A request without a host, or with one that is none: connect-node throws that at whoever calls it.

@@ -27,9 +27,10 @@ import { containerMethods } from './containers.ts';
 import { enrollmentMethods } from './enrollment.ts';
 import { explainMethods } from './explain.ts';
 import { type Dependencies, healthMethods } from './health.ts';
+import type { Identify } from './intake.ts';
 import { auditInterceptor, unreadRefusals } from './interceptors/audit.ts';
 import { deadlinesInterceptor } from './interceptors/deadlines.ts';
-import { identityInterceptor } from './interceptors/identity.ts';
+import { createIdentity } from './interceptors/identity.ts';
 import { requestsInterceptor } from './interceptors/requests.ts';
 import { validationInterceptor } from './interceptors/validation.ts';
 import { joinTokenMethods } from './join_tokens.ts';
@@ -106,6 +107,8 @@ export interface Api {
   readonly dependencies: Dependencies;
   /** To be told of calls whose messages are read by somebody else, and cannot be. */
   readonly unread: Unread;
+  /** Who sends what is too large to be read for a stranger. */
+  readonly identify: Identify;
   /** Stops following the change feed. */
   close(): void;
 }
@@ -175,10 +178,19 @@ export async function createApi(options: ApiOptions): Promise<Api> {
     Health,
   ];
   const refusals = new Refusals({ audit, clock });
+  const identity = createIdentity({
+    authenticator,
+    permissionOf,
+    callerLimit: options.callerLimit ?? { perSecond: 20_000, burst: 40_000 },
+    peerLimit: options.peerLimit ?? { perSecond: 50, burst: 200 },
+    clock,
+    guard,
+  });
 
   return {
     dependencies,
     unread: unreadRefusals({ refusals, permissionOf }),
+    identify: identity.identify,
     routes(router) {
       serveKind(router, 'BayModel', kindMethods('BayModel', shared));
       serveKind(
@@ -240,14 +252,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       }),
       // Within the deadline: a caller that does not wait is not told what becomes of its call, and it is recorded nevertheless.
       auditInterceptor({ audit, refusals, permissionOf }),
-      identityInterceptor({
-        authenticator,
-        permissionOf,
-        callerLimit: options.callerLimit ?? { perSecond: 20_000, burst: 40_000 },
-        peerLimit: options.peerLimit ?? { perSecond: 50, burst: 200 },
-        clock,
-        guard,
-      }),
+      identity.interceptor,
       validationInterceptor(checkMessage),
     ],
     close() {

@@ -31,6 +31,7 @@ import {
 import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
 import { timeoutKey, unreadKey } from './call.ts';
 import { shortened } from './connect_error.ts';
+import type { Incoming, Intake } from './intake.ts';
 
 /*
  * Unary calls over HTTP/2, in the gRPC and Connect protocols, without compression: nearly every call there is. connect-node serves them too, by way of
@@ -45,6 +46,7 @@ export interface DirectUnaryOptions {
   readonly jsonOptions: Partial<JsonReadOptions & JsonWriteOptions>;
   readonly readMaxBytes: number;
   readonly writeMaxBytes: number;
+  readonly intake: Intake;
 }
 
 /** Serves a stream if it can. False: it is somebody else's. */
@@ -183,11 +185,13 @@ function serve(
   };
   // A caller that goes away: nobody is left to be told.
   stream.on('error', () => undefined);
+  let incoming: Incoming | undefined;
   let called = false;
   // What cannot be read is refused by the interceptors, as other calls are: once it is known whose it is.
   const call = (read: () => Message): void => {
     if (called) return;
     called = true;
+    incoming?.complete();
     let message: Message;
     try {
       message = read();
@@ -215,22 +219,47 @@ function serve(
       })
       .catch(fail);
   };
-  stream.on('data', (chunk: Buffer) => {
-    size += chunk.length;
-    if (size <= options.readMaxBytes + codec.overheadBytes) {
-      chunks.push(chunk);
-      return;
-    }
+  const refuse = (error: unknown): void => {
     chunks.length = 0;
     call(() => {
-      throw new ConnectError(`the message is larger than ${options.readMaxBytes} bytes`, Code.ResourceExhausted);
+      throw error;
     });
+  };
+  stream.once('close', () => incoming?.end());
+  try {
+    const header = { get: (name: string) => headerOf(headers, name) };
+    incoming = options.intake.begin({ method: target.method, header, values: contextValues }, refuse);
+  } catch (error) {
+    refuse(error);
+  }
+  stream.on('data', (chunk: Buffer) => {
+    if (called) return;
+    size += chunk.length;
+    try {
+      if (size > options.readMaxBytes + codec.overheadBytes) {
+        const limit = `the message is larger than ${options.readMaxBytes} bytes`;
+        throw new ConnectError(limit, Code.ResourceExhausted);
+      }
+      chunks.push(chunk);
+      const known = incoming?.take(chunk.length);
+      if (!known) return;
+      stream.pause();
+      known.catch(refuse).finally(() => stream.resume());
+    } catch (error) {
+      refuse(error);
+    }
   });
   stream.on('end', () => {
     call(() =>
       codec.decode(target.method, chunks.length === 1 && chunks[0] ? chunks[0] : Buffer.concat(chunks), options),
     );
   });
+}
+
+function headerOf(headers: IncomingHttpHeaders, name: string): string | null {
+  const value = headers[name];
+  if (value === undefined) return null;
+  return Array.isArray(value) ? value.join(', ') : value;
 }
 
 function requestOf(

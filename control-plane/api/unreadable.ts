@@ -3,7 +3,7 @@ import { Code, ConnectError, type ConnectRouter, type ContextValues } from '@con
 import type { UniversalHandler, UniversalServerResponse } from '@connectrpc/connect/protocol';
 import { codeToHttpStatus } from '@connectrpc/connect/protocol-connect';
 import { trailerFlag, trailerParse, trailerSerialize } from '@connectrpc/connect/protocol-grpc-web';
-import { requestIdKey } from './call.ts';
+import { requestIdKey, unreadKey } from './call.ts';
 
 /*
  * To connect-node a binary message that cannot be read is INTERNAL, an error of ours; it is the caller's. Streams pass it through the
@@ -36,7 +36,9 @@ export function mendUnaryAnswers(router: ConnectRouter, unread: Unread): void {
       const response = await handler(request);
       const { contextValues } = request;
       if (contextValues && contextValues.get(requestIdKey) === '') {
-        unread(handler.method, contextValues, isExhausted(response) ? Code.ResourceExhausted : Code.InvalidArgument);
+        const known = contextValues.get(unreadKey);
+        const code = isExhausted(response) ? Code.ResourceExhausted : Code.InvalidArgument;
+        unread(handler.method, contextValues, known instanceof ConnectError ? known.code : code);
       }
       return mend(response);
     }, handler);

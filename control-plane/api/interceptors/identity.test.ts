@@ -9,7 +9,7 @@ import { until } from '../../../test/harness/until.ts';
 import { DeniedError, ExhaustedError } from '../../domain/errors.ts';
 import { peerKey } from '../call.ts';
 import type { SessionGuard } from '../session_guard.ts';
-import { identityInterceptor } from './identity.ts';
+import { createIdentity } from './identity.ts';
 
 test('who is known and has no rights here is recorded by name, and may ask no more often than strangers', async (t) => {
   const authenticator = {
@@ -70,7 +70,7 @@ test('a caller has one share, by whichever way and token it calls', async (t) =>
 });
 
 test('strangers are counted by their network, as one has more addresses than there are callers', async (t) => {
-  const intercept = identityInterceptor({
+  const { interceptor } = createIdentity({
     authenticator: { authenticate: () => undefined },
     permissionOf: () => 'open',
     callerLimit: twoAtOnce,
@@ -78,7 +78,7 @@ test('strangers are counted by their network, as one has more addresses than the
     clock: { now: () => 0 },
     guard: undefined as unknown as SessionGuard,
   });
-  const check = intercept(async () => 'called' as never);
+  const check = interceptor(async () => 'called' as never);
   const from = async (peer: string) =>
     await check({
       stream: false,

@@ -1,17 +1,18 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
-import type { Interceptor, StreamRequest } from '@connectrpc/connect';
+import type { ContextValues, Interceptor, StreamRequest } from '@connectrpc/connect';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { networkOf } from '../../domain/ip.ts';
 import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
 import { auditedCall } from '../audited_call.ts';
 import { cutKey, peerKey, principalKey } from '../call.ts';
+import type { Identify } from '../intake.ts';
 import { includesRole, type Permission } from '../permissions.ts';
 import { guarded, type SessionGuard } from '../session_guard.ts';
 import { type RateLimit, TokenBuckets } from '../token_bucket.ts';
 
-/** Options of {@link identityInterceptor}. */
+/** Options of {@link createIdentity}. */
 export interface IdentityOptions {
   readonly authenticator: Authenticator;
   /** What it takes to call a method: that of permissions.ts. Undefined: nobody may. */
@@ -25,54 +26,85 @@ export interface IdentityOptions {
   readonly guard: SessionGuard;
 }
 
-/** Turns a token into a principal, and lets nobody call what is not theirs, or more than their share. */
-export function identityInterceptor(options: IdentityOptions): Interceptor {
+/** Who is calling, and what they may. */
+export interface Identity {
+  /** Turns a token into a principal, and lets nobody call what is not theirs, or more than their share. */
+  readonly interceptor: Interceptor;
+  /** Who makes a call that is not read yet. */
+  readonly identify: Identify;
+}
+
+export function createIdentity(options: IdentityOptions): Identity {
   const callers = new TokenBuckets(options.callerLimit, options.clock);
   const peers = new TokenBuckets(options.peerLimit, options.clock);
-  return (next) => async (request) => {
-    const takePeer = (): boolean => peers.take(networkOf(request.contextValues.get(peerKey)));
-    const needed = options.permissionOf(request.method);
-    if (needed === 'open') {
-      const count = (): void => {
-        if (!takePeer()) throw tooMany(options.peerLimit);
-      };
-      count();
-      return next(request.stream ? { ...request, message: eachCounted(request.message, count) } : request);
-    }
-    const credentials = credentialsOf(request.header);
-    // Awaited only where it has to be: most answers are at hand.
+  const takePeer = (values: ContextValues): boolean => peers.take(networkOf(values.get(peerKey)));
+
+  const find = (credentials: Credentials | undefined, values: ContextValues): Principal | Promise<Principal> => {
     let counted = false;
     const mayAsk = (): boolean => {
       counted = true;
-      return takePeer();
+      return takePeer(values);
     };
-    let principal: Principal | undefined;
-    try {
-      const answer = credentials && options.authenticator.authenticate(credentials, { mayAsk });
-      principal = answer instanceof Promise ? await answer : answer;
-    } catch (error) {
-      // Whoever has no rights here has no share of calls, either.
-      if (error instanceof DeniedError && !counted && !takePeer()) throw tooMany(options.peerLimit);
-      throw error;
-    }
-    if (!principal || !credentials) {
-      if (!counted && !takePeer()) throw tooMany(options.peerLimit);
+    const known = (principal: Principal | undefined): Principal => {
+      if (principal) return principal;
+      if (!counted && !takePeer(values)) throw tooMany(options.peerLimit);
       throw new UnauthenticatedError(
         credentials
           ? 'this token is not known here'
           : 'a token is required: "Authorization: Bearer TOKEN", or "X-Auth-Token: TOKEN"',
       );
+    };
+    const failed = (error: unknown): never => {
+      // Whoever has no rights here has no share of calls, either.
+      if (error instanceof DeniedError && !counted && !takePeer(values)) throw tooMany(options.peerLimit);
+      throw error;
+    };
+    let answer: ReturnType<Authenticator['authenticate']>;
+    try {
+      answer = credentials && options.authenticator.authenticate(credentials, { mayAsk });
+    } catch (error) {
+      return failed(error);
     }
+    // Awaited only where it has to be: most answers are at hand.
+    return answer instanceof Promise ? answer.then(known, failed) : known(answer);
+  };
+
+  const identify: Identify = ({ method, header, values }) => {
+    if (options.permissionOf(method) === 'open') {
+      throw new ExhaustedError(`the message is larger than what ${method.name} takes`);
+    }
+    const found = find(credentialsOf(header), values);
+    return found instanceof Promise ? found.then(nameOf) : nameOf(found);
+  };
+
+  const interceptor: Interceptor = (next) => async (request) => {
+    const { contextValues } = request;
+    const needed = options.permissionOf(request.method);
+    if (needed === 'open') {
+      const count = (): void => {
+        if (!takePeer(contextValues)) throw tooMany(options.peerLimit);
+      };
+      count();
+      return next(request.stream ? { ...request, message: eachCounted(request.message, count) } : request);
+    }
+    const credentials = credentialsOf(request.header);
+    const found = find(credentials, contextValues);
+    const principal = found instanceof Promise ? await found : found;
     // Also of one that is refused it is recorded who it was.
-    request.contextValues.set(principalKey, principal);
-    if (!callers.take(`${principal.project}/${principal.subject}`)) throw tooMany(options.callerLimit);
+    contextValues.set(principalKey, principal);
+    if (!callers.take(nameOf(principal))) throw tooMany(options.callerLimit);
     if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
     const project = request.header.get(projectHeader);
     const caller = project === null ? principal : inProject(principal, project, reads(request.method, needed));
-    request.contextValues.set(principalKey, caller);
-    return request.stream ? guardStream(options.guard, credentials, principal, request, next) : next(request);
+    contextValues.set(principalKey, caller);
+    return request.stream && credentials
+      ? guardStream(options.guard, credentials, principal, request, next)
+      : next(request);
   };
+  return { interceptor, identify };
 }
+
+const nameOf = ({ project, subject }: Principal): string => `${project}/${subject}`;
 
 /** Each question of a stream is one, as if it were a call; the first is the call. */
 async function* eachCounted<T>(messages: AsyncIterable<T>, count: () => void): AsyncGenerator<T> {
@@ -126,7 +158,7 @@ function denied(
 }
 
 /** The credentials in a request's headers. Undefined: none. */
-function credentialsOf(header: Headers): Credentials | undefined {
+function credentialsOf(header: Pick<Headers, 'get'>): Credentials | undefined {
   const authorization = header.get('authorization');
   if (authorization !== null) {
     const match = /^Bearer +(\S+) *$/i.exec(authorization);
