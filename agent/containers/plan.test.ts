@@ -132,5 +132,8 @@ test('what is forbidden has its time to stop, and at most half a minute', async 
     t.like(steps, [{ kind: 'stop', timeoutSeconds: expected }]);
     const unknown = planObject(owner, { kind: 'untouched', uid: 'u0' }, view, world.memory.get('u0'), forbidden);
     t.like(unknown.steps, [{ kind: 'stop', timeoutSeconds: 30 }]);
+    const absent = { kind: 'absent', uid: 'u0', stopTimeoutSeconds: Number(seconds) } as const;
+    const gone = planObject(owner, absent, view, world.memory.get('u0'), forbidden);
+    t.like(gone.steps, [{ kind: 'stop', timeoutSeconds: expected }, { kind: 'remove' }]);
   }
 });

@@ -80,7 +80,7 @@ export function planObject(
   memory: ObjectMemory,
   verdict: Verdict = nothingForbidden,
 ): ObjectPlan {
-  if (wanted.kind === 'absent') return planAbsent(wanted.uid, wanted.stopTimeoutSeconds, view);
+  if (wanted.kind === 'absent') return planAbsent(wanted, view, verdict);
   const timeoutSeconds = wanted.kind === 'present' ? Math.min(stopTimeoutSeconds(wanted.spec), endSeconds) : endSeconds;
   const stops = view.owned
     .filter((one) => isForbidden(wanted, one, verdict))
@@ -95,10 +95,13 @@ export const isForbidden = (wanted: Wanted, container: EngineContainer, verdict:
     ? verdict.wanted
     : verdict.container(container);
 
-function planAbsent(uid: string, timeoutSeconds: number | undefined, { owned }: ObjectView): ObjectPlan {
+function planAbsent(wanted: Extract<Wanted, { kind: 'absent' }>, { owned }: ObjectView, verdict: Verdict): ObjectPlan {
+  const { uid, stopTimeoutSeconds: given } = wanted;
+  const timeoutSeconds = (one: EngineContainer) =>
+    isForbidden(wanted, one, verdict) ? Math.min(given ?? endSeconds, endSeconds) : given;
   const steps = owned
     .filter((one) => one.state !== 'removing')
-    .flatMap((one) => [...stopSteps(uid, one, timeoutSeconds), remove(uid, one)]);
+    .flatMap((one) => [...stopSteps(uid, one, timeoutSeconds(one)), remove(uid, one)]);
   return owned.length > 0 && steps.length === 0 ? { steps, blocked: { by: 'removal' } } : { steps };
 }
 
