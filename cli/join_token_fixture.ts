@@ -19,7 +19,9 @@ export function joinTokens(router: ConnectRouter, called: (method: string, input
         ...(revoked ? { revokeTime: timestampFromMs(Date.now()) } : {}),
       })),
     }),
-    revokeJoinToken({ id }) {
+    revokeJoinToken(request) {
+      called('revokeJoinToken', request);
+      const { id } = request;
       const token = tokens.get(id);
       if (!token) throw new ConnectError(`there is no join token "${id}"`, Code.NotFound);
       token.revoked = true;

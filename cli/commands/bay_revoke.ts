@@ -18,22 +18,26 @@ export function registerBayRevoke(parent: Command, environment: Environment): vo
     .action(async (bay: string, _flags: unknown, self: Command) => {
       const session = await environment.open(self);
       await session.api.unary(BayService.method.getBay, { name: bay });
-      // The tokens first: nobody comes in anew meanwhile.
-      const good = (await listTokens(session, bay)).filter((one) => stateOf(one, session.io.nowMs()) === 'READY');
-      await revokeEach(
-        session,
-        'token',
-        good.map(({ id }) => id),
-        (_, id) => session.api.unary(JoinTokenService.method.revokeJoinToken, { id }),
-      );
-      const { objects } = await session.objects.list(kindRow('Node'), { ...session.place, bay });
-      const names = (objects as Node[])
-        .filter(({ spec }) => spec?.publicKey && !spec.revoked)
-        .map(({ metadata }) => metadata?.name ?? '');
-      await revokeEach(session, 'node', names, (_, name) =>
-        session.api.unary(NodeService.method.revokeNode, { bay, name }),
-      );
-      if (good.length + names.length === 0) await session.err('It has no agent that is trusted, and no join token.\n');
+      // The tokens first: nobody comes in anew meanwhile. The nodes whatever becomes of that.
+      let count = 0;
+      try {
+        const tokens = await listTokens(session, bay);
+        const good = tokens.filter((one) => stateOf(one, session.io.nowMs()) === 'READY').map(({ id }) => id);
+        count += good.length;
+        await revokeEach(session, 'token', good, (_, id) =>
+          session.api.unary(JoinTokenService.method.revokeJoinToken, { id }),
+        );
+      } finally {
+        const { objects } = await session.objects.list(kindRow('Node'), { ...session.place, bay });
+        const names = (objects as Node[])
+          .filter(({ spec }) => spec?.publicKey && !spec.revoked)
+          .map(({ metadata }) => metadata?.name ?? '');
+        count += names.length;
+        await revokeEach(session, 'node', names, (_, name) =>
+          session.api.unary(NodeService.method.revokeNode, { bay, name }),
+        );
+      }
+      if (count === 0) await session.err('It has no agent that is trusted, and no join token.\n');
     });
   examples(withGlobals(command), 'bayctl bay revoke edge-1');
 }

@@ -1,10 +1,13 @@
+import { Code, ConnectError, createClient } from '@connectrpc/connect';
 import test from 'ava';
+import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import {
   type Container,
   ContainerPhase,
   PortProtocol,
   RestartPolicy,
 } from '../../proto/gen/baykeeper/v1/container_pb.js';
+import { startApi } from '../../test/harness/api_fixture.ts';
 import { startFixture } from '../control_plane_fixture.ts';
 import { readyNode } from '../node_fixture.ts';
 import { bayctl, lastInput } from '../run_fixture.ts';
@@ -259,6 +262,34 @@ test('bay revoke takes back the join tokens, and then the trust in each agent', 
   t.is(status, 0);
   t.like(lastInput(plane), { bay: 'edge-1', name: 'n' });
   t.is((await bayctl(plane, ['bay', 'revoke', 'nope'])).status, 4);
+});
+
+test('bay revoke ends the trust in agents whatever becomes of a join token, and in all of them at once', async (t) => {
+  await using plane = await startFixture();
+  await bayctl(plane, ['bay', 'create', 'edge-1']);
+  await bayctl(plane, ['bay', 'join-command', 'edge-1']);
+  plane.nodes.set('n', readyNode('n'));
+  plane.failures.set('revokeJoinToken', new ConnectError('no', Code.PermissionDenied));
+  const one = await bayctl(plane, ['bay', 'revoke', 'edge-1']);
+  t.is(one.stdout, 'node/n revoked\n');
+  t.not(one.status, 0);
+
+  await using api = await startApi();
+  const { bay } = await createClient(BayService, api.transport()).createBay({ bay: { metadata: { name: 'big' } } });
+  const count = 50;
+  for (let i = 0; i < count; i += 1) await api.addNode(bay?.metadata?.uid ?? '', `n${i}`);
+  // A broker that takes its time, and tells all that wait at once.
+  const told = Promise.withResolvers<void>();
+  let waiting = 0;
+  api.access.revoke = async () => {
+    waiting += 1;
+    if (waiting === count) told.resolve();
+    await told.promise;
+  };
+  const args = ['bay', 'revoke', 'big', '--server', api.server.url, '--token', 'red-token'];
+  const { stdout, stderr, status } = await bayctl(undefined, [...args, '--request-timeout', '5s']);
+  t.is(status, 0, stderr);
+  t.is(stdout.trimEnd().split('\n').length, count);
 });
 
 test('container verbs, node verbs, top, describe, label, whoami, version', async (t) => {
