@@ -168,6 +168,7 @@ clouds:
   domain: {auth: {auth_url: 'https://k.test:5000', username: alice, project_name: red, domain_name: D}}
   domains: {auth: {<<: *shared, project_name: red, domain_id: d1}}
   token: {auth: {auth_url: 'https://k.test:5000', token: abc}}
+  half: {auth: {auth_url: 'https://k.test:5000', user_domain_name: Users}}
   robot: {auth: {auth_url: 'https://k.test:5000', application_credential_id: i}}`,
   });
   const user = { name: 'alice', domain: { name: 'Users' } };
@@ -191,6 +192,20 @@ clouds:
     scope: { kind: 'project', project: { name: 'red', domain } },
   });
   t.like(await find({}, 'domains'), { credential: { user }, scope: { project: { domain: { id: 'd1' } } } });
+  // What is left out may be in the variables; what is said counts.
+  const carol = { OS_USERNAME: 'carol', OS_PROJECT_ID: 'p2', OS_PROJECT_DOMAIN_NAME: 'Projects' };
+  t.like(await find(carol, 'half'), {
+    credential: { user: { name: 'carol', domain: { name: 'Users' } } },
+    scope: { kind: 'project', project: { id: 'p2' } },
+  });
+  t.like(await find({ OS_PROJECT_NAME: 'blue', OS_PROJECT_DOMAIN_NAME: 'Projects' }, 'token'), {
+    scope: { kind: 'project', project: { name: 'blue', domain: { name: 'Projects' } } },
+  });
+  t.like(await find({ ...carol, OS_USER_ID: 'u2' }, 'hyphens'), {
+    credential: { user: alice },
+    scope: { project: red },
+  });
+  t.like(await find(carol, 'robot'), { scope: { kind: 'unscoped' } });
   // Secrets of another kind than this cloud's are for another cloud.
   const secrets = { OS_PASSWORD: 'p', OS_APPLICATION_CREDENTIAL_SECRET: 's' };
   t.like(await find(secrets, 'hyphens'), { credential: { kind: 'password', password: 'p' } });

@@ -21,8 +21,8 @@ export const environmentCloud = 'envvars';
 
 /**
  * Finds a cloud as the openstack client does: one of clouds.yaml that is named (`OS_CLOUD`), else what the `OS_*` variables say when there
- * is `OS_AUTH_URL`, else the only one of clouds.yaml. Secrets may be in secure.yaml, what many clouds share in clouds-public.yaml. Secrets that
- * clouds.yaml does not have may be in `OS_PASSWORD` and `OS_APPLICATION_CREDENTIAL_SECRET`. Rejects with CloudError.
+ * is `OS_AUTH_URL`, else the only one of clouds.yaml. Secrets may be in secure.yaml, what many clouds share in clouds-public.yaml. What
+ * clouds.yaml does not say of user, project and secret may be in the variables. Rejects with CloudError.
  */
 export async function findCloud(source: CloudSource): Promise<Cloud> {
   const cloud = await find(source);
@@ -62,7 +62,7 @@ async function find(source: CloudSource): Promise<Cloud> {
     name,
     file: path.resolve(clouds.file),
     fields,
-    auth: { ...secretFor(auth, env), ...auth },
+    auth: { ...auth, ...leftOut(auth, env) },
     nameOf: (field) => `${where}${isSetting(field) ? '' : '.auth'}.${field}`,
   });
 }
@@ -94,12 +94,35 @@ function environment(env: CloudSource['env']): Cloud {
   return parseCloud({ name: environmentCloud, fields, auth, nameOf });
 }
 
-/** The variable that has the secret of such a credential. The other kind's may be there for another cloud. */
-function secretFor(auth: Fields, env: CloudSource['env']): Fields {
-  const { OS_PASSWORD: password, OS_APPLICATION_CREDENTIAL_SECRET: application_credential_secret } = env;
-  if (auth.application_credential_id || auth.application_credential_name)
-    return application_credential_secret ? { application_credential_secret } : {};
-  return password && !auth.token ? { password } : {};
+/** Fields that say the same thing, each in its own way; and where that is, which is asked for only with it. */
+interface Alternatives {
+  readonly fields: readonly string[];
+  readonly domain?: readonly string[];
+}
+const password: Alternatives = { fields: ['password'] };
+const secret: Alternatives = { fields: ['application_credential_secret'] };
+const user: Alternatives = {
+  fields: ['username', 'user_name', 'user_id'],
+  domain: ['user_domain_id', 'user_domain_name'],
+};
+const scope: Alternatives = {
+  fields: [
+    ...['project_id', 'project_name', 'tenant_id', 'tenant_name'],
+    ...['trust_id', 'system_scope', 'domain_id', 'domain_name'],
+  ],
+  domain: ['project_domain_id', 'project_domain_name'],
+};
+
+/** What the variables say of what a cloud does not. A secret of another kind than its own may be there for another cloud. */
+function leftOut(auth: Fields, env: CloudSource['env']): Fields {
+  const isSaid = (fields: readonly string[]) => fields.some((field) => auth[field]);
+  const isRobot = isSaid(['application_credential_id', 'application_credential_name']);
+  const wanted = isRobot ? [secret] : auth.token ? [scope] : [user, password, scope];
+  const missing = wanted
+    .filter(({ fields }) => !isSaid(fields))
+    .flatMap(({ fields, domain = [] }) => [...fields, ...(isSaid(domain) ? [] : domain)]);
+  const found = missing.map((field) => [field, env[`OS_${field.toUpperCase()}`]] as const);
+  return Object.fromEntries(found.filter(([, value]) => value));
 }
 
 /** Files as they are from any folder; `~` is the user's home. */
