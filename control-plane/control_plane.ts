@@ -143,6 +143,7 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       defaultQuota: config.defaultQuota,
       audit,
       callerLimit: { perSecond: auth.callerRate, burst: auth.callerBurst },
+      guard: { maxStreams: auth.callerStreams },
       proofs: createNodeProofs({ clock }),
       clock,
       log: log.child({ part: 'api' }),

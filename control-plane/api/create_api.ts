@@ -91,7 +91,7 @@ export interface ApiOptions {
   /** Of projects for which nothing else was set. Default: no limits. */
   readonly defaultQuota?: Amounts;
   /** How callers of open streams are watched over. */
-  readonly guard?: Pick<SessionGuardOptions, 'intervalMs' | 'maxAgeMs' | 'graceMs'>;
+  readonly guard?: Pick<SessionGuardOptions, 'intervalMs' | 'maxAgeMs' | 'graceMs' | 'maxStreams'>;
   /** What holds messages against the contract: planned anew for each API by default. */
   readonly checkMessage?: CheckMessage;
   /** Default 30 s. */

@@ -6,6 +6,7 @@ import { pino } from 'pino';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { ContainerService, LogsRequestSchema } from '../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import { until } from '../../test/harness/until.ts';
 import { type AuditRecord, nobody } from '../audit/port.ts';
 import type { AuthenticateOptions, Authenticator } from '../auth/port.ts';
@@ -192,4 +193,25 @@ test('it is asked once for all streams of a token, for a fresh answer, and not a
   later.end();
   t.is(authenticator.count('one'), before);
   t.true(streams.every(({ signal }) => !signal.aborted));
+});
+
+test('a caller has so many streams open at once, whatever its tokens, and more when some have ended', async (t) => {
+  const authenticator = new Scripted();
+  for (const token of ['one', 'two', 'three']) authenticator.says.set(token, () => rose);
+  authenticator.says.set('other', () => ({ ...rose, subject: 'rita' }));
+  await using api = await startApi({ api: { authenticator, guard: { maxStreams: 3 } } });
+  const begin = async (token: string, how: { protocol?: 'grpc' | 'grpc-web'; httpVersion?: '1.1' } = {}) => {
+    const abort = new AbortController();
+    const { watchBays } = createClient(BayService, api.transport({ token, ...how }));
+    const events = watchBays({}, { signal: abort.signal })[Symbol.asyncIterator]();
+    await events.next();
+    return abort;
+  };
+  const [first] = [await begin('one'), await begin('two', { protocol: 'grpc' })];
+  await begin('three', { protocol: 'grpc-web', httpVersion: '1.1' });
+  for (const token of ['one', 'three']) await refused(t, begin(token), Code.ResourceExhausted, /too many streams: 3/);
+  await begin('other');
+  first.abort();
+  await until('there is room again', () => begin('two').catch(() => undefined));
+  await refused(t, begin('one'), Code.ResourceExhausted);
 });

@@ -1,7 +1,7 @@
 import type { Logger } from 'pino';
 import type { AuditedCall } from '../audit/port.ts';
 import type { Authenticator, Credentials } from '../auth/port.ts';
-import { DeniedError, UnauthenticatedError, UnavailableError } from '../domain/errors.ts';
+import { DeniedError, ExhaustedError, UnauthenticatedError, UnavailableError } from '../domain/errors.ts';
 import type { Principal } from '../domain/principal.ts';
 
 /** Options of {@link SessionGuard}. */
@@ -17,6 +17,8 @@ export interface SessionGuardOptions {
   readonly maxAgeMs?: number;
   /** How long a stream has to end by itself before it is cut. Default 0.5 s: with all of the above, within five seconds. */
   readonly graceMs?: number;
+  /** How many streams of one caller are open at once, whatever its tokens. Default 1000. */
+  readonly maxStreams?: number;
 }
 
 /** A stream whose caller is watched over. */
@@ -42,9 +44,11 @@ interface Session {
 export class SessionGuard {
   readonly #options: Required<SessionGuardOptions>;
   readonly #sessions = new Map<string, Session>();
+  /** How many streams each caller has. */
+  readonly #open = new Map<string, number>();
 
   constructor(options: SessionGuardOptions) {
-    this.#options = { intervalMs: 3_000, maxAgeMs: 1_000, graceMs: 500, onEnd: () => undefined, ...options };
+    this.#options = { maxStreams: 1_000, intervalMs: 3_000, maxAgeMs: 1_000, graceMs: 500, onEnd: () => undefined, ...options };
   }
 
   /** How many callers have open streams. */
@@ -52,8 +56,13 @@ export class SessionGuard {
     return this.#sessions.size;
   }
 
-  /** Begins to watch over a stream. `cut` breaks its connection: a caller that does not read cannot be told. `call`: what it is. */
+  /**
+   * Begins to watch over a stream. `cut` breaks its connection: a caller that does not read cannot be told. `call`: what it is. Throws ExhaustedError when
+   * its caller has too many.
+   */
   watch(credentials: Credentials, principal: Principal, cut: () => void, call: () => AuditedCall): GuardedStream {
+    const caller = `${principal.project}/${principal.subject}`;
+    this.#count(caller, 1);
     // The same token may stand for somebody else by now: those are kept apart.
     const key = JSON.stringify([credentials.token, principal.subject, principal.project, principal.role]);
     let session = this.#sessions.get(key);
@@ -65,6 +74,7 @@ export class SessionGuard {
     const { streams } = session;
     const abort = new AbortController();
     let cutting: NodeJS.Timeout | undefined;
+    let open = true;
     const stream = {
       call,
       end: (reason: Error): void => {
@@ -77,10 +87,21 @@ export class SessionGuard {
       signal: abort.signal,
       end: () => {
         clearTimeout(cutting);
+        if (!open) return;
+        open = false;
+        this.#count(caller, -1);
         streams.delete(stream);
         if (streams.size === 0) this.#forget(key, session);
       },
     };
+  }
+
+  #count(caller: string, more: 1 | -1): void {
+    const { maxStreams } = this.#options;
+    const count = (this.#open.get(caller) ?? 0) + more;
+    if (count > maxStreams) throw new ExhaustedError(`too many streams: ${maxStreams} at once are allowed. End some`);
+    if (count > 0) this.#open.set(caller, count);
+    else this.#open.delete(caller);
   }
 
   /** Asks nobody any more. */

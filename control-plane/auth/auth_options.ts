@@ -10,6 +10,8 @@ export interface AuthConfig {
   readonly callerRate: number;
   /** Calls of one subject at once, after a pause. */
   readonly callerBurst: number;
+  /** Streams of one subject of a project at once. */
+  readonly callerStreams: number;
   /** Of the tokens that are given by their hashes. Undefined: none. */
   readonly tokenFile: string | undefined;
   /** How long a token is still listed that has expired or was revoked. */
@@ -40,6 +42,12 @@ export function addAuthOptions(command: Command): Command {
         .argParser(integer('the burst of calls', 1, 10_000_000)),
     )
     .addOption(
+      new Option('--caller-streams <count>', 'how many watches, logs and commands one caller may have open at once')
+        .env('BAYKEEPER_CALLER_STREAMS')
+        .argParser(integer('the number of streams', 1, 1_000_000))
+        .default(1_000),
+    )
+    .addOption(
       new Option(
         '--token-file <file>',
         'YAML or JSON: who may call with which token, given by its SHA-256; read again when it changes',
@@ -55,15 +63,17 @@ export function addAuthOptions(command: Command): Command {
 
 /** Reads them back, once the command line is parsed. What does not go together ends the program by `command.error`. */
 export function readAuthOptions(command: Command): AuthConfig {
-  const { callerRate, callerBurst, tokenFile, keepTokens } = command.opts<{
+  const { callerRate, callerBurst, callerStreams, tokenFile, keepTokens } = command.opts<{
     callerRate: number;
     callerBurst?: number;
+    callerStreams: number;
     tokenFile?: string;
     keepTokens: number;
   }>();
   return Object.freeze({
     callerRate,
     callerBurst: callerBurst ?? 2 * callerRate,
+    callerStreams,
     tokenFile: tokenFile ? resolve(tokenFile) : undefined,
     keepTokensMs: keepTokens,
     oidc: readOidcOptions(command),

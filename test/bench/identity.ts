@@ -79,6 +79,7 @@ async function checkMicroseconds(keystone: Keystone, token: string): Promise<num
     await using opened = await openAuthenticators({
       config: {
         callerRate: 1,
+        callerStreams: 1,
         callerBurst: 1,
         tokenFile: undefined,
         keepTokensMs: 0,

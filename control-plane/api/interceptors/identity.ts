@@ -129,6 +129,8 @@ async function guardStream(
   const { method, contextValues } = request;
   const call = () => auditedCall(method, contextValues);
   const stream = guard.watch(credentials, principal, contextValues.get(cutKey), call);
+  // Whoever goes away before the first answer leaves nobody to go through the others.
+  request.signal.addEventListener('abort', () => stream.end(), { once: true });
   try {
     const response = await next({ ...request, signal: AbortSignal.any([request.signal, stream.signal]) });
     if (response.stream) return { ...response, message: guarded(response.message, stream) };
