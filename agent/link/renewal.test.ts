@@ -253,3 +253,16 @@ test('a key that is not known is asked about also when something else was asked 
   await b.pass(120_000);
   t.is(b.counts.asked, 2, 'it knows now');
 });
+
+test('a broker that refuses whatever it is shown does not have the control plane asked more than once a minute', async (t) => {
+  const b = bed(() => credentials('nats://old:1'));
+  for (let second = 0; second < 180; second += 1) {
+    b.heard.refused('e30.e30.12');
+    await b.pass(500);
+    b.heard.connected(true);
+    b.heard.connected(false);
+    await b.pass(500);
+  }
+  t.true(b.counts.asked >= 3, `${b.counts.asked}`);
+  t.true(b.counts.asked <= 4, `${b.counts.asked}`);
+});

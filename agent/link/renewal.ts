@@ -64,6 +64,8 @@ export class Renewal {
   #cancelLost: (() => void) | undefined;
   #cancelTrust: (() => void) | undefined;
   #unlisten: (() => void)[] = [];
+  /** When a key was proven last. */
+  #provenMs = Number.NEGATIVE_INFINITY;
   /** Attempts in a row that reached no broker, and when the first of them had failed. */
   #failed = { attempts: 0, sinceMs: 0 };
   /** While it has asked lately where the broker is: what ends that. */
@@ -178,8 +180,14 @@ export class Renewal {
       link.wake();
       return;
     }
-    // The first refusal is answered at once; what follows is spaced by the link's and our own back-off.
-    if (this.#proofBackoff.failures === 0) void this.#renew(true);
+    if (this.#proofBackoff.failures > 0) return;
+    // The first refusal is answered at once. A broker that refuses what is still good is not to have all its agents ask again and again.
+    const restMs = minuteMs - Math.abs(this.#options.clock.now() - this.#provenMs);
+    const { credentials } = identity;
+    const lifeMs = credentials ? expireTimeMs(credentials) - this.#now(credentials) : 0;
+    const waitMs = Math.min(restMs, lifeMs);
+    if (waitMs <= 0) void this.#renew(true);
+    else this.#after(waitMs, true);
   }
 
   /** The broker is there, and took the credentials. */
@@ -308,6 +316,7 @@ export class Renewal {
     try {
       const credentials = await prove();
       await this.#take(credentials);
+      this.#provenMs = this.#options.clock.now();
       this.#knowKeys();
       this.#proofBackoff.reset();
       log.info(
