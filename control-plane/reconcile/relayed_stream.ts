@@ -6,6 +6,7 @@ import { downStreamSubject, type NodeAddress, upStreamSubject } from '../../prot
 import type { AuditedCall } from '../audit/port.ts';
 import type { Bus, MessageSigner } from '../broker/port.ts';
 import {
+  DeniedError,
   type DomainError,
   InvalidError,
   NotFoundError,
@@ -239,6 +240,8 @@ export function errorOf(code: number, message: string): DomainError {
       return new PreconditionError(message);
     case Code.InvalidArgument:
       return new InvalidError('', message);
+    case Code.PermissionDenied:
+      return new DeniedError(message);
     default:
       return new UnavailableError(message);
   }

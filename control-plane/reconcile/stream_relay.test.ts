@@ -83,6 +83,21 @@ test('output comes in order, and the end ends it', async (t) => {
   t.false(cases().includes('end'), 'the agent has ended it itself');
 });
 
+test('what an agent refuses is told apart from an agent that is away', async (t) => {
+  for (const [code, name] of [
+    [Code.NotFound, 'NotFoundError'],
+    [Code.FailedPrecondition, 'PreconditionError'],
+    [Code.PermissionDenied, 'DeniedError'],
+    [Code.Unavailable, 'UnavailableError'],
+  ] as const) {
+    const { relay, send } = agent();
+    const first = logs(relay).next();
+    await turn();
+    send({ case: 'end', value: { error: { code, message: 'because' } } });
+    await t.throwsAsync(first, { name, message: 'because' });
+  }
+});
+
 test('room is given back only for what the caller has taken', async (t) => {
   const { relay, send, cases } = agent({ relay: { windowBytes: 400 } });
   const lines = logs(relay);
