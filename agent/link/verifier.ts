@@ -68,10 +68,11 @@ export class Verifier {
   get problem(): { readonly reason: Unverified; readonly message: string } | undefined {
     const last = this.#last;
     if (!last || Math.abs(this.#options.clock.now() - last.atMs) > tellMs) return undefined;
-    const count = this.#refused === 1n ? '1 message' : `${this.#refused} messages`;
+    const count =
+      this.#refused === 1n ? '1 message from the broker was' : `${this.#refused} messages from the broker were`;
     return {
       reason: last.why,
-      message: `${count} from the broker were not believed; of the last (${last.what}): ${words[last.why]}`,
+      message: `${count} not believed; of the last (${last.what}): ${words[last.why]}`,
     };
   }
 

@@ -34,7 +34,10 @@ export function register(parent: Command, environment: Environment): void {
     .option('--filter <cel>', 'those for which this CEL expression is true')
     .option('--all', 'all of the kind in the namespace')
     .option('-A, --all-namespaces', 'with --selector, --filter or --all: in every namespace')
-    .option('--force', 'do not wait for the node to confirm it; of a bay: with all that is in it')
+    .option(
+      '--force',
+      'do not wait for the node to confirm it; of a node: with what is on it, which other nodes get; of a bay: with all that is in it',
+    )
     .option('--no-wait', 'return when the deletion is asked for')
     .option('--wait [bool]', 'wait until it is done (default: true)', parseBoolean, true)
     .option('--timeout <time>', 'how long to wait', parsePositiveDuration, defaultTimeoutMs)
