@@ -13,7 +13,7 @@ import { NodeService } from '../../proto/gen/baykeeper/v1/node_service_pb.js';
 import { QuotaService } from '../../proto/gen/baykeeper/v1/quota_service_pb.js';
 import { startApi } from '../../test/harness/api_fixture.ts';
 import { FileAuditLog } from '../audit/audit_log.ts';
-import { nobody } from '../audit/port.ts';
+import { type AuditRecord, nobody, noObject } from '../audit/port.ts';
 import { decode, encode } from '../domain/record.ts';
 import { storeObject, unrecordedChanges } from './unrecorded.ts';
 
@@ -148,4 +148,29 @@ test('an object that was last changed before the feed begins is told from one th
   await f.api.report(old, (status) => Object.assign(status, { reason: 'X' }));
   await f.crash(() => f.containers.stopContainer({ bay: 'edge', name: 'other' }));
   t.deepEqual(await f.start(), ['unacknowledged nobody red Container edge other configured']);
+});
+
+test('what a crash has kept out of the log is found where the feed no longer goes back to the start before', async (t) => {
+  const f = await fixture(t);
+  await f.start();
+  for (let i = 0; i < 20; i += 1) await f.bays.createBay({ bay: { metadata: { name: `bay-${i}` } } });
+  await f.api.store.compact(f.api.store.revision - 5, 0);
+  await f.crash(() => f.bays.createBay({ bay: { metadata: { name: 'late' } } }));
+  t.deepEqual(await f.start(), ['unacknowledged nobody red Bay - late created']);
+});
+
+test('what was recorded out of order is not told of again, however many records came after it', async (t) => {
+  const f = await fixture(t);
+  for (const name of ['one', 'two']) await f.bays.createBay({ bay: { metadata: { name } } });
+  const recorded: AuditRecord[] = [];
+  for await (const record of f.audit.read(undefined)) recorded.push(record);
+  const [newer, older] = recorded;
+  if (!newer || !older) throw new Error('both are recorded');
+  const later = { ...newer, objects: [{ ...noObject, uid: 'another', revision: 1_000 }] };
+  const read = async function* () {
+    yield older;
+    for (let i = 0; i < 4_500; i += 1) yield later;
+    yield newer;
+  };
+  t.deepEqual(await unrecordedChanges(f.api.store, { read }), []);
 });

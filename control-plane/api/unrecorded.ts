@@ -1,6 +1,7 @@
 import { timestampMs } from '@bufbuild/protobuf/wkt';
 import { type AuditEntry, type AuditLog, nobody, noObject } from '../audit/port.ts';
 import { accessTokenKind } from '../domain/access_token.ts';
+import { CompactedError } from '../domain/errors.ts';
 import { joinTokenKind } from '../domain/join_token.ts';
 import { type KindName, kinds } from '../domain/kinds.ts';
 import { metadataOf, type ObjectMessage } from '../domain/object.ts';
@@ -9,7 +10,9 @@ import { decode } from '../domain/record.ts';
 import type { Change, Store, StoredObject } from '../store/port.ts';
 
 /** More than can be under way at once: what came before so many records is recorded. */
-const maxLooked = 4_096;
+const maxUnderWay = 4_096;
+/** Records do not come in the order of revisions, but no further from it than that. */
+const maxLooked = 2 * maxUnderWay;
 const pageSize = 1_000;
 /** A change has its object's `update_time` up to so long before it is committed. */
 const commitMs = 60_000;
@@ -34,7 +37,7 @@ export const storeObject = ({ revision }: Pick<Store, 'revision'>) => ({
 
 /**
  * The records of changes by callers that are in the store and not in the log: a crash came between the two, and the callers were told nothing. Who they
- * were is not known any more. Rejects with CompactedError when the feed does not go back so far.
+ * were is not known any more. Where the feed does not go back to where the records do, it is looked at as far as it goes: what was under way is not so old.
  */
 export async function unrecordedChanges(
   store: Pick<Store, 'changesSince' | 'revision'>,
@@ -44,7 +47,14 @@ export async function unrecordedChanges(
   const entries: AuditEntry[] = [];
   if (recorded.since === undefined) return entries;
   for (let since = recorded.since; since < store.revision; ) {
-    const changes = await store.changesSince(since, pageSize);
+    let changes: readonly Change[];
+    try {
+      changes = await store.changesSince(since, pageSize);
+    } catch (error) {
+      if (!(error instanceof CompactedError) || error.oldestRevision <= since) throw error;
+      since = error.oldestRevision;
+      continue;
+    }
     for (const change of changes) {
       if (isCallers(change) && !isRecorded(change, recorded)) entries.push(entryOf(change));
     }
@@ -77,7 +87,9 @@ async function recordedLately(audit: Pick<AuditLog, 'read'>): Promise<Recorded> 
       if (/\/Delete\w*$/.test(method)) recorded.deleted.add(uid);
       if (revision > 0) recorded.changed.add(`${uid}@${revision}`);
       else for (const key of [uid, nameOf(project, what, bay, name)]) recorded.named.add(key);
-      if (revision > 0 && kind === 'change') recorded.since = Math.min(recorded.since ?? revision, revision);
+      if (revision > 0 && kind === 'change' && looked < maxUnderWay) {
+        recorded.since = Math.min(recorded.since ?? revision, revision);
+      }
     }
     looked += 1;
     if (looked >= maxLooked) break;
