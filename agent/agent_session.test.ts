@@ -1,7 +1,8 @@
 import test, { type ExecutionContext } from 'ava';
 import { ErrorReason } from '../proto/gen/baykeeper/bus/v1/bus_pb.js';
+import { downSubject } from '../proto/subjects.ts';
 import { agentBed, converged, credentialsFor, is, running } from '../test/harness/agent_bed.ts';
-import { chunksOf } from '../test/harness/chain_model.ts';
+import { ChainModel, chunksOf } from '../test/harness/chain_model.ts';
 import { type NatsServer, startNatsServer } from '../test/harness/nats_server.ts';
 import { TestSigner, testSigner } from '../test/harness/signing.ts';
 import { until } from '../test/harness/until.ts';
@@ -148,6 +149,25 @@ test('what came before its key was known is asked for as soon as it is', async (
   await is(b, 'a', 'b');
   await converged(b);
   t.is(b.cp.hellos.length, 1);
+});
+
+test('what a control plane had signed before it was put back to a backup is worth nothing after', async (t) => {
+  const b = await bed(t);
+  const { cp } = b;
+  cp.put('a');
+  cp.put('b');
+  await is(b, 'a', 'b');
+  const later = cp.signer.assign(cp.address, cp.chain.newest(cp.epoch), cp.nonce);
+  cp.chain = new ChainModel();
+  cp.put('a');
+  cp.sendSnapshot();
+  await is(b, 'a');
+  await until('another session', () => cp.hellos.length === 2);
+  cp.sendRaw(downSubject(cp.address, 'assign'), later);
+  cp.put('c');
+  await is(b, 'a', 'c');
+  await converged(b);
+  t.is(b.agent.store.revision, 2n);
 });
 
 test('nobody else ends a session for good, or gives the agent credentials', async (t) => {

@@ -31,6 +31,8 @@ export interface DeliveryOptions {
   readonly verifier: Pick<Verifier, 'open'>;
   /** The control plane says that another session is the node's newest. */
   readonly onOtherSession: () => void;
+  /** It was led back to an older revision, so what was signed in this session before may fit once more: it is to end. */
+  readonly onLedBack?: () => void;
   /** The control plane speaks in this session. */
   readonly onHeard: () => void;
   /** Gets the digest of the TrustBundle that the control plane has now. */
@@ -191,6 +193,7 @@ export class Delivery {
           'going back to an older revision',
         );
       this.#adopt(snapshot, messages);
+      if (meant) this.#options.onLedBack?.();
       return;
     }
     this.#older = { snapshot, messages };

@@ -112,6 +112,7 @@ export class Session {
         options.log.info({}, 'the control plane knows another session, beginning one');
         this.#wait('fenced');
       },
+      onLedBack: () => this.#startAnew(),
       onHeard: () => options.reports.hurry(),
     });
   }

@@ -52,7 +52,7 @@ export type Weather = (assign: Assign) => readonly Assign[];
  */
 export class ScriptedControlPlane implements AsyncDisposable {
   readonly address: NodeAddress;
-  readonly chain = new ChainModel();
+  chain = new ChainModel();
   epoch = 0n;
   /** What the agent drew for its session. */
   nonce: Uint8Array = testNonce;
