@@ -90,7 +90,9 @@ async function askOf({ name, version }: { name: string; version: string }): Prom
 }
 
 async function ask(cwd: string): Promise<Answer> {
-  const args = ['audit', '--json', '--package-lock-only', '--fetch-retries=1', '--fetch-retry-mintimeout=1000'];
+  // A registry that says nothing is not waited for as npm does: for minutes.
+  const patience = ['--fetch-timeout=30000', '--fetch-retries=1', '--fetch-retry-mintimeout=1000'];
+  const args = ['audit', '--json', '--package-lock-only', ...patience];
   const { stdout, stderr } = await new Promise<{ stdout: string; stderr: string }>((resolve) => {
     // It fails when it finds something, too: what it prints says which it is.
     const options = { cwd, maxBuffer: 64 * 1024 * 1024 };
