@@ -71,6 +71,15 @@ test('audit shows who did what, filters it, and goes on with what comes', async 
   t.deepEqual(names, ['shop', 'depot', 'store']);
 });
 
+test('audit shows what was deleted with force', async (t) => {
+  await using api = await startApi();
+  const bays = createClient(BayService, api.transport());
+  await bays.createBay({ bay: { metadata: { name: 'shop' } } });
+  await bays.deleteBay({ name: 'shop', force: true });
+  const argv = ['audit', '--server', api.server.url, '--token', 'admin-token', '--method', 'Delete'];
+  t.regex((await bayctl(undefined, argv)).stdout, / bay\/shop @\d+: with force +ok\n/);
+});
+
 test('audit verify says what is wrong, and holds the log against a record that was noted', async (t) => {
   await using api = await startApi();
   const bays = createClient(BayService, api.transport());

@@ -156,7 +156,7 @@ async function newest(
 const maxObjects = 3;
 
 function rowOf(record: AuditRecord, effects: boolean): string[] {
-  const { sequence, kind, time, subject, project, method, objects, code, count, message, peer } = record;
+  const { sequence, time, subject, project, method, objects, code, count, message, peer } = record;
   const names = objects.slice(0, maxObjects).map(nameOf);
   if (objects.length > maxObjects) names.push(`and ${objects.length - maxObjects} more`);
   const call = method.slice(method.indexOf('/') + 1);
@@ -166,7 +166,7 @@ function rowOf(record: AuditRecord, effects: boolean): string[] {
     subject || (peer ? `nobody at ${peer}` : '-'),
     project || '-',
     count > 1n ? `${call} ×${count}` : call || '-',
-    [names.join(', '), kind === 'system' || names.length === 0 ? message : ''].filter(Boolean).join(': ') || '-',
+    [names.join(', '), message].filter(Boolean).join(': ') || '-',
     code,
     ...(effects ? [objects.slice(0, maxObjects).map(effectOf).join(', ') || '-'] : []),
   ];

@@ -48,7 +48,14 @@ export class SessionGuard {
   readonly #open = new Map<string, number>();
 
   constructor(options: SessionGuardOptions) {
-    this.#options = { maxStreams: 1_000, intervalMs: 3_000, maxAgeMs: 1_000, graceMs: 500, onEnd: () => undefined, ...options };
+    this.#options = {
+      maxStreams: 1_000,
+      intervalMs: 3_000,
+      maxAgeMs: 1_000,
+      graceMs: 500,
+      onEnd: () => undefined,
+      ...options,
+    };
   }
 
   /** How many callers have open streams. */

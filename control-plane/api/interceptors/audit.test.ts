@@ -113,3 +113,15 @@ test('a command is recorded as begun when it is about to be, and as refused when
     'refused failed_precondition Execute web',
   ]);
 });
+
+test('it is recorded which deletions were with force', async (t) => {
+  await using api = await startApi();
+  const bays = createClient(BayService, api.transport());
+  for (const name of ['gently', 'forced']) {
+    await bays.createBay({ bay: { metadata: { name } } });
+    await bays.deleteBay({ name, force: name === 'forced' });
+  }
+  const messages: string[] = [];
+  for await (const { method, message } of api.audit.read(undefined)) if (/Delete/.test(method)) messages.push(message);
+  t.deepEqual(messages, ['with force', '']);
+});

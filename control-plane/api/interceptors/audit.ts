@@ -69,7 +69,7 @@ export function auditInterceptor({ audit, refusals, permissionOf }: AuditOptions
       const entry = callOf(request);
       const subject = entry.subject || subjectOf(message);
       const objects = objectsOf(method, message, response.message);
-      await audit.append({ ...entry, subject, kind: 'change', code: 'ok', objects });
+      await audit.append({ ...entry, subject, kind: 'change', code: 'ok', objects, message: howOf(message) });
       return response;
     };
   };
@@ -91,6 +91,9 @@ export function changes({ parent, name, idempotency }: DescMethod, permission: P
 }
 
 const isDryRun = (message: Message & { validateOnly?: boolean }): boolean => message.validateOnly === true;
+
+/** What is dangerous about how it was asked for. */
+const howOf = (message: Message & { force?: boolean }): string => (message.force === true ? 'with force' : '');
 
 const callOf = ({ method, contextValues }: Call) => auditedCall(method, contextValues);
 
