@@ -63,6 +63,7 @@ export const listContract = (check: ContractTest): void => {
     const [, second] = (await store.list({ ...base, limit: 100 })).objects;
     await store.write(put({ ...makeObject({ name: 'huge' }), body: Buffer.alloc(2 * maxPageBytes) }));
     t.is((await store.list({ ...base, limit: 100, after: second })).objects.length, 4);
+    t.deepEqual(names((await store.list({ ...base, limit: 3, maxBytes: 1 })).objects), ['a']);
     const one = await store.list({ ...base, name: 'huge', limit: 100 });
     t.deepEqual([names(one.objects), one.more], [['huge'], false]);
   });
@@ -246,6 +247,18 @@ export const feedContract = (check: ContractTest): void => {
     for (let i = 1; i <= 10; i += 1) await store.write(put({ ...a, generation: i, body }));
     await store.compact(0, 0, 1_000_000);
     t.is((await store.changesSince(0, 100)).length, 10);
+    for (const [since, found] of [
+      [0, [1, 2, 3]],
+      [3, [4, 5, 6]],
+      [9, [10]],
+      [10, []],
+    ] as const) {
+      const changes = await store.changesSince(since, 100, { kind: 'Container' }, 250_000);
+      t.deepEqual(
+        changes.map(({ revision }) => revision),
+        found,
+      );
+    }
     await store.compact(0, 0, 350_000);
     t.deepEqual(
       (await store.changesSince(7, 100)).map(({ revision }) => revision),

@@ -33,9 +33,10 @@ export interface Store {
 
   /**
    * The changes after `revision`, at most `limit`, oldest first; with `only`, those that match: fewer than `limit` means that there is
-   * no further one. Rejects with CompactedError.
+   * no further one. With `maxBytes` there are no more than are so large together, but for the last one: only none means that there is no further one.
+   * Rejects with CompactedError.
    */
-  changesSince(revision: number, limit: number, only?: ChangeFilter): Promise<readonly Change[]>;
+  changesSince(revision: number, limit: number, only?: ChangeFilter, maxBytes?: number): Promise<readonly Change[]>;
 
   /** What a project has, as of the newest commit. */
   usage(project: string): Usage;
@@ -184,6 +185,8 @@ export interface ListQuery {
   /** Where the page before ended. */
   readonly after?: ListPosition;
   readonly limit: number;
+  /** How large all of them are together at the most, but for the last one. Default: maxPageBytes of domain/page.ts. */
+  readonly maxBytes?: number;
 }
 /** Orders by (namespace, name, uid) or (createTimeMs, uid). */
 export interface ListPosition {

@@ -277,13 +277,19 @@ class SqliteStore implements Store {
     return complete && changes.length <= limit ? { changes, head: first.head } : undefined;
   }
 
-  async changesSince(revision: number, limit: number, only?: ChangeFilter): Promise<readonly Change[]> {
+  async changesSince(
+    revision: number,
+    limit: number,
+    only?: ChangeFilter,
+    maxBytes: number = Number.MAX_SAFE_INTEGER,
+  ): Promise<readonly Change[]> {
     const rows = await this.#read<{ oldest: number } & Partial<Nullable<ChangeRow>>>(selectChanges, [
       revision,
       limit,
       only?.kind ?? null,
       only?.project ?? null,
       only?.bayUid ?? null,
+      maxBytes,
     ]);
     const oldest = (rows[0]?.oldest ?? 1) - 1;
     if (revision < oldest) throw new CompactedError(revision, oldest);

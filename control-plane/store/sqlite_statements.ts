@@ -89,7 +89,8 @@ export const selectPage = (query: ListQuery): { sql: string; parameters: readonl
   }
   const order = columns.map((column) => (query.descending ? `${column} DESC` : column)).join(', ');
   const chosen = `FROM objects WHERE ${conditions.join(' AND ')} ORDER BY ${order} LIMIT ${parameter(query.limit + 1)}`;
-  const rows = query.limit <= fewObjects ? whole(chosen) : asFarAs(chosen, columns, order, parameter(maxPageBytes));
+  const bytes = query.maxBytes ?? (query.limit <= fewObjects ? undefined : maxPageBytes);
+  const rows = bytes === undefined ? whole(chosen) : asFarAs(chosen, columns, order, parameter(bytes));
   return { sql: `SELECT h.revision, o.cut, o.attributes, o.body FROM (${head}) h LEFT JOIN (${rows}) o`, parameters };
 };
 
@@ -144,19 +145,26 @@ export const selectChain = `
   LEFT JOIN changes c ON c.revision = newest.revision
 `;
 
-/** Parameters: the revision, the limit, and kind, project, bay: null for any. Each row has the oldest revision kept. */
+/**
+ * Parameters: the revision, the limit, kind, project, bay (null for any), and how large they may be together, but for the last one. Each row has the oldest
+ * revision kept.
+ */
 export const selectChanges = `
   SELECT h.oldest, ${changeLink('c')} AS link, c.attributes, c.body,
     p.attributes AS previous_attributes, p.body AS previous_body
   FROM (SELECT coalesce(min(revision), 1) AS oldest FROM changes) h
   LEFT JOIN (
-    SELECT * FROM changes WHERE revision > ?1
-      AND (?3 IS NULL OR attributes ->> 1 = ?3)
-      AND (?4 IS NULL OR attributes ->> 2 = ?4)
-      AND (?5 IS NULL OR attributes ->> 3 = ?5)
-    ORDER BY revision LIMIT ?2
-  ) c
+    SELECT place, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size AS before FROM (
+      SELECT revision AS place, length(body) AS size FROM changes WHERE revision > ?1
+        AND (?3 IS NULL OR attributes ->> 1 = ?3)
+        AND (?4 IS NULL OR attributes ->> 2 = ?4)
+        AND (?5 IS NULL OR attributes ->> 3 = ?5)
+      ORDER BY revision LIMIT ?2
+    )
+  ) chosen ON chosen.before < ?6
+  LEFT JOIN changes c ON c.revision = chosen.place
   LEFT JOIN changes p ON p.revision = c.previous_revision AND c.op = 'put'
+  ORDER BY c.revision
 `;
 
 /** Parameter: how many bytes the changes may have from the first one on that is asked for. Nothing is added up while the whole file has no more. */

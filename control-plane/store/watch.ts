@@ -23,6 +23,9 @@ export interface WatchOptions {
   readonly pageSize?: number;
 }
 
+/** What is read of a snapshot, or of old changes, and not taken yet is held for each watcher by itself, for as long as it likes. */
+const maxPageBytes = 256 * 1024;
+
 /**
  * Watches objects: a snapshot and then exactly the changes after it, or exactly the changes after a revision. Nothing is missing and
  * nothing comes twice, whatever is written meanwhile. It begins when it is first asked for an item, and ends with its signal.
@@ -147,6 +150,7 @@ const snapshot = (options: WatchOptions, inbox: WatchInbox): Pager => {
       descending: false,
       after,
       limit,
+      maxBytes: single ? undefined : maxPageBytes,
     });
     // The read may know of a commit that the listeners have yet to hear of.
     await untilRevision(store, page.revision, signal);
@@ -182,9 +186,9 @@ const history = (options: WatchOptions, inbox: WatchInbox, since: number, until:
       await untilRevision(store, revision, signal);
     }
     inbox.drop((change) => change.revision <= until);
-    const changes = await store.changesSince(revision, pageSize, { kind, project, bayUid });
+    const changes = await store.changesSince(revision, pageSize, { kind, project, bayUid }, maxPageBytes);
     const last = changes.at(-1);
-    const isEnd = !last || changes.length < pageSize || last.revision >= until;
+    const isEnd = !last || last.revision >= until;
     revision = last?.revision ?? revision;
     return {
       items: changes.filter((change) => change.revision <= until && concerns(options)(change)).map(toItem),
