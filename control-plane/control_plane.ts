@@ -5,7 +5,7 @@ import { collectDefaultMetrics, Registry } from 'prom-client';
 import { createApi } from './api/create_api.ts';
 import { storeObject, unrecordedChanges } from './api/unrecorded.ts';
 import { FileAuditLog } from './audit/audit_log.ts';
-import { nobody } from './audit/port.ts';
+import { damaged, nobody } from './audit/port.ts';
 import { createNodeProofs } from './auth/node_proof.ts';
 import { openAuthenticators } from './auth/open_authenticators.ts';
 import { startBroker } from './broker/broker.ts';
@@ -67,6 +67,10 @@ export async function startControlPlane(config: Config): Promise<ControlPlane> {
       noteStore('stopped', 'stopped');
       await audit.close();
     });
+    if (audit.head.sequence === 0 && store.revision > 0) {
+      const message = `the log is empty, and the store is at revision ${store.revision}: records were taken away`;
+      audit.note({ ...nobody, kind: 'system', method: '', code: damaged, message });
+    }
     try {
       for (const entry of await unrecordedChanges(store, audit)) audit.note(entry);
     } catch (error) {

@@ -90,6 +90,18 @@ test('kill -9 loses the record of no acknowledged change, and the chain goes on'
   t.true(intact, JSON.stringify(problems));
 });
 
+test('a log that is taken away as a whole is missed at the next start', async (t) => {
+  await using controlPlane = await startControlPlane();
+  t.true((await controlPlane.client(AuditService).verifyAudit({})).intact, 'it was never there');
+  await controlPlane.createBay('local');
+  await controlPlane.stop();
+  await rm(join(controlPlane.dataDir, 'audit'), { recursive: true });
+  await controlPlane.start();
+  const { intact, problems } = await controlPlane.client(AuditService).verifyAudit({});
+  t.false(intact);
+  t.regex(problems[0]?.message ?? '', /the log is empty, and the store is at revision \d+: records were taken away/);
+});
+
 test('a full disk is said, what is refused is so, and the chain goes on when there is space', async (t) => {
   await using folder = await temporaryFolder('audit-full');
   await run('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', folder.path]);
