@@ -163,12 +163,22 @@ test('what cannot be a token of Keystone is not sent there', async (t) => {
 
 test('signed JSON is sent to Keystone when it has the claims of one', async (t) => {
   const { state, authenticator } = setUp();
-  const signed = (claims: object) =>
-    ['{"alg":"ES256","typ":"JWT"}', JSON.stringify(claims), 'signature']
-      .map((part) => Buffer.from(part).toString('base64url'))
-      .join('.');
+  const signed = (claims: object, header = '{"alg":"ES256","typ":"JWT"}') =>
+    [header, JSON.stringify(claims), 'signature'].map((part) => Buffer.from(part).toString('base64url')).join('.');
   t.is(authenticator.authenticate({ token: signed({ iss: 'https://issuer.test', sub: 'alice' }) }), undefined);
-  const own = signed({ sub: 'u1', exp: 1, openstack_methods: ['password'] });
+  const claims = { sub: 'u1', exp: 1, openstack_methods: ['password'] };
+  // A Keystone breaks off at signatures of a kind that are not its own.
+  for (const header of [
+    '{"alg":"none"}',
+    '{"alg":"HS256"}',
+    '{"alg":7}',
+    '{"alg":"ES256","alg":"none"}',
+    '{"typ":"JWT"',
+    '[]',
+  ]) {
+    t.is(authenticator.authenticate({ token: signed(claims, header) }), undefined, header);
+  }
+  const own = signed(claims);
   t.like(await authenticator.authenticate({ token: own }), { subject: 'alice@Default' });
   t.deepEqual(state.asked, [own]);
 });
@@ -201,4 +211,15 @@ test('it is UNAVAILABLE, and never nobody, when Keystone says what cannot be und
     const error = await t.throwsAsync(ask(failure), { instanceOf: UnavailableError });
     t.notRegex(error?.message ?? '', /secret of why/);
   }
+});
+
+test('tokens that Keystone fails at make it away for nobody else', async (t) => {
+  const { state, script, ask } = setUp();
+  script.validate = async (subject) => (subject.includes('bad') ? away() : alice);
+  for (let i = 0; i < 10; i += 1) {
+    await t.throwsAsync(ask(`bad${i}`), { instanceOf: UnavailableError });
+    t.like(await ask(`good${i}`), { subject: 'alice@Default' });
+  }
+  // Of each that it fails at, it is asked once whether it is there: about the token that asks.
+  t.is(state.asked.filter((subject) => subject === 'first').length, 10);
 });

@@ -9,13 +9,17 @@ import type { AuthenticateOptions, Authenticator, Credentials } from '../port.ts
 import { type Answer, Answers } from './answers.ts';
 import { Gate } from './gate.ts';
 import { principalOf, type RoleNames } from './principal_of.ts';
-import type { ServiceToken } from './service_token.ts';
+import type { Service, ServiceToken } from './service_token.ts';
 
 /** How long it is remembered that something is no token. */
 const unknownMs = 5_000;
+/** A failure that comes within this may be the fault of what was asked; one that takes longer is that of who was. */
+const quickMs = 1_000;
 
 const fernet = /^gAAAA[A-Za-z0-9_-]{20,4000}={0,2}$/;
-const jws = /^eyJ[A-Za-z0-9_-]{5,2000}\.([A-Za-z0-9_-]{5,4000})\.[A-Za-z0-9_-]{5,1000}$/;
+const jws = /^(eyJ[A-Za-z0-9_-]{5,2000})\.([A-Za-z0-9_-]{5,4000})\.[A-Za-z0-9_-]{5,1000}$/;
+/** Keystone signs with nothing else, and breaks off where something else is said. */
+const jwsAlgorithm = 'ES256';
 
 /**
  * Whether it looks like what Keystone has issued since Rocky: Fernet, or signed JSON with its own claims. What does not is not sent there: it may be
@@ -23,9 +27,17 @@ const jws = /^eyJ[A-Za-z0-9_-]{5,2000}\.([A-Za-z0-9_-]{5,4000})\.[A-Za-z0-9_-]{5
  */
 function mayBeIssued(token: string): boolean {
   if (fernet.test(token)) return true;
-  const claims = jws.exec(token)?.[1];
-  return claims !== undefined && Buffer.from(claims, 'base64url').includes('"openstack_methods"');
+  const [, header, claims] = jws.exec(token) ?? [];
+  if (!header || !claims || !Buffer.from(claims, 'base64url').includes('"openstack_methods"')) return false;
+  try {
+    return JSON.parse(Buffer.from(header, 'base64url').toString('utf8')).alg === jwsAlgorithm;
+  } catch {
+    return false;
+  }
 }
+
+/** Keystone failed at what it was asked about, and is there for others. */
+class SubjectError extends KeystoneError {}
 
 /** Options of {@link KeystoneAuthenticator}. */
 export interface KeystoneAuthenticatorOptions {
@@ -122,8 +134,11 @@ export class KeystoneAuthenticator implements Authenticator {
       if (!(error instanceof KeystoneError || error instanceof CloudError)) throw error;
       onLookup?.('failed');
       // Once, and not for each caller.
-      if (this.#trouble === '') log.error({ err: error }, 'Keystone cannot be asked who is calling');
-      this.#trouble = error.message;
+      if (error instanceof SubjectError) log.debug({ err: error }, 'Keystone fails at a token');
+      else {
+        if (this.#trouble === '') log.error({ err: error }, 'Keystone cannot be asked who is calling');
+        this.#trouble = error.message;
+      }
       throw new UnavailableError('Keystone cannot be asked at the moment who is calling: try again a little later', {
         cause: error,
       });
@@ -149,14 +164,25 @@ export class KeystoneAuthenticator implements Authenticator {
   }
 
   async #validate(subject: string): Promise<TokenInfo | undefined> {
-    const { client, service } = this.#options;
+    const { client, service, clock } = this.#options;
     const own = await service.get();
+    const beganMs = clock.now();
     try {
       return await client.validate({ ...own, subject });
     } catch (error) {
-      if (!(error instanceof KeystoneError && error.failure === 'unauthorized')) throw error;
+      if (!(error instanceof KeystoneError)) throw error;
       // Ours was taken back, or ended before its time: it is renewed once.
-      return client.validate({ ...(await service.get(own.token)), subject });
+      if (error.failure === 'unauthorized') return client.validate({ ...(await service.get(own.token)), subject });
+      // Whoever finds what Keystone fails at must not have it count as away for all.
+      if (error.failure === 'unavailable' && clock.now() - beganMs < quickMs && (await this.#isThere(own))) {
+        throw new SubjectError('invalid', `at one token alone: ${error.message}`, { cause: error });
+      }
+      throw error;
     }
+  }
+
+  async #isThere(own: Service): Promise<boolean> {
+    const answer = this.#options.client.validate({ ...own, subject: own.token });
+    return answer.then(Boolean, () => false);
   }
 }
