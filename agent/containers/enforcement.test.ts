@@ -51,6 +51,14 @@ test('a folder that is allowed may be a link itself', async (t) => {
   t.is(await refused([{ path: alias, readOnly: true }], join(alias, 'in'), true), '');
 });
 
+test('where all is allowed for reading only, a link is followed for all that', async (t) => {
+  const data = join(dir, 'data');
+  const allowed = [{ path: '/', readOnly: true }, data];
+  t.is(await refused(allowed, join(data, 'in')), '');
+  t.is(await refused(allowed, join(data, 'out'), true), '');
+  t.regex(await refused(allowed, join(data, 'out')), /secret of the node, which may be mounted for reading only/);
+});
+
 test('a path that the agent cannot follow is refused, as the engine may see something there', async (t) => {
   const data = join(dir, 'data');
   t.regex(await refused([data], join(data, 'missing')), /the agent cannot see where its links lead \(ENOENT\)$/);

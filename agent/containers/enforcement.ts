@@ -42,7 +42,8 @@ async function judgeAll(policy: Policy, asks: readonly Ask[]): Promise<Violation
   const { hostMounts: allowed } = policy.rules;
   if (violations.length > 0 || typeof allowed === 'string') return violations;
   // Nothing is outside of the root.
-  const mounts = allowed.some(({ path }) => path === '/') ? [] : asks.filter(({ rule }) => rule === 'hostMounts');
+  const isAll = allowed.some(({ path, readOnly }) => path === '/' && !readOnly);
+  const mounts = isAll ? [] : asks.filter(({ rule }) => rule === 'hostMounts');
   if (mounts.length === 0) return [];
   const there = await Promise.all(allowed.map(async (one) => ({ ...one, path: await leadsTo(one.path) })));
   const followed: Policy = { ...policy, rules: { ...policy.rules, hostMounts: [...allowed, ...there] } };
