@@ -264,7 +264,9 @@ const hasDots = (path: string, ...dots: readonly string[]): boolean =>
   path.split('/').some((part) => dots.includes(part));
 /** Without `.` and doubled slashes, and without a slash at its end. */
 const clean = (path: string): string => posix.normalize(path).replace(/(?<=.)\/$/, '');
-const isUnder = (path: string, top: string): boolean => top === '/' || path === top || path.startsWith(`${top}/`);
+/** Whether a path is that of a folder, or one in it. */
+export const isUnder = (path: string, top: string): boolean =>
+  top === '/' || path === top || path.startsWith(`${top}/`);
 
 function isFields(value: unknown): value is Readonly<Record<string, unknown>> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);

@@ -59,6 +59,15 @@ test('where all is allowed for reading only, a link is followed for all that', a
   t.regex(await refused(allowed, join(data, 'out')), /secret of the node, which may be mounted for reading only/);
 });
 
+test('a link is not its owner’s where a container may have made it', async (t) => {
+  const data = join(dir, 'data');
+  const out = { path: join(data, 'out'), readOnly: true };
+  t.is(await refused([out], out.path, true), '');
+  t.is(await refused([{ path: data, readOnly: true }, out], out.path, true), '');
+  t.regex(await refused([data, out], out.path, true), /secret of the node; allowed/);
+  t.is(await refused([data, join(data, 'inner')], join(data, 'in')), '');
+});
+
 test('a path that the agent cannot follow is refused, as the engine may see something there', async (t) => {
   const data = join(dir, 'data');
   t.regex(await refused([data], join(data, 'missing')), /the agent cannot see where its links lead \(ENOENT\)$/);

@@ -1,6 +1,6 @@
 import { realpath } from 'node:fs/promises';
 import type { EngineContainer } from '../drivers/driver.ts';
-import { type Ask, judge, type Policy, restricts, type Violation } from '../policy.ts';
+import { type Ask, type HostMount, isUnder, judge, type Policy, restricts, type Violation } from '../policy.ts';
 import { StreamError } from '../ports.ts';
 import { asksOfGrants, asksOfSpec } from './asks.ts';
 import { isForbidden, nothingForbidden, type ObjectView, type Verdict } from './plan.ts';
@@ -45,7 +45,8 @@ async function judgeAll(policy: Policy, asks: readonly Ask[]): Promise<Violation
   const isAll = allowed.some(({ path, readOnly }) => path === '/' && !readOnly);
   const mounts = isAll ? [] : asks.filter(({ rule }) => rule === 'hostMounts');
   if (mounts.length === 0) return [];
-  const there = await Promise.all(allowed.map(async (one) => ({ ...one, path: await leadsTo(one.path) })));
+  const owners = allowed.filter((one) => !allowed.some((other) => mayReplace(other, one)));
+  const there = await Promise.all(owners.map(async (one) => ({ ...one, path: await leadsTo(one.path) })));
   const followed: Policy = { ...policy, rules: { ...policy.rules, hostMounts: [...allowed, ...there] } };
   return (await Promise.all(mounts.map((ask) => judgeFollowed(followed, ask)))).flat();
 }
@@ -60,6 +61,10 @@ async function judgeFollowed(policy: Policy, ask: Ask): Promise<Violation[]> {
     return [{ field: ask.field, message }];
   }
 }
+
+/** Whether who writes in one folder can put a link in the place of the other. */
+const mayReplace = (folder: HostMount, other: HostMount): boolean =>
+  other.path !== folder.path && !folder.readOnly && isUnder(other.path, folder.path);
 
 /** An allowed folder may be a link itself, which its owner has made. */
 const leadsTo = (path: string): Promise<string> => realpath(path).catch(() => path);
