@@ -25,10 +25,10 @@ import {
 import { newObject } from '../domain/lifecycle.ts';
 import { decodeNodeKey, encodeNodeKey, nodeKeyKey } from '../domain/node_key.ts';
 import { decode, encode, newRecord } from '../domain/record.ts';
+import { TokenBuckets } from '../domain/token_bucket.ts';
 import type { Store, StoredObject, WriteView } from '../store/port.ts';
 import type { NodeDirectory } from './node_directory.ts';
 import type { Quotas } from './quotas.ts';
-import { TokenBuckets } from './token_bucket.ts';
 import { type Trust, trustBundle } from './trust.ts';
 
 /** What enrolment needs. */

@@ -1,5 +1,5 @@
 import type { AuditEntry, AuditLog } from '../audit/port.ts';
-import { type RateLimit, TokenBuckets } from './token_bucket.ts';
+import { type RateLimit, TokenBuckets } from '../domain/token_bucket.ts';
 
 export interface RefusalsOptions {
   readonly audit: Pick<AuditLog, 'note'>;

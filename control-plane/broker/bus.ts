@@ -6,7 +6,12 @@ import type { Bus, BusMessage, Subscription } from './port.ts';
 import { type LaneLimits, SubjectLanes } from './subject_lanes.ts';
 
 /** What may wait for one listener. Far more than a healthy one ever lets wait. */
-const defaultLimits: LaneLimits = { messagesPerSubject: 4096, messages: 65_536, bytes: 64 * 1024 * 1024 };
+const defaultLimits: LaneLimits = {
+  messagesPerSubject: 4096,
+  bytesPerSubject: 4 * 1024 * 1024,
+  messages: 65_536,
+  bytes: 64 * 1024 * 1024,
+};
 
 export interface NatsBusOptions {
   /** In the account of the agents. */

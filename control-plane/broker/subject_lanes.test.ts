@@ -1,6 +1,6 @@
 import test from 'ava';
 import { pino } from 'pino';
-import { SubjectLanes } from './subject_lanes.ts';
+import { type LaneLimits, SubjectLanes } from './subject_lanes.ts';
 
 interface Message {
   readonly subject: string;
@@ -17,7 +17,7 @@ const message = (subject: string, sizeBytes = 1): Message => ({ subject, data: n
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 /** Lanes whose listener waits until it is released. */
-function slowLanes(limits: { messagesPerSubject: number; messages: number; bytes: number }) {
+function slowLanes(limits: LaneLimits) {
   const lines: Line[] = [];
   const handled: string[] = [];
   const clock = { time: 0, now: () => clock.time };
@@ -38,7 +38,12 @@ function slowLanes(limits: { messagesPerSubject: number; messages: number; bytes
 }
 
 test('what waits is bounded for each subject, in number and in bytes, and what is dropped is said once a second', async (t) => {
-  const { lanes, lines, handled, clock, release } = slowLanes({ messagesPerSubject: 3, messages: 5, bytes: 100 });
+  const { lanes, lines, handled, clock, release } = slowLanes({
+    messagesPerSubject: 3,
+    bytesPerSubject: 100,
+    messages: 5,
+    bytes: 100,
+  });
   for (let i = 0; i < 10; i += 1) lanes.push(message('a'));
   t.deepEqual(
     lines.map(({ level, subject, dropped }) => ({ level, subject, dropped })),
@@ -60,6 +65,20 @@ test('what waits is bounded for each subject, in number and in bytes, and what i
   t.is(count('a'), 5, 'it goes on afterwards');
 });
 
+test('large messages of one subject leave room for those of others', async (t) => {
+  const limits = { messagesPerSubject: 100, bytesPerSubject: 30, messages: 100, bytes: 60 };
+  const { lanes, handled, release } = slowLanes(limits);
+  for (let i = 0; i < 20; i += 1) lanes.push(message('evil', 10));
+  for (let i = 0; i < 3; i += 1) lanes.push(message('good', 10));
+  release();
+  await turn();
+  const count = (subject: string) => handled.filter((each) => each === subject).length;
+  t.deepEqual([count('evil'), count('good')], [4, 3]);
+  for (let i = 0; i < 3; i += 1) lanes.push(message('evil', 10));
+  await turn();
+  t.is(count('evil'), 7, 'there is room again');
+});
+
 test('order is kept through thousands that wait, and none is lost', async (t) => {
   const seen: number[] = [];
   const lanes = new SubjectLanes<Message & { readonly index: number }>({
@@ -67,7 +86,7 @@ test('order is kept through thousands that wait, and none is lost', async (t) =>
       if (index % 100 === 0) await turn();
       seen.push(index);
     },
-    limits: { messagesPerSubject: 10_000, messages: 10_000, bytes: 1e9 },
+    limits: { messagesPerSubject: 10_000, bytesPerSubject: 1e9, messages: 10_000, bytes: 1e9 },
     log: pino({ level: 'silent' }),
     clock: Date,
   });
@@ -85,7 +104,7 @@ test('a listener that throws or rejects ends nothing', async (t) => {
       if (subject === 'throws') throw new Error('on purpose');
       return subject === 'rejects' ? Promise.reject(new Error('on purpose')) : undefined;
     },
-    limits: { messagesPerSubject: 10, messages: 10, bytes: 10 },
+    limits: { messagesPerSubject: 10, bytesPerSubject: 10, messages: 10, bytes: 10 },
     log: pino({ level: 'trace' }, { write: (line: string) => void lines.push(JSON.parse(line)) }),
     clock: Date,
   });
@@ -99,7 +118,12 @@ test('a listener that throws or rejects ends nothing', async (t) => {
 });
 
 test('once closed, what waits is forgotten', async (t) => {
-  const { lanes, handled, release } = slowLanes({ messagesPerSubject: 10, messages: 10, bytes: 100 });
+  const { lanes, handled, release } = slowLanes({
+    messagesPerSubject: 10,
+    bytesPerSubject: 100,
+    messages: 10,
+    bytes: 100,
+  });
   for (let i = 0; i < 3; i += 1) lanes.push(message('a'));
   lanes.close();
   lanes.push(message('b'));

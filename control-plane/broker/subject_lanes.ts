@@ -33,6 +33,7 @@ export class SubjectLanes<M extends { readonly subject: string; readonly data: U
     const { limits } = this.#options;
     const full =
       lane.messages.length - lane.next >= limits.messagesPerSubject ||
+      lane.bytes + message.data.length > limits.bytesPerSubject ||
       this.#waiting >= limits.messages ||
       this.#waitingBytes + message.data.length > limits.bytes;
     if (full) {
@@ -40,6 +41,7 @@ export class SubjectLanes<M extends { readonly subject: string; readonly data: U
       return;
     }
     lane.messages.push(message);
+    lane.bytes += message.data.length;
     this.#waiting += 1;
     this.#waitingBytes += message.data.length;
   }
@@ -51,7 +53,7 @@ export class SubjectLanes<M extends { readonly subject: string; readonly data: U
   }
 
   #follow(subject: string, first: Promise<void>): void {
-    const lane: Lane<M> = { messages: [], next: 0 };
+    const lane: Lane<M> = { messages: [], next: 0, bytes: 0 };
     this.#lanes.set(subject, lane);
     void this.#work(subject, lane, first);
   }
@@ -99,10 +101,13 @@ interface Lane<M> {
   messages: M[];
   /** Those before it have been taken. */
   next: number;
+  /** Of those that wait. */
+  bytes: number;
 }
 
-function take<M>(lane: Lane<M>): M | undefined {
+function take<M extends { readonly data: Uint8Array }>(lane: Lane<M>): M | undefined {
   const message = lane.messages[lane.next];
+  lane.bytes -= message?.data.length ?? 0;
   lane.next += 1;
   if (message === undefined || lane.next >= 256) {
     lane.messages = lane.messages.slice(lane.next);
@@ -113,6 +118,7 @@ function take<M>(lane: Lane<M>): M | undefined {
 
 export interface LaneLimits {
   readonly messagesPerSubject: number;
+  readonly bytesPerSubject: number;
   readonly messages: number;
   readonly bytes: number;
 }

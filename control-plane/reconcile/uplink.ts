@@ -20,6 +20,7 @@ import { isNonce, type SignedPurpose } from '../../proto/signing.ts';
 import { everyUpSubject, type NodeAddress, parseUpSubject, type UpVerb } from '../../proto/subjects.ts';
 import type { Bus, BusMessage, MessageSigner } from '../broker/port.ts';
 import { DomainError } from '../domain/errors.ts';
+import { type RateLimit, TokenBuckets } from '../domain/token_bucket.ts';
 import type { Dispatcher } from './dispatcher.ts';
 import type { ReconcileMetrics } from './metrics.ts';
 import { RefusedError } from './refused.ts';
@@ -47,6 +48,8 @@ export interface UplinkOptions {
 /** What is done with one kind of message. */
 interface Handler<Request extends DescMessage> {
   readonly verb: UpVerb;
+  /** Of one node; more is dropped, as if it had been lost. Far above what agents send, who have one request under way at a time. */
+  readonly limit?: RateLimit;
   readonly schema: Request;
   /** Resolves with the answer; undefined: there is none. */
   readonly take: (address: NodeAddress, request: MessageShape<Request>) => Promise<Uint8Array | undefined>;
@@ -61,7 +64,10 @@ export function startUplink(options: UplinkOptions): () => void {
   const { bus, signer, sessions, dispatcher, reporting, log, trustDigest = () => new Uint8Array() } = options;
   const turns = new Semaphore(options.concurrency ?? 256);
 
-  const listen = <Request extends DescMessage>({ verb, schema, take, refusal, sealed }: Handler<Request>) => {
+  const listen = <Request extends DescMessage>(handler: Handler<Request>) => {
+    const { verb, schema, take, refusal, sealed, limit = { perSecond: 200, burst: 2_000 } } = handler;
+    // Of the machine and not of the clock: it is about load.
+    const buckets = new TokenBuckets(limit, { now: () => performance.now() });
     const handle = async (message: BusMessage, address: NodeAddress) => {
       let answer = (reply: Uint8Array) => message.respond(reply);
       try {
@@ -85,16 +91,18 @@ export function startUplink(options: UplinkOptions): () => void {
     };
     return bus.subscribe(everyUpSubject(verb), (message) => {
       const parsed = parseUpSubject(message.subject);
-      if (parsed?.verb !== verb) return;
+      if (parsed?.verb !== verb) return undefined;
       const { bayUid, nodeUid } = parsed;
-      // Not awaited: a slow one must not hold up those of other nodes behind it.
-      void turns.run(() => handle(message, { bayUid, nodeUid }));
+      if (!buckets.take(nodeUid)) return undefined;
+      // The bus has the next one of this node wait for it, and no other node's: who sends more than is taken waits, and in the end is not heard.
+      return turns.run(() => handle(message, { bayUid, nodeUid }));
     });
   };
 
   const subscriptions = [
     listen({
       verb: 'hello',
+      limit: { perSecond: 5, burst: 200 },
       schema: HelloSchema,
       take: async (address, hello) => {
         return toBinary(HelloReplySchema, await sessions.hello(address, hello));

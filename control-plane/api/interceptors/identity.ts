@@ -5,12 +5,12 @@ import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { networkOf } from '../../domain/ip.ts';
 import { inProject, type Principal, projectHeader } from '../../domain/principal.ts';
+import { type RateLimit, TokenBuckets } from '../../domain/token_bucket.ts';
 import { auditedCall } from '../audited_call.ts';
 import { cutKey, peerKey, principalKey } from '../call.ts';
 import type { Identify } from '../intake.ts';
 import { includesRole, type Permission } from '../permissions.ts';
 import { guarded, type SessionGuard } from '../session_guard.ts';
-import { type RateLimit, TokenBuckets } from '../token_bucket.ts';
 
 /** Options of {@link createIdentity}. */
 export interface IdentityOptions {
