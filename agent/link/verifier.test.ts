@@ -29,6 +29,15 @@ test('what the control plane has signed for this node is opened, and kept as it 
   t.is(opened?.keyId, testSigner.id);
 });
 
+test('what somebody has put beside a message is not kept with it', (t) => {
+  // Field 3 is the payload: of two, the last one counts. Field 15 is none.
+  for (const field of [3, 15]) {
+    const beside = Buffer.concat([Buffer.from([(field << 3) | 2, 0xe8, 0x07]), Buffer.alloc(1_000)]);
+    t.is(open(Buffer.concat([beside, sealed])), undefined);
+  }
+  t.truthy(open(Buffer.concat([Buffer.from([(15 << 3) | 2, 1, 0]), sealed])), 'a later version may say more');
+});
+
 test('what is of another kind, bay, node, session or stream is refused', (t) => {
   const others: Partial<SignedContext>[] = [
     { bayUid: 'bay-2' },

@@ -42,6 +42,9 @@ const tellMs = 600_000;
 /** Refusals are logged at most this often: whoever sends such messages can send many. */
 const logEveryMs = 5_000;
 
+/** The rest of a message takes about a hundred. */
+const mostBesideBytes = 512;
+
 /** What an agent draws for a session or a request, so that its answer cannot be an old one. */
 export const drawNonce = (): Uint8Array => randomBytes(nonceBytes);
 
@@ -86,6 +89,8 @@ export class Verifier {
       return this.#refuse(purpose, 'Malformed', '');
     }
     const { keyId } = signed;
+    // Whatever is not signed would be kept on disk as well.
+    if (data.byteLength > signed.payload.byteLength + mostBesideBytes) return this.#refuse(purpose, 'Malformed', '');
     // Not an attack by itself: the end of one session is often still on its way when the next has begun.
     if (!Buffer.from(nonce).equals(signed.nonce)) {
       log.debug({ what: purpose }, 'a message of another session is not taken');
