@@ -6,6 +6,7 @@ import {
 } from '@connectrpc/connect';
 import { universalRequestFromNodeRequest, universalResponseToNodeResponse } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
+import { DomainError } from './domain/errors.ts';
 
 /** What both of Node.js's kinds of HTTP servers ask with. */
 export type Request = Parameters<typeof universalRequestFromNodeRequest>[0];
@@ -39,7 +40,7 @@ export function serveCalls(options: CallListenerOptions): (request: Request, res
     handler(universalRequestFromNodeRequest(request, response, undefined, contextValues(request)))
       .then((answer) => universalResponseToNodeResponse(answer, response))
       .catch((error: unknown) => {
-        const level = isGone(response) ? 'debug' : 'error';
+        const level = isGone(response) || error instanceof DomainError ? 'debug' : 'error';
         log[level](
           { err: error, method: `${handler.service.typeName}/${handler.method.name}` },
           'answer did not reach the caller',

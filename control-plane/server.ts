@@ -22,6 +22,7 @@ import { parseTimeout as parseGrpcTimeout } from '@connectrpc/connect/protocol-g
 import { compressionGzip } from '@connectrpc/connect-node';
 import type { Logger } from 'pino';
 import type { Registry } from 'prom-client';
+import { type AnswerLimits, Answers, holdAnswers } from './api/answers.ts';
 import { cutKey, peerKey } from './api/call.ts';
 import type { Api } from './api/create_api.ts';
 import { createDirectUnary } from './api/direct_unary.ts';
@@ -60,6 +61,8 @@ export interface ServerOptions {
   readonly writeMaxBytes?: number;
   /** How much may come in at once. */
   readonly intake?: IntakeLimits;
+  /** How much may wait to be taken. */
+  readonly answers?: AnswerLimits;
   /** Calls at a time on one HTTP/2 connection. Default 1000. */
   readonly maxConcurrentStreams?: number;
   /** A connection that does not answer a ping so often is dropped. Default 30 s. */
@@ -90,9 +93,10 @@ export async function startServer(options: ServerOptions): Promise<RunningServer
   if (!certificate) checkLoopback(host);
   const shutdown = new AbortController();
   const intake = new Intake(options.api.identify, options.intake);
-  const handler = createHandler(options, shutdown.signal, intake);
+  const answers = new Answers(options.answers);
+  const handler = createHandler(options, shutdown.signal, intake, answers);
   const sessions = new Set<ServerHttp2Session>();
-  const http2 = createSessions(options, handler, sessions, intake);
+  const http2 = createSessions(options, handler, sessions, intake, answers);
   const http1 = createHttp1(options, handler);
   http1.maxConnections = options.maxConnections ?? 16_384;
   // A stream may be silent for long; what is dead shows by the connection.
@@ -189,6 +193,7 @@ function createSessions(
   handler: (request: Request, response: Response) => void,
   sessions: Set<ServerHttp2Session>,
   intake: Intake,
+  answers: Answers,
 ): Http2Server {
   const server = createHttp2Server({
     settings: {
@@ -208,10 +213,14 @@ function createSessions(
     routes: api.routes,
     interceptors: api.interceptors,
     intake,
+    answers,
   });
   const peers = new WeakMap<object, string>();
   server.on('stream', (stream: ServerHttp2Stream, headers, _flags, rawHeaders: string[]) => {
-    const values = () => createContextValues().set(peerKey, (stream.session && peers.get(stream.session)) ?? '');
+    const values = () =>
+      createContextValues()
+        .set(peerKey, (stream.session && peers.get(stream.session)) ?? '')
+        .set(cutKey, () => stream.close(constants.NGHTTP2_CANCEL));
     if (direct(stream, headers, values)) return;
     // What node:http2 does for a server with a request listener.
     handler(new Http2ServerRequest(stream, headers, {}, rawHeaders), new Http2ServerResponse(stream));
@@ -255,7 +264,7 @@ function createSessions(
   return server;
 }
 
-function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, intake: Intake) {
+function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, intake: Intake, answers: Answers) {
   const { api, registry, log, certificate } = options;
   const pages: Readonly<Record<string, () => Page | Promise<Page>>> = {
     '/healthz': () => ({ status: 200, type: 'text/plain', body: 'ok\n' }),
@@ -294,6 +303,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, inta
     routes: (router) => {
       api.routes(router);
       mendUnaryAnswers(router, api.unread);
+      holdAnswers(router, answers);
       // Of a stream it is looked at who calls before anything is read.
       for (const { requestPath, method } of router.handlers) {
         if (method.methodKind === 'unary') unary.set(requestPath, method);

@@ -29,8 +29,10 @@ import {
   parseTimeout as parseConnectTimeout,
 } from '@connectrpc/connect/protocol-connect';
 import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from '@connectrpc/connect/protocol-grpc';
+import { DomainError } from '../domain/errors.ts';
+import type { Answers } from './answers.ts';
 import { timeoutKey, unreadKey } from './call.ts';
-import { shortened } from './connect_error.ts';
+import { shortened, toConnectError } from './connect_error.ts';
 import type { Incoming, Intake } from './intake.ts';
 
 /*
@@ -47,6 +49,7 @@ export interface DirectUnaryOptions {
   readonly readMaxBytes: number;
   readonly writeMaxBytes: number;
   readonly intake: Intake;
+  readonly answers: Answers;
 }
 
 /** Serves a stream if it can. False: it is somebody else's. */
@@ -215,9 +218,12 @@ function serve(
           const limit = `the answer is larger than ${options.writeMaxBytes} bytes: ask for less at a time`;
           throw new ConnectError(limit, Code.ResourceExhausted);
         }
+        const release = options.answers.hold(target.method, contextValues, body.byteLength);
+        stream.once('close', release);
+        if (stream.closed) release();
         finish(() => codec.answer(stream, header, body));
       })
-      .catch(fail);
+      .catch((error: unknown) => fail(error instanceof DomainError ? toConnectError(error, () => undefined) : error));
   };
   const refuse = (error: unknown): void => {
     chunks.length = 0;
