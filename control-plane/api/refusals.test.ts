@@ -53,6 +53,9 @@ test('a flood from everywhere is no more on the disk than one from somewhere', (
 test('strangers hide nothing of what a known caller was refused', (t) => {
   const { noted, refusals } = bed();
   for (let i = 0; i < 5_000; i += 1) refusals.refused(refusal({ peer: `2001:db8::${i.toString(16)}` }));
+  // Somebody who has no rights here at all has a name, and is a stranger.
+  const oscar = { subject: 'oscar@Default', code: 'permission_denied' };
+  for (let i = 0; i < 5_000; i += 1) refusals.refused(refusal({ ...oscar, peer: `2001:db8::${i.toString(16)}` }));
   const mallory = { subject: 'mallory', project: 'red', code: 'permission_denied', requestId: 'r', peer: '192.0.2.9' };
   refusals.refused(refusal(mallory));
   t.like(noted.at(-1), mallory);

@@ -36,7 +36,7 @@ export class Refusals {
 
   refused(entry: AuditEntry): void {
     const { peer, project, subject, method, code } = entry;
-    const who = subject === '' ? 'stranger' : 'known';
+    const who = project === '' ? 'stranger' : 'known';
     if (this.#callers.take(`${peer} ${project}/${subject}`) && this.#all.take(who)) {
       this.#options.audit.note(entry);
       return;
