@@ -34,7 +34,7 @@ export interface AuditEntry {
   /** Network address. */
   readonly peer: string;
   readonly requestId: string;
-  /** As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container; `applied`, `failed`, `removed` of an effect. */
+  /** As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container, and `command_ended`; `applied`, `failed`, `removed` of an effect. */
   readonly code: string;
   readonly objects: readonly AuditedObject[];
   /** How many calls it stands for: more than 1 where there were too many to record each. */

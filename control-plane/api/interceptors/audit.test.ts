@@ -13,10 +13,11 @@ async function recorded({ audit }: ApiFixture): Promise<string[]> {
   // What is refused is recorded beside the answer: a record that is waited for comes after it.
   await audit.append({ ...nobody, kind: 'system', method: '', code: 'marker' });
   const records: string[] = [];
-  for await (const { kind, code, method, objects } of audit.read(undefined)) {
+  for await (const { kind, code, method, objects, message } of audit.read(undefined)) {
     const [object] = objects;
     const about = object ? `${object.name}${object.revision > 0 ? `@${object.revision}` : ''}` : '-';
-    if (code !== 'marker') records.push(`${kind} ${code} ${method.split('/')[1]} ${about}`);
+    const said = message === '' ? '' : `: ${message}`;
+    if (code !== 'marker') records.push(`${kind} ${code} ${method.split('/')[1]} ${about}${said}`);
   }
   return records.reverse();
 }
@@ -72,13 +73,16 @@ test('a call that may be half done is named in its record, whatever else its cal
   t.is((await recorded(api)).at(-1), 'refused unavailable RevokeNode n1');
 });
 
-test('a command is recorded as begun when it is about to be, and as refused when it was not', async (t) => {
+test('a command is recorded as begun when it is about to be, with its end, and as refused when it was not to be', async (t) => {
   let says: Error | undefined;
+  let breaks = false;
   await using api = await startApi({
     streams: {
       async *execute() {
         if (says) throw says;
-        yield { output: { case: 'exitCode', value: 0 } } as never;
+        yield { output: { case: 'stdout', value: new Uint8Array(1) } } as never;
+        if (breaks) throw new UnavailableError('the agent has gone');
+        yield { output: { case: 'exitCode', value: 3 } } as never;
       },
     },
   });
@@ -103,12 +107,17 @@ test('a command is recorded as begun when it is about to be, and as refused when
   t.is(await execute({ name: 'nope' }), 'NotFound');
   t.is(await execute({ name: 'web', command: [] }), 'InvalidArgument');
   t.is(await execute({ uid: container?.metadata?.uid ?? '' }), undefined);
+  breaks = true;
+  t.is(await execute({ name: 'web' }), 'Unavailable');
   says = new PreconditionError('forbidden by the policy of the node');
   t.is(await execute({ name: 'web' }), 'FailedPrecondition');
   t.deepEqual((await recorded(api)).slice(before), [
     'refused not_found Execute nope',
     'refused invalid_argument Execute web',
     'change begun Execute web',
+    'system command_ended Execute web: exit code 3',
+    'change begun Execute web',
+    'system command_ended Execute web: unavailable',
     'change begun Execute web',
     'refused failed_precondition Execute web',
   ]);

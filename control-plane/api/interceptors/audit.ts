@@ -7,6 +7,7 @@ import {
   type StreamResponse,
   type UnaryRequest,
 } from '@connectrpc/connect';
+import type { ExecuteResponse } from '../../../proto/gen/baykeeper/v1/container_service_pb.js';
 import { EnrollmentService } from '../../../proto/gen/baykeeper/v1/enrollment_service_pb.js';
 import type { AuditLog } from '../../audit/port.ts';
 import { DeniedError, UnavailableError } from '../../domain/errors.ts';
@@ -97,7 +98,7 @@ const howOf = (message: Message & { force?: boolean }): string => (message.force
 
 const callOf = ({ method, contextValues }: Call) => auditedCall(method, contextValues);
 
-/** A command is recorded before it is begun, and once more when it was not to be. Of each stream it is kept what it is about. */
+/** A command is recorded before it is begun, and once more when it has ended, or was not to be. Of each stream it is kept what it is about. */
 async function recordedStream(
   audit: AuditLog,
   next: Parameters<Interceptor>[0],
@@ -114,7 +115,11 @@ async function recordedStream(
       yield one;
     }
   })();
-  contextValues.set(beginKey, () => audit.append({ ...callOf(request), kind: 'change', code: 'begun' }));
+  let begun = false;
+  contextValues.set(beginKey, async () => {
+    await audit.append({ ...callOf(request), kind: 'change', code: 'begun' });
+    begun = true;
+  });
   let response: StreamResponse;
   try {
     response = (await next({ ...request, message })) as StreamResponse;
@@ -123,19 +128,38 @@ async function recordedStream(
     throw error;
   }
   if (!isChange) return response;
-  return { ...response, message: orRefused(response.message, (error) => refused(request, isChange, error)) };
+  return {
+    ...response,
+    message: untilEnd(response.message, {
+      refused: (error) => refused(request, isChange, error),
+      ended: (outcome) => {
+        if (begun) audit.note({ ...callOf(request), kind: 'system', code: 'command_ended', message: outcome });
+      },
+    }),
+  };
 }
 
 /** What is answered. An error before any of it is a refusal: nothing was executed, or not for certain. */
-async function* orRefused<T>(messages: AsyncIterable<T>, refused: (error: unknown) => void): AsyncGenerator<T> {
+async function* untilEnd<T>(
+  messages: AsyncIterable<T>,
+  { refused, ended }: { readonly refused: (error: unknown) => void; readonly ended: (outcome: string) => void },
+): AsyncGenerator<T> {
   let answered = false;
+  let outcome: string | undefined = 'its caller went away';
   try {
     for await (const message of messages) {
       answered = true;
+      outcome = exitOf(message as ExecuteResponse) ?? outcome;
       yield message;
     }
   } catch (error) {
+    outcome = answered ? codeName(toConnectError(error, () => undefined).code) : undefined;
     if (!answered) refused(error);
     throw error;
+  } finally {
+    if (outcome !== undefined) ended(outcome);
   }
 }
+
+const exitOf = ({ output }: ExecuteResponse): string | undefined =>
+  output.case === 'exitCode' ? `exit code ${output.value}` : undefined;

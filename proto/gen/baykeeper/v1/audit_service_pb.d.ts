@@ -86,7 +86,8 @@ export declare type AuditRecord = Message<"baykeeper.v1.AuditRecord"> & {
   requestId: string;
 
   /**
-   * As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container. Of an effect `applied`, `failed` or `removed`.
+   * As gRPC names it, in small letters: `ok`, `permission_denied`; `begun` for a command in a container,
+   * of which `command_ended` (`system`) says with the same request id how it ended. Of an effect `applied`, `failed` or `removed`.
    *
    * @generated from field: string code = 12;
    */
