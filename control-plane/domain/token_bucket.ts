@@ -19,8 +19,8 @@ export class TokenBuckets {
     this.#clock = clock;
   }
 
-  /** Takes one token. False: there was none left. */
-  take(caller: string): boolean {
+  /** Takes tokens, also such as are yet to come. False: there was none left. */
+  take(caller: string, count = 1): boolean {
     const nowMs = this.#clock.now();
     const { perSecond, burst } = this.#limit;
     const bucket = this.#buckets.get(caller) ?? { tokens: burst, timeMs: nowMs };
@@ -31,7 +31,7 @@ export class TokenBuckets {
     bucket.tokens = Math.min(burst, bucket.tokens + (passedMs / 1000) * perSecond);
     bucket.timeMs = nowMs;
     if (bucket.tokens < 1) return false;
-    bucket.tokens -= 1;
+    bucket.tokens -= count;
     return true;
   }
 

@@ -1,5 +1,6 @@
 import { Code, createClient, createContextValues, type UnaryRequest } from '@connectrpc/connect';
 import test from 'ava';
+import { ManifestService } from '../../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import { SystemService } from '../../../proto/gen/baykeeper/v1/system_service_pb.js';
 import { ServerReflection } from '../../../proto/gen/grpc/reflection/v1/reflection_pb.js';
 import { Health } from '../../../proto/gen/health/v1/health_pb.js';
@@ -67,6 +68,16 @@ test('a caller has one share, by whichever way and token it calls', async (t) =>
     const { whoAmI } = createClient(SystemService, api.transport({ ...way, token: 'of-rose' }));
     await refused(t, whoAmI({}), Code.ResourceExhausted, /too many calls/);
   }
+});
+
+test('each manifest that is applied is a call', async (t) => {
+  await using api = await startApi({ api: { callerLimit: { perSecond: 0.001, burst: 5 } } });
+  const { apply } = createClient(ManifestService, api.transport());
+  const manifests = Array.from({ length: 10 }, (_, i) => ({
+    object: { case: 'bayModel' as const, value: { metadata: { name: `m${i}` }, spec: {} } },
+  }));
+  t.is((await apply({ manifests })).results.filter(({ error }) => !error).length, 10, 'all of them, or none');
+  await refused(t, apply({ manifests: manifests.slice(1) }), Code.ResourceExhausted, /too many calls/);
 });
 
 test('strangers are counted by their network, as one has more addresses than there are callers', async (t) => {

@@ -1,6 +1,7 @@
 import type { DescMethod } from '@bufbuild/protobuf';
 import { MethodOptions_IdempotencyLevel } from '@bufbuild/protobuf/wkt';
 import type { ContextValues, Interceptor, StreamRequest } from '@connectrpc/connect';
+import { type ApplyRequest, ApplyRequestSchema } from '../../../proto/gen/baykeeper/v1/manifest_service_pb.js';
 import type { Authenticator, Credentials } from '../../auth/port.ts';
 import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { networkOf } from '../../domain/ip.ts';
@@ -17,7 +18,7 @@ export interface IdentityOptions {
   readonly authenticator: Authenticator;
   /** What it takes to call a method: that of permissions.ts. Undefined: nobody may. */
   readonly permissionOf: (method: DescMethod) => Permission | undefined;
-  /** Of calls of one subject. */
+  /** Of calls of one subject; each manifest that is applied is one. */
   readonly callerLimit: RateLimit;
   /** Of calls of open methods, questions in their streams among them, and of failures to say who is calling, from one address. */
   readonly peerLimit: RateLimit;
@@ -92,7 +93,7 @@ export function createIdentity(options: IdentityOptions): Identity {
     const principal = found instanceof Promise ? await found : found;
     // Also of one that is refused it is recorded who it was.
     contextValues.set(principalKey, principal);
-    if (!callers.take(nameOf(principal))) throw tooMany(options.callerLimit);
+    if (!callers.take(nameOf(principal), callsIn(request))) throw tooMany(options.callerLimit);
     if (!needed || !includesRole(principal.role, needed)) throw denied(principal, request.method, needed);
     const project = request.header.get(projectHeader);
     const caller = project === null ? principal : inProject(principal, project, reads(request.method, needed));
@@ -103,6 +104,12 @@ export function createIdentity(options: IdentityOptions): Identity {
   };
   return { interceptor, identify };
 }
+
+/** Many manifests in one call are as many calls. */
+const callsIn = ({ stream, method, message }: Parameters<Next>[0]): number =>
+  !stream && method.input.typeName === ApplyRequestSchema.typeName
+    ? Math.max(1, (message as ApplyRequest).manifests.length)
+    : 1;
 
 const nameOf = ({ project, subject }: Principal): string => `${project}/${subject}`;
 
