@@ -28,7 +28,10 @@ const dayMs = 24 * 3_600_000;
 export function addAuthOptions(command: Command): Command {
   return addOidcOptions(addKeystoneOptions(command))
     .addOption(
-      new Option('--caller-rate <calls>', 'calls a second that one caller may make, over time; each manifest applied is one')
+      new Option(
+        '--caller-rate <calls>',
+        'calls a second that one caller may make, over time; each manifest applied is one',
+      )
         .env('BAYKEEPER_CALLER_RATE')
         .argParser(integer('the rate of calls', 1, 1_000_000))
         .default(20_000),
