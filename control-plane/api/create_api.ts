@@ -32,6 +32,7 @@ import type { Identify } from './intake.ts';
 import { auditInterceptor, unreadRefusals } from './interceptors/audit.ts';
 import { deadlinesInterceptor } from './interceptors/deadlines.ts';
 import { createIdentity } from './interceptors/identity.ts';
+import { pagesInterceptor } from './interceptors/pages.ts';
 import { requestsInterceptor } from './interceptors/requests.ts';
 import { validationInterceptor } from './interceptors/validation.ts';
 import { joinTokenMethods } from './join_tokens.ts';
@@ -254,6 +255,7 @@ export async function createApi(options: ApiOptions): Promise<Api> {
       auditInterceptor({ audit, refusals, permissionOf }),
       identity.interceptor,
       validationInterceptor(checkMessage),
+      pagesInterceptor({ patienceMs: options.unaryTimeoutMs ?? 30_000 }),
     ],
     close() {
       guard.close();
