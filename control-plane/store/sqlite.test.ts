@@ -72,6 +72,24 @@ test('of an object that is elsewhere than its key says nothing leaves the databa
   t.is(await rows(nameKey('web', { project: 'blue' })), 0);
 });
 
+test('what others have changed is not gone through for those who go on from long ago, also in a file from before', async (t) => {
+  const file = await fileFor(t);
+  await fill(file, 5_000);
+  // As the first version has made it.
+  const connection = await SqliteConnection.open({ file, readOnly: false, busyTimeoutMs: 1000 });
+  await connection.exec('DROP INDEX changes_scope; PRAGMA user_version = 1');
+  await connection.close();
+  const store = await openFile(file);
+  t.teardown(() => store.close());
+  await store.write(put(makeObject({ name: 'web', project: 'blue' })));
+  const before = process.cpuUsage();
+  for (let i = 0; i < 100; i += 1) {
+    const changes = await store.changesSince(0, 100, { kind: 'Container', project: 'blue', bayUid: 'bay-1' });
+    t.is(changes.length, 1);
+  }
+  t.true(process.cpuUsage(before).user < 200_000);
+});
+
 test('the files are for their owner alone, and the log is gone after a close', async (t) => {
   const file = await fileFor(t);
   const store = await openFile(file);

@@ -283,14 +283,8 @@ class SqliteStore implements Store {
     only?: ChangeFilter,
     maxBytes: number = Number.MAX_SAFE_INTEGER,
   ): Promise<readonly Change[]> {
-    const rows = await this.#read<{ oldest: number } & Partial<Nullable<ChangeRow>>>(selectChanges, [
-      revision,
-      limit,
-      only?.kind ?? null,
-      only?.project ?? null,
-      only?.bayUid ?? null,
-      maxBytes,
-    ]);
+    const { sql, parameters } = selectChanges(revision, limit, only ?? {}, maxBytes);
+    const rows = await this.#read<{ oldest: number } & Partial<Nullable<ChangeRow>>>(sql, parameters);
     const oldest = (rows[0]?.oldest ?? 1) - 1;
     if (revision < oldest) throw new CompactedError(revision, oldest);
     return rows.filter(hasChange).map(toChange);

@@ -64,6 +64,8 @@ const migrations: readonly string[] = [
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX requests_time ON requests (time_ms);
   `,
+  // By kind, project and bay: what others have done since is not gone through to find what is asked for.
+  'CREATE INDEX changes_scope ON changes (attributes ->> 1, attributes ->> 2, attributes ->> 3)',
 ];
 
 /** The version that this program writes. */

@@ -1,5 +1,5 @@
 import { maxPageBytes } from '../domain/page.ts';
-import type { ListQuery } from './port.ts';
+import type { ChangeFilter, ListQuery } from './port.ts';
 import type { SqliteValue } from './sqlite_connection.ts';
 import { attributeColumns, attributesOf, changeLink } from './sqlite_rows.ts';
 
@@ -145,27 +145,38 @@ export const selectChain = `
   LEFT JOIN changes c ON c.revision = newest.revision
 `;
 
-/**
- * Parameters: the revision, the limit, kind, project, bay (null for any), and how large they may be together, but for the last one. Each row has the oldest
- * revision kept.
- */
-export const selectChanges = `
-  SELECT h.oldest, ${changeLink('c')} AS link, c.attributes, c.body,
-    p.attributes AS previous_attributes, p.body AS previous_body
-  FROM (SELECT coalesce(min(revision), 1) AS oldest FROM changes) h
-  LEFT JOIN (
-    SELECT place, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size AS before FROM (
-      SELECT revision AS place, length(body) AS size FROM changes WHERE revision > ?1
-        AND (?3 IS NULL OR attributes ->> 1 = ?3)
-        AND (?4 IS NULL OR attributes ->> 2 = ?4)
-        AND (?5 IS NULL OR attributes ->> 3 = ?5)
-      ORDER BY revision LIMIT ?2
-    )
-  ) chosen ON chosen.before < ?6
-  LEFT JOIN changes c ON c.revision = chosen.place
-  LEFT JOIN changes p ON p.revision = c.previous_revision AND c.op = 'put'
-  ORDER BY c.revision
-`;
+/** The changes after a revision, oldest first. Each row has the oldest revision kept. */
+export const selectChanges = (
+  revision: number,
+  limit: number,
+  { kind, project, bayUid }: Partial<ChangeFilter>,
+  maxBytes: number,
+): { sql: string; parameters: readonly SqliteValue[] } => {
+  const conditions = ['revision > ?1'];
+  const parameters: SqliteValue[] = [revision, limit, maxBytes];
+  // As the index has them.
+  for (const [cell, value] of [
+    [1, kind],
+    [2, project],
+    [3, bayUid],
+  ] as const) {
+    if (value !== undefined) conditions.push(`attributes ->> ${cell} = ?${parameters.push(value)}`);
+  }
+  const sql = `
+    SELECT h.oldest, ${changeLink('c')} AS link, c.attributes, c.body,
+      p.attributes AS previous_attributes, p.body AS previous_body
+    FROM (SELECT coalesce(min(revision), 1) AS oldest FROM changes) h
+    LEFT JOIN (
+      SELECT place, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size AS before FROM (
+        SELECT revision AS place, length(body) AS size FROM changes${kind === undefined ? '' : ' INDEXED BY changes_scope'}
+        WHERE ${conditions.join(' AND ')} ORDER BY revision LIMIT ?2
+      )
+    ) chosen ON chosen.before < ?3
+    LEFT JOIN changes c ON c.revision = chosen.place
+    LEFT JOIN changes p ON p.revision = c.previous_revision AND c.op = 'put'
+    ORDER BY c.revision`;
+  return { sql, parameters };
+};
 
 /** Parameter: how many bytes the changes may have from the first one on that is asked for. Nothing is added up while the whole file has no more. */
 export const selectFirstWithin = `
