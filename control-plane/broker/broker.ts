@@ -148,8 +148,12 @@ async function connectTo(
     closer.add(() => connection.close());
     const up = await Promise.all([system, connection].map((one) => one.waitUntilConnected(connectTimeoutMs)));
     if (up.includes(false)) {
-      if (server)
-        throw new BrokerError(`nats-server is up on ${server.url}, but does not let the control plane in: see its log`);
+      if (server) {
+        const reason = system.problem || connection.problem || 'it does not answer in time';
+        throw new BrokerError(
+          `nats-server is up on ${server.url}, but the control plane cannot connect to it: ${reason}`,
+        );
+      }
       log.warn({ urls }, 'the broker cannot be reached: it is tried until it can');
     }
     // One that was taken over may know of no revocation yet.

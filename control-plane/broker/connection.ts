@@ -80,6 +80,7 @@ export class BrokerConnection {
   readonly #running: Promise<void>;
   #client: NatsConnection | undefined;
   #maxPayloadBytes: number;
+  #problem = '';
 
   constructor(options: ConnectionOptions) {
     this.#options = options;
@@ -91,6 +92,11 @@ export class BrokerConnection {
 
   get connected(): boolean {
     return this.#client !== undefined && !this.#client.isClosed();
+  }
+
+  /** Why the last try has failed. Empty: it has not. */
+  get problem(): string {
+    return this.#problem;
   }
 
   get maxPayloadBytes(): number {
@@ -194,6 +200,7 @@ export class BrokerConnection {
         failures = Date.now() - since > 2000 ? 0 : failures + 1;
       } catch (error) {
         failures += 1;
+        this.#problem = messageOf(error);
         const level = failures === 1 || failures % 20 === 0 ? 'warn' : 'debug';
         if (!signal.aborted)
           this.#log[level]({ url, reason: messageOf(error), failures }, 'cannot connect to the broker');
@@ -220,6 +227,7 @@ export class BrokerConnection {
     });
     if (this.#closing.signal.aborted) return client.close();
     this.#client = client;
+    this.#problem = '';
     this.#maxPayloadBytes = client.info?.max_payload ?? this.#maxPayloadBytes;
     void this.#reportErrors(client);
     for (const interest of this.#interests) this.#listen(client, interest);

@@ -172,6 +172,17 @@ test('a certificate is renewed at two thirds of its life, an authority at two th
   t.is(third.trusted[1], first.trusted[0]);
 });
 
+test('a certificate that was made while the clock was far ahead is replaced when the clock is right again', async (t) => {
+  const dir = await folder(t);
+  const clock = { nowMs: Date.now() + 365 * 24 * hour, now: () => clock.nowMs };
+  const read = source(dir, clock);
+  const ahead = await read();
+  clock.nowMs = Date.now();
+  const right = await read(ahead);
+  t.true(right.endMs <= clock.nowMs + hour);
+  t.deepEqual(right.trusted, ahead.trusted);
+});
+
 test('a machine that believes it is long ago finds every certificate valid', async (t) => {
   const dir = await folder(t);
   const read = source(dir, Date);

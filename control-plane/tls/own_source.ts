@@ -39,6 +39,7 @@ export function ownSource({
   clock,
   onAuthority = async () => undefined,
 }: OwnSourceOptions): CertificateSource {
+  let madeMs = 0;
   let renewMs = 0;
   const record = new AuthorityRecord({ dataDir, append: onAuthority });
   return {
@@ -54,8 +55,10 @@ export function ownSource({
         .catch((error: unknown) => log.error({ err: error }, 'that the CA is another is not recorded'));
       const trusted = trustedBy(authority, nowMs);
       const same = before && trusted.join() === before.trusted.join();
-      if (same && nowMs < renewMs) return before;
+      // One that was made while the clock was ahead would be good for too long.
+      if (same && madeMs <= nowMs && nowMs < renewMs) return before;
       const leaf = await makeLeaf(authority.current, names, nowMs + leafTtlMs);
+      madeMs = nowMs;
       renewMs = nowMs + (leafTtlMs * 2) / 3;
       if (!same) {
         await writeFile(join(dataDir, 'tls', 'ca.pem'), pem(trusted), { mode: 0o644 });
