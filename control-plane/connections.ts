@@ -3,11 +3,45 @@ import type { Http2Server } from 'node:http2';
 import type { Socket } from 'node:net';
 import type { TLSSocket } from 'node:tls';
 import type { Logger } from 'pino';
+import { networkOf } from './domain/ip.ts';
 
 /** How long a new connection may say nothing. */
 const firstByteTimeoutMs = 10_000;
 /** What every HTTP/2 connection begins with, as far as it takes to tell it from HTTP/1.1: `PRI * HTTP/2.0`. */
 const http2Preface = Buffer.from('PRI');
+
+/** The part of all connections that one network may have: there is always room for somebody else. */
+const shareOfOne = 3 / 4;
+
+/** The connections of a server, of which one network has no more than its share. */
+class Connections {
+  readonly all = new Set<Socket>();
+  readonly #byNetwork = new Map<string, number>();
+  readonly #http1: Server;
+
+  constructor(http1: Server) {
+    this.#http1 = http1;
+  }
+
+  /** False: it is one too many, and has been closed. */
+  take(socket: Socket): boolean {
+    const network = networkOf(socket.remoteAddress ?? '');
+    const count = (this.#byNetwork.get(network) ?? 0) + 1;
+    if (count > Math.ceil(this.#http1.maxConnections * shareOfOne)) {
+      socket.destroy();
+      return false;
+    }
+    this.#byNetwork.set(network, count);
+    this.all.add(socket);
+    socket.once('close', () => {
+      this.all.delete(socket);
+      const left = (this.#byNetwork.get(network) ?? 0) - 1;
+      if (left > 0) this.#byNetwork.set(network, left);
+      else this.#byNetwork.delete(network);
+    });
+    return true;
+  }
+}
 
 /** The connections of a server. */
 export interface Sockets {
@@ -18,15 +52,14 @@ export interface Sockets {
 
 /** One port for both: each connection goes to the server of the protocol that was agreed on in the handshake. */
 export function shareSecureConnections(http1: Server, http2: Http2Server, log: Logger): Sockets {
-  const all = new Set<Socket>();
+  const connections = new Connections(http1);
   const undecided = new Map<string, Socket>();
   const peerOf = (socket: Socket): string => `${socket.remoteAddress} ${socket.remotePort}`;
   http1.on('connection', (socket: Socket) => {
+    if (!connections.take(socket)) return;
     const peer = peerOf(socket);
-    all.add(socket);
     undecided.set(peer, socket);
     socket.once('close', () => {
-      all.delete(socket);
       if (undecided.get(peer) === socket) undecided.delete(peer);
     });
     socket.setNoDelay(true);
@@ -40,23 +73,20 @@ export function shareSecureConnections(http1: Server, http2: Http2Server, log: L
   });
   // Whoever speaks something else, or an old version, is cut off by then.
   http1.on('tlsClientError', (error: Error) => log.debug({ err: error }, 'TLS handshake failed'));
-  return { all, undecided };
+  return { all: connections.all, undecided };
 }
 
 /** One port for both: each connection goes to the server that its first bytes are for. */
 export function shareConnections(http1: Server, http2: Http2Server): Sockets {
-  const all = new Set<Socket>();
+  const connections = new Connections(http1);
   const undecided = new Map<Socket, Socket>();
   // HTTP/1.1 listens, so that its own time-outs and its list of idle connections work; only who gets a connection is decided here.
   const take = http1.listeners('connection') as ((socket: Socket) => void)[];
   http1.removeAllListeners('connection');
   http1.on('connection', (socket: Socket) => {
-    all.add(socket);
+    if (!connections.take(socket)) return;
     undecided.set(socket, socket);
-    socket.once('close', () => {
-      all.delete(socket);
-      undecided.delete(socket);
-    });
+    socket.once('close', () => undecided.delete(socket));
     socket.setNoDelay(true);
     socket.setTimeout(firstByteTimeoutMs, () => {
       if (undecided.has(socket)) socket.destroy();
@@ -88,5 +118,5 @@ export function shareConnections(http1: Server, http2: Http2Server): Sockets {
     socket.on('end', gone);
     socket.on('readable', peek);
   });
-  return { all, undecided };
+  return { all: connections.all, undecided };
 }

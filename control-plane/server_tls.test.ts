@@ -234,23 +234,23 @@ for (const [what, one] of [
   });
 }
 
-test('more connections than may be are closed at once', async (t) => {
-  const f = await fixture(t, { maxConnections: 5 });
-  const held = await Promise.all(
-    Array.from({ length: 5 }, async () => {
-      const socket = tls.connect({ host: '127.0.0.2', port: f.port, ca: f.ca });
-      await once(socket, 'secureConnect');
-      return socket;
-    }),
-  );
-  const sixth = net.connect(f.port, '127.0.0.2');
-  await ended(sixth);
+test('more connections than may be are closed at once, and one network leaves room for others', async (t) => {
+  const f = await fixture(t, { maxConnections: 8 });
+  const open = async (localAddress: string) => {
+    const socket = net.connect({ port: f.port, host: '127.0.0.2', localAddress });
+    const secure = tls.connect({ socket, host: '127.0.0.2', ca: f.ca });
+    secure.on('error', () => undefined);
+    await once(secure, 'secureConnect');
+    return secure;
+  };
+  const held = await Promise.all(Array.from({ length: 6 }, () => open('127.0.0.3')));
+  await ended(net.connect({ port: f.port, host: '127.0.0.2', localAddress: '127.0.0.3' }));
+  const { stdout } = await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`]);
+  t.is(stdout, 'ready\n', 'somebody else');
+  held.push(await open('127.0.0.4'), await open('127.0.0.4'));
+  await ended(net.connect({ port: f.port, host: '127.0.0.2', localAddress: '127.0.0.5' }));
   for (const socket of held) socket.destroy();
-  await until('there is room again', async () => {
-    const { stdout } = await run('curl', ['-s', '--cacert', f.caFile, `${f.url}/readyz`]).catch(() => ({ stdout: '' }));
-    return stdout === 'ready\n';
-  });
-  t.pass();
+  await until('there is room again', async () => (await open('127.0.0.3')).destroy());
 });
 
 test('a name that is not in the certificate is no way in', async (t) => {
