@@ -25,6 +25,16 @@ test('a node says what it is and what it uses', async (t) => {
   t.true(usage !== undefined && usage.cpuPercent >= 0 && usage.cpuPercent <= 100);
 });
 
+test('addresses that it may not ask for are left out, and nothing else', async (t) => {
+  const networkInterfaces = () => {
+    throw new Error('uv_interface_addresses returned Unknown system error 97');
+  };
+  const { phase, info } = await new NodeHealth({ clock: systemClock, networkInterfaces }).status(engine);
+  t.is(phase, NodePhase.READY);
+  t.deepEqual(info?.addresses, []);
+  t.not(info?.hostname, '');
+});
+
 test('CPU is counted since the last look', async (t) => {
   const health = new NodeHealth({ clock: systemClock });
   await health.status(engine);

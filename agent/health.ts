@@ -31,6 +31,8 @@ export interface HealthThresholds {
 export interface HealthOptions {
   readonly clock: Clock;
   readonly thresholds?: HealthThresholds;
+  /** Which addresses the node has. Throws where the agent may not ask. Default: as Node.js sees it. */
+  readonly networkInterfaces?: typeof networkInterfaces;
 }
 
 /** What is known of the engine. */
@@ -74,13 +76,15 @@ const maxMessageChars = 2048;
 export class NodeHealth {
   readonly #clock: Clock;
   readonly #thresholds: Required<HealthThresholds>;
+  readonly #networkInterfaces: typeof networkInterfaces;
   readonly #since = new Map<string, { readonly status: ConditionStatus; readonly ms: number }>();
   #cpu: CpuTimes | undefined;
   #cpuPercent = 0;
   #os: string | undefined;
 
-  constructor({ clock, thresholds }: HealthOptions) {
+  constructor({ clock, thresholds, networkInterfaces: interfaces = networkInterfaces }: HealthOptions) {
     this.#clock = clock;
+    this.#networkInterfaces = interfaces;
     this.#thresholds = { memoryAvailable: 0.05, diskFree: 0.1, diskFreeBytes: 2 ** 30, ...thresholds };
   }
 
@@ -174,7 +178,7 @@ export class NodeHealth {
       dockerVersion,
       cpus: this.#cpu?.count ?? cpus().length,
       memoryBytes: BigInt(memory?.total ?? 0),
-      addresses: addresses(),
+      addresses: addresses(this.#networkInterfaces),
       bootTime: timestampFromMs(bootMs),
     });
   }
@@ -261,8 +265,15 @@ async function readOs(): Promise<string> {
   return /^PRETTY_NAME="?([^"\n]*)"?$/m.exec(text ?? '')?.[1] ?? '';
 }
 
-function addresses(): string[] {
-  const found = Object.entries(networkInterfaces())
+function addresses(read: typeof networkInterfaces): string[] {
+  let interfaces: ReturnType<typeof networkInterfaces>;
+  try {
+    interfaces = read();
+  } catch {
+    // In a sandbox without netlink sockets.
+    return [];
+  }
+  const found = Object.entries(interfaces)
     // Bridges and virtual pairs of the engine lead nowhere from outside.
     .filter(([name]) => !/^(docker|br-|veth|cni|flannel)/.test(name))
     .flatMap(([, list]) => list ?? [])
