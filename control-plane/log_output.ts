@@ -7,7 +7,7 @@ export interface LogOutput {
 
 /**
  * Writes each line to a file descriptor before it returns. What cannot be written (a full disk, a broken pipe) is left out: it is no reason to
- * end, or to hold anything up. Pino's own destination ends the process at the first error, and tries again for ever on the way out.
+ * end. Pino's own destination ends the process at the first error, and tries again for ever on the way out. A pipe that is full is waited for.
  */
 export function openLogOutput(fd: number): LogOutput {
   return {
