@@ -70,7 +70,12 @@ export class FileAuditLog implements AuditLog {
   static async open(options: FileAuditLogOptions): Promise<FileAuditLog> {
     await mkdir(options.folder, { recursive: true, mode: 0o700 });
     const log = new FileAuditLog(options);
-    await log.#open();
+    try {
+      await log.#open();
+    } catch (error) {
+      await log.#file?.close();
+      throw error;
+    }
     return log;
   }
 
