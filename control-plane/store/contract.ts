@@ -1,11 +1,10 @@
 import type { TestFn } from 'ava';
 import type { ContractTest, StoreBed } from './contract_bed.ts';
-import { propertyContract } from './contract_properties.ts';
 import { chainContract, feedContract, listContract } from './contract_reads.ts';
 import { watchContract } from './contract_watch.ts';
 import { requestContract, writeContract } from './contract_writes.ts';
 
-/** What every store must do. Declares its tests with `test`; each opens a store of its own. */
+/** What every store must do, but for what contract_properties.ts has. Declares its tests with `test`; each opens a store of its own. */
 export const storeContract = (test: TestFn, open: () => Promise<StoreBed>): void => {
   const check: ContractTest = (title, body) =>
     test(title, async (t) => {
@@ -22,5 +21,4 @@ export const storeContract = (test: TestFn, open: () => Promise<StoreBed>): void
   chainContract(check);
   feedContract(check);
   watchContract(check);
-  propertyContract(test, open);
 };

@@ -1,13 +1,12 @@
 import { execFile } from 'node:child_process';
-import { mkdtemp, open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { open, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import test, { type ExecutionContext } from 'ava';
 import { pino } from 'pino';
+import { makeStoreFolder, openSqliteBed } from '../../test/harness/sqlite_bed.ts';
 import { PreconditionError, UnavailableError } from '../domain/errors.ts';
 import { storeContract } from './contract.ts';
-import type { StoreBed } from './contract_bed.ts';
 import { makeObject, nameKey, put } from './contract_objects.ts';
 import type { ObjectKey, Store } from './port.ts';
 import { openSqliteStore } from './sqlite.ts';
@@ -16,33 +15,11 @@ import { loadKeys } from './sqlite_disk.ts';
 
 const log = pino({ level: 'silent' });
 
-const makeFolder = (): Promise<string> => mkdtemp(join(tmpdir(), 'baykeeper-store-'));
-
-const openBed = async (): Promise<StoreBed> => {
-  const folder = await makeFolder();
-  const clock = { nowMs: 0, now: () => clock.nowMs };
-  const openIt = (): Promise<Store> => openSqliteStore({ file: join(folder, 'store.db'), clock, log });
-  let store = await openIt();
-  return {
-    store,
-    clock,
-    reopen: async () => {
-      await store.close();
-      store = await openIt();
-      return store;
-    },
-    dispose: async () => {
-      await store.close();
-      await rm(folder, { recursive: true, force: true });
-    },
-  };
-};
-
-storeContract(test, openBed);
+storeContract(test, openSqliteBed);
 
 /** A folder of its own, removed when the test ends. */
 const fileFor = async (t: ExecutionContext): Promise<string> => {
-  const folder = await makeFolder();
+  const folder = await makeStoreFolder();
   t.teardown(() => rm(folder, { recursive: true, force: true }));
   return join(folder, 'deep', 'store.db');
 };
