@@ -154,7 +154,7 @@ export const selectChanges = (
 ): { sql: string; parameters: readonly SqliteValue[] } => {
   const conditions = ['revision > ?1'];
   const parameters: SqliteValue[] = [revision, limit, maxBytes];
-  // As the index has them.
+  // As the indexes have them.
   for (const [cell, value] of [
     [1, kind],
     [2, project],
@@ -162,13 +162,15 @@ export const selectChanges = (
   ] as const) {
     if (value !== undefined) conditions.push(`attributes ->> ${cell} = ?${parameters.push(value)}`);
   }
+  if (bayUid) conditions.push("attributes ->> 3 <> ''");
+  const by = bayUid ? 'INDEXED BY changes_bay' : kind ? 'INDEXED BY changes_kind' : '';
   const sql = `
     SELECT h.oldest, ${changeLink('c')} AS link, c.attributes, c.body,
       p.attributes AS previous_attributes, p.body AS previous_body
     FROM (SELECT coalesce(min(revision), 1) AS oldest FROM changes) h
     LEFT JOIN (
       SELECT place, sum(size) OVER (ORDER BY place ROWS UNBOUNDED PRECEDING) - size AS before FROM (
-        SELECT revision AS place, length(body) AS size FROM changes${kind === undefined ? '' : ' INDEXED BY changes_scope'}
+        SELECT revision AS place, length(body) AS size FROM changes ${by}
         WHERE ${conditions.join(' AND ')} ORDER BY revision LIMIT ?2
       )
     ) chosen ON chosen.before < ?3
