@@ -9,9 +9,18 @@ import type { ListPage, ListPosition, ListQuery, Store, StoredObject, WatchItem 
 
 const pageSize = 500;
 
+/** What was found of bodies: each change goes to the watchers of all projects, and all are given the same. */
+const found = new WeakMap<Uint8Array, boolean>();
+
 /** Whether every project may see a stored BayModel. */
-export const isPublic = (stored: Pick<StoredRecord, 'kind' | 'body' | 'revision'>): boolean =>
-  stored.kind === 'BayModel' && decode('BayModel', stored).spec?.public === true;
+export function isPublic(stored: Pick<StoredRecord, 'kind' | 'body' | 'revision'>): boolean {
+  if (stored.kind !== 'BayModel') return false;
+  const known = found.get(stored.body);
+  if (known !== undefined) return known;
+  const shown = decode('BayModel', stored).spec?.public === true;
+  found.set(stored.body, shown);
+  return shown;
+}
 
 /** Throws DeniedError when somebody else than an admin makes a BayModel public, or takes that back. */
 export function checkPublic({ subject, role }: Principal, kind: KindName, was: boolean, after: ObjectMessage): void {
