@@ -7,7 +7,7 @@ import { Health } from '../../../proto/gen/health/v1/health_pb.js';
 import { startApi } from '../../../test/harness/api_fixture.ts';
 import { refused } from '../../../test/harness/refused.ts';
 import { until } from '../../../test/harness/until.ts';
-import { DeniedError, ExhaustedError } from '../../domain/errors.ts';
+import { DeniedError, ExhaustedError, UnauthenticatedError } from '../../domain/errors.ts';
 import { peerKey } from '../call.ts';
 import type { SessionGuard } from '../session_guard.ts';
 import { createIdentity } from './identity.ts';
@@ -114,4 +114,26 @@ test('each question in a stream that is open to all is a call', async (t) => {
   };
   await refused(t, ask(), Code.ResourceExhausted, /too many calls/);
   t.is(answers, 3);
+});
+
+test('a method that is not in the table is denied to everybody, an admin too, and not called', async (t) => {
+  const ada = { subject: 'ada', project: 'ops', role: 'admin' } as const;
+  const { interceptor } = createIdentity({
+    authenticator: { authenticate: ({ token }) => (token === 'adas' ? ada : undefined) },
+    permissionOf: () => undefined,
+    callerLimit: { perSecond: 10, burst: 10 },
+    peerLimit: { perSecond: 10, burst: 10 },
+    clock: { now: () => 0 },
+    guard: undefined as unknown as SessionGuard,
+  });
+  const called = interceptor(async () => t.fail() as never);
+  const by = async (token: string, stream: boolean) => {
+    const header = new Headers({ authorization: `Bearer ${token}` });
+    const { whoAmI: method } = SystemService.method;
+    await called({ stream, method, header, contextValues: createContextValues() } as unknown as UnaryRequest);
+  };
+  for (const stream of [false, true]) {
+    await t.throwsAsync(by('adas', stream), { instanceOf: DeniedError, message: /nobody may call WhoAmI/ });
+    await t.throwsAsync(by('nobodys', stream), { instanceOf: UnauthenticatedError });
+  }
 });
