@@ -223,6 +223,28 @@ test('shutting down ends watches with UNAVAILABLE, and lets calls finish', async
   await t.throwsAsync(createClient(SystemService, api.transport()).whoAmI({}));
 });
 
+test('a connection that does not wait for its answers is closed', async (t) => {
+  const api = await fixture(t);
+  const ask = async (count: number) => {
+    const socket = net.connect(api.server.port, '127.0.0.1');
+    let text = '';
+    socket.on('error', () => undefined);
+    socket.on('data', (data) => {
+      text += data.toString('latin1');
+    });
+    socket.write('GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n'.repeat(count));
+    const closed = new Promise((done) => socket.once('close', () => done('closed')));
+    const outcome = await Promise.race([
+      closed,
+      until('all answers', () => text.split('HTTP/1.1 200').length > count).then(() => 'answered'),
+    ]);
+    socket.destroy();
+    return outcome;
+  };
+  t.is(await ask(10), 'answered');
+  t.is(await ask(100), 'closed');
+});
+
 test('only loopback addresses are listened on, and a port in use is told', async (t) => {
   const api = await fixture(t);
   const options = {

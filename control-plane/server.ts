@@ -147,7 +147,26 @@ function checkLoopback(host: string): void {
 
 type Handler = (request: Request, response: Response) => void;
 
-function createHttp1({ certificate, handshakeTimeoutMs = 10_000 }: ServerOptions, handler: Handler): Server {
+/** Requests that an HTTP/1.1 connection may have sent before it has its answers. Clients wait for each; who does not has many in memory at once. */
+const mostPipelined = 16;
+
+function boundPipeline(handler: Handler): Handler {
+  const open = new WeakMap<object, number>();
+  return (request, response) => {
+    const { socket } = request;
+    const count = (open.get(socket) ?? 0) + 1;
+    if (count > mostPipelined) {
+      socket.destroy();
+      return;
+    }
+    open.set(socket, count);
+    response.once('close', () => open.set(socket, (open.get(socket) ?? 1) - 1));
+    handler(request, response);
+  };
+}
+
+function createHttp1({ certificate, handshakeTimeoutMs = 10_000 }: ServerOptions, handle: Handler): Server {
+  const handler = boundPipeline(handle);
   const limits = {
     maxHeaderSize: maxHeaderBytes,
     requestTimeout: 60_000,
