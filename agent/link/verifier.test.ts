@@ -85,6 +85,21 @@ test('refusals are told of for a while, the remains of another session are not',
   t.is(verifier.refused, 1n);
 });
 
+test('a message whose key was only not known yet is no trouble once it is', async (t) => {
+  const folder = await mkdtemp(join(tmpdir(), 'agent-keys-'));
+  t.teardown(() => rm(folder, { recursive: true, force: true }));
+  const keys = await TrustedKeys.open(join(folder, 'trusted_keys.json'));
+  const next = new TestSigner(8);
+  await keys.replace(testSigner.keys());
+  const verifier = testVerifier(address, [], { keys });
+  t.is(open(next.seal(context, payload), verifier), undefined);
+  t.is(verifier.problem?.reason, 'UnknownKey');
+  await keys.replace(next.keys());
+  t.is(verifier.problem, undefined);
+  t.is(open(sealed, verifier), undefined);
+  t.is(verifier.problem?.reason, 'UnknownKey', 'of a key that is believed no more');
+});
+
 /** Ways to change a message. */
 type Change = (message: Buffer) => Uint8Array;
 const other = testSigner.seal(

@@ -52,7 +52,9 @@ export const drawNonce = (): Uint8Array => randomBytes(nonceBytes);
 export class Verifier {
   readonly #options: VerifierOptions;
   #refused = 0n;
-  #last: { readonly why: Unverified; readonly what: SignedPurpose; readonly atMs: number } | undefined;
+  #last:
+    | { readonly why: Unverified; readonly what: SignedPurpose; readonly keyId: string; readonly atMs: number }
+    | undefined;
   #loggedMs = Number.NEGATIVE_INFINITY;
   #unlogged = 0;
   /** Called when a message was signed by a key that is not known. Anybody can send such: it is to be bounded. */
@@ -67,10 +69,12 @@ export class Verifier {
     return this.#refused;
   }
 
-  /** What was refused lately, for people; undefined: nothing. */
+  /** What was refused lately, for people; undefined: nothing, or the control plane's own, of which the key was not known yet. */
   get problem(): { readonly reason: Unverified; readonly message: string } | undefined {
+    const { clock, keys } = this.#options;
     const last = this.#last;
-    if (!last || Math.abs(this.#options.clock.now() - last.atMs) > tellMs) return undefined;
+    if (!last || Math.abs(clock.now() - last.atMs) > tellMs) return undefined;
+    if (last.why === 'UnknownKey' && keys.find(last.keyId)) return undefined;
     const count =
       this.#refused === 1n ? '1 message from the broker was' : `${this.#refused} messages from the broker were`;
     return {
@@ -140,7 +144,8 @@ export class Verifier {
     const { clock, log } = this.#options;
     const now = clock.now();
     this.#refused += 1n;
-    this.#last = { why, what, atMs: now };
+    // The id is whatever somebody has sent.
+    this.#last = { why, what, keyId: keyId.slice(0, 64), atMs: now };
     if (Math.abs(now - this.#loggedMs) < logEveryMs) {
       this.#unlogged += 1;
     } else {
