@@ -26,25 +26,39 @@ export function meter(request: MeteredRequest, { intake, method, values, cut }: 
   const header = { get: (name: string) => headers[name]?.toString() ?? null };
   const packed = (header.get('grpc-encoding') ?? header.get('content-encoding') ?? 'identity') !== 'identity';
   let incoming: Incoming | undefined;
-  const chunks = { [Symbol.asyncIterator]: request[Symbol.asyncIterator].bind(request) };
+  const begin = request[Symbol.asyncIterator].bind(request);
   const refused = (error: unknown): ConnectError => {
     const converted = toConnectError(error, () => undefined);
     values.set(unreadKey, converted);
     return converted;
   };
   const counted = async function* () {
+    const chunks = begin();
+    let isWhole = false;
     try {
       incoming = intake.begin({ method, header, values }, cut);
-      for await (const chunk of chunks) {
-        await incoming.take(chunk.length, packed);
-        yield chunk;
+      for (let next = await chunks.next(); !next.done; next = await chunks.next()) {
+        await incoming.take(next.value.length, packed);
+        yield next.value;
       }
+      isWhole = true;
       incoming.complete();
     } catch (error) {
       // What breaks on its way is no refusal of ours.
       throw error instanceof DomainError || error instanceof ConnectError ? refused(error) : error;
+    } finally {
+      if (!isWhole) void leaveOut(chunks);
     }
   };
   Object.defineProperty(request, Symbol.asyncIterator, { value: counted });
   return () => incoming?.end();
+}
+
+/** Takes the rest for nothing: over HTTP/1.1 the next call comes after it on the same connection, and its answer would not be read before it is sent. */
+async function leaveOut(chunks: AsyncIterator<Buffer>): Promise<void> {
+  try {
+    while (!(await chunks.next()).done);
+  } catch {
+    // The caller went away.
+  }
 }

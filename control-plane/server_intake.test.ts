@@ -154,3 +154,23 @@ test('a call has its time to come in, and is ended then', async (t) => {
   const [fields] = await once(stream, 'response');
   t.is(fields[':status'], 504);
 });
+
+test('what was refused before it was read holds up nothing that comes after it on its connection', async (t) => {
+  const api = await fixture(t);
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 });
+  t.teardown(() => agent.destroy());
+  const send = (token: string, bytes: number) =>
+    new Promise<number>((resolve, reject) => {
+      const headers = { 'content-type': 'application/json', 'x-auth-token': token };
+      const options = { agent, host: '127.0.0.1', port: api.server.port, method: 'POST', path: create, headers };
+      const request = http.request(options, (response) => {
+        response.resume().on('end', () => resolve(response.statusCode ?? 0));
+      });
+      request.on('error', reject);
+      request.end(padded(bytes));
+    });
+  for (let i = 0; i < 3; i += 1) {
+    t.is(await send('nobodys', 1_000_000), 401);
+    t.is(await send('red-token', 100_000), 200);
+  }
+});
