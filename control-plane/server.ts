@@ -311,7 +311,8 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, inta
       },
     );
   };
-  const unary = new Map<string, DescMethod>();
+  const methods = new Map<string, DescMethod>();
+  const { readMaxBytes } = limitsOf(options);
   const valuesOf = new WeakMap<Request, ContextValues>();
   const newValues = (request: Request): ContextValues =>
     createContextValues()
@@ -323,10 +324,7 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, inta
       api.routes(router);
       mendUnaryAnswers(router, api.unread);
       holdAnswers(router, answers);
-      // Of a stream it is looked at who calls before anything is read.
-      for (const { requestPath, method } of router.handlers) {
-        if (method.methodKind === 'unary') unary.set(requestPath, method);
-      }
+      for (const { requestPath, method } of router.handlers) methods.set(requestPath, method);
     },
     interceptors: api.interceptors,
     contextValues: (request) => valuesOf.get(request) ?? newValues(request),
@@ -341,11 +339,11 @@ function createHandler(options: ServerOptions, shutdownSignal: AbortSignal, inta
   return (request: Request, response: Response): void => {
     try {
       dropEndlessDeadlines(request.headers);
-      const method = unary.get((request.url ?? '').split('?', 1)[0] ?? '');
+      const method = methods.get((request.url ?? '').split('?', 1)[0] ?? '');
       if (method) {
         const values = newValues(request);
         valuesOf.set(request, values);
-        response.once('close', meter(request, { intake, method, values, cut: () => cut(request) }));
+        response.once('close', meter(request, { intake, method, values, cut: () => cut(request), readMaxBytes }));
       }
       serve(request, response);
     } catch (error) {

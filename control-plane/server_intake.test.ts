@@ -2,13 +2,15 @@ import { once } from 'node:events';
 import http from 'node:http';
 import http2 from 'node:http2';
 import { gzipSync } from 'node:zlib';
+import { create, toBinary } from '@bufbuild/protobuf';
 import test from 'ava';
+import { ServerReflectionRequestSchema } from '../proto/gen/grpc/reflection/v1/reflection_pb.js';
 import { curl, fixture } from '../test/harness/server_bed.ts';
 import { until } from '../test/harness/until.ts';
 
 /* What is taken in of calls before they are whole, over every way into the server. */
 
-const create = '/baykeeper.v1.ContainerService/CreateContainer';
+const createPath = '/baykeeper.v1.ContainerService/CreateContainer';
 const padded = (bytes: number) =>
   Buffer.from(
     JSON.stringify({ container: { metadata: { bay: 'local' }, spec: { image: 'i', args: ['a'.repeat(bytes)] } } }),
@@ -22,7 +24,7 @@ const framed = (message: Buffer, flags = 0) => {
 
 /** Status, and body or gRPC status, of a call over HTTP/2. */
 async function call(session: http2.ClientHttp2Session, headers: http2.OutgoingHttpHeaders, body: Buffer) {
-  const stream = session.request({ ':method': 'POST', ':path': create, te: 'trailers', ...headers });
+  const stream = session.request({ ':method': 'POST', ':path': createPath, te: 'trailers', ...headers });
   stream.on('error', () => undefined);
   let text = '';
   let grpc = '';
@@ -43,7 +45,7 @@ async function call(session: http2.ClientHttp2Session, headers: http2.OutgoingHt
 
 function post(port: number, headers: http.OutgoingHttpHeaders, body: Buffer): Promise<string> {
   return new Promise((resolve, reject) => {
-    const options = { host: '127.0.0.1', port, method: 'POST', path: create, headers, agent: false };
+    const options = { host: '127.0.0.1', port, method: 'POST', path: createPath, headers, agent: false };
     const request = http.request(options, (response) => {
       let text = String(response.statusCode);
       response.on('data', (data: Buffer) => {
@@ -90,7 +92,7 @@ test('of somebody who is not known no large message is read, whatever it is sent
   const refused = [];
   for await (const record of api.audit.read(undefined)) if (record.code === 'unauthenticated') refused.push(record);
   t.is(refused.length, 2 * ways.length);
-  t.true(refused.every(({ kind, method, peer }) => kind === 'refused' && create.endsWith(method) && peer !== ''));
+  t.true(refused.every(({ kind, method, peer }) => kind === 'refused' && createPath.endsWith(method) && peer !== ''));
 });
 
 test('methods that are open take no large message from anybody', async (t) => {
@@ -102,6 +104,79 @@ test('methods that are open take no large message from anybody', async (t) => {
     t.is(answer.status, 429, answer.body);
     t.regex(answer.body, /larger than what Enroll takes/);
   }
+});
+
+test('nor by their streams', async (t) => {
+  const api = await fixture(t);
+  const session = http2.connect(api.server.url);
+  t.teardown(() => session.destroy());
+  await once(session, 'connect');
+  const ask = (symbol: string, flags = 0) => {
+    const request = toBinary(
+      ServerReflectionRequestSchema,
+      create(ServerReflectionRequestSchema, { messageRequest: { case: 'fileContainingSymbol', value: symbol } }),
+    );
+    const body = Buffer.from(flags ? gzipSync(request) : request);
+    const path = '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo';
+    const headers = { ':path': path, 'content-type': 'application/grpc', 'grpc-encoding': 'gzip' };
+    // More than one message, and in pieces that nobody would choose.
+    return call(session, headers, Buffer.concat([framed(body, flags), framed(body, flags)]));
+  };
+  t.regex(await ask('baykeeper.v1.BayService'), /^grpc 0200/);
+  t.regex(await ask('a'.repeat(15_000)), /^grpc 0200/);
+  t.regex(await ask('a'.repeat(17_000)), /^grpc 8/);
+  t.regex(await ask('baykeeper.v1.BayService', 1), /^grpc 8/, 'packed, it could be anything');
+});
+
+test('of streams the messages count that are not whole, and what was read is forgotten', async (t) => {
+  const api = await fixture(t, { server: { intake: { strangerBytes: 1_000, shareBytes: 60_000 } } });
+  const session = http2.connect(api.server.url);
+  t.teardown(() => session.destroy());
+  await once(session, 'connect');
+  const begin = (body: Buffer) => {
+    const stream = session.request({
+      ':method': 'POST',
+      ':path': '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    stream.on('error', () => undefined);
+    stream.resume();
+    const ended = new Promise((done) => stream.once('close', done).once('trailers', done).once('response', done));
+    stream.write(body);
+    return { stream, ended };
+  };
+  // Each is small, and whole.
+  const question = framed(
+    Buffer.from(
+      toBinary(
+        ServerReflectionRequestSchema,
+        create(ServerReflectionRequestSchema, { messageRequest: { case: 'listServices', value: '' } }),
+      ),
+    ),
+  );
+  const { stream, ended } = begin(Buffer.concat(Array.from({ length: 100 }, () => question)));
+  await ended;
+  stream.close();
+  // Twenty that are open cost more than one address may have.
+  const held = Array.from({ length: 20 }, () => begin(question.subarray(0, 3)));
+  const refused = await call(
+    session,
+    { ':path': '/grpc.reflection.v1.ServerReflection/ServerReflectionInfo', 'content-type': 'application/grpc' },
+    question,
+  );
+  t.regex(refused, /^grpc 8/);
+  for (const one of held) one.stream.close(http2.constants.NGHTTP2_CANCEL);
+  await until('there is room', async () => {
+    const { stream: next } = begin(question);
+    const fields = await new Promise<http2.IncomingHttpHeaders>((done) => {
+      next.once('response', done);
+      next.once('close', () => done({ 'grpc-status': '1' }));
+    });
+    next.close();
+    return fields['grpc-status'] === undefined;
+  });
+  t.pass();
 });
 
 for (const [what, limits, bytes] of [
@@ -116,7 +191,7 @@ for (const [what, limits, bytes] of [
     await once(session, 'connect');
     const headers = (token: string) => ({ 'content-type': 'application/json', 'x-auth-token': token });
     const begin = async (token: string) => {
-      const stream = session.request({ ':method': 'POST', ':path': create, ...headers(token) });
+      const stream = session.request({ ':method': 'POST', ':path': createPath, ...headers(token) });
       stream.on('error', () => undefined);
       await new Promise((sent) => stream.write(padded(bytes).subarray(0, bytes), sent));
       return stream;
@@ -142,14 +217,14 @@ test('a call has its time to come in, and is ended then', async (t) => {
   t.teardown(() => session.destroy());
   await once(session, 'connect');
   for (const headers of [{}, { 'content-encoding': 'gzip' }]) {
-    const stream = session.request({ ':method': 'POST', ':path': create, 'x-auth-token': 'red-token', ...headers });
+    const stream = session.request({ ':method': 'POST', ':path': createPath, 'x-auth-token': 'red-token', ...headers });
     stream.on('error', () => undefined);
     stream.resume();
     stream.write('{');
     await new Promise((done) => stream.once('close', done));
   }
   const json = { 'content-type': 'application/json', 'x-auth-token': 'red-token' };
-  const stream = session.request({ ':method': 'POST', ':path': create, ...json });
+  const stream = session.request({ ':method': 'POST', ':path': createPath, ...json });
   stream.on('error', () => undefined);
   const [fields] = await once(stream, 'response');
   t.is(fields[':status'], 504);
@@ -162,7 +237,7 @@ test('what was refused before it was read holds up nothing that comes after it o
   const send = (token: string, bytes: number) =>
     new Promise<number>((resolve, reject) => {
       const headers = { 'content-type': 'application/json', 'x-auth-token': token };
-      const options = { agent, host: '127.0.0.1', port: api.server.port, method: 'POST', path: create, headers };
+      const options = { agent, host: '127.0.0.1', port: api.server.port, method: 'POST', path: createPath, headers };
       const request = http.request(options, (response) => {
         response.resume().on('end', () => resolve(response.statusCode ?? 0));
       });
