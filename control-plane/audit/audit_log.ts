@@ -350,5 +350,5 @@ async function syncFolder(path: string): Promise<void> {
 
 /** For callers, who are not told where the log is. */
 function problemOf({ code = 'it failed' }: NodeJS.ErrnoException): string {
-  return code === 'ENOSPC' || code === 'EDQUOT' ? 'its disk is full' : code;
+  return code === 'ENOSPC' || code === 'EDQUOT' ? 'its disk is full: free some space' : code;
 }

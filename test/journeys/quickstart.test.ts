@@ -201,7 +201,7 @@ test.serial('a full disk under the state folder is said, ends nothing, and is ov
       t.is(refused.code, 6, refused.stderr);
       t.regex(
         refused.stderr,
-        /^Error: .*the disk that holds \S+(?: is full: nothing was written; free| is full: free) some space\n$/,
+        /^Error: .*(?:the disk that holds \S+ is full: nothing was written; free|its disk is full: free) some space\n$/,
       );
     }
     t.regex((await bayctl('get', 'containers', '-b', 'local')).stdout, /^web /m);
