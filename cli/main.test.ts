@@ -205,8 +205,10 @@ test('bash completes commands, flags, kinds and the names of objects', async (t)
   plane.put('web');
   plane.put('worker');
   const env = environment(plane);
+  const functions = start(launcher, ['completion', 'bash'], env);
+  await functions.ended;
   const complete = async (line: string): Promise<string[]> => {
-    const script = `source <("$1" completion bash)
+    const script = `source <(printf '%s' "$3")
 COMP_LINE=$2; COMP_POINT=\${#COMP_LINE}
 read -ra COMP_WORDS <<< "\${COMP_LINE//=/ = }"
 [[ $COMP_LINE == *" " ]] && COMP_WORDS+=("")
@@ -214,7 +216,7 @@ COMP_CWORD=$((\${#COMP_WORDS[@]} - 1))
 COMP_WORDS[0]=$1
 _bayctl
 printf '%s\\n' "\${COMPREPLY[@]}"`;
-    const running = start('bash', ['-c', script, 'bash', launcher, line], env);
+    const running = start('bash', ['-c', script, 'bash', launcher, line, functions.output()], env);
     await running.ended;
     t.is(running.errors(), '', line);
     return running.output().trim().split('\n');

@@ -10,9 +10,9 @@ import { beginTestRun, idle, removeLeftovers, type TestRun } from './leftovers.t
 
 /**
  * Runs the tests: `node test/run.ts [--counts FILE] [--limit MINUTES] [unit | clusters | system | FILE…]`; without a choice, one of these after the other.
- * Units lie beside the code and run four files at a time, as half of them wait, with a young generation in which a file that runs for a second
- * collects nothing; so do tests on a cluster of their own, and properties, two at a time. System
- * tests, in `test/`, start all kinds of servers and engines, of which each is theirs alone, and run two files at a time.
+ * Units lie beside the code and run six files at a time, as half of them wait, with a young generation in which a file that runs for a second
+ * collects nothing. Tests on a cluster of their own, and properties, run two at a time; so do system tests, in `test/`, which start all kinds of
+ * servers and engines, of which each is theirs alone, and those of whole programs.
  * Output is AVA's own. `--counts FILE` writes there what AVA counted, as JSON, whatever happened: an AVA that ended without its summary counts
  * as one failure. After `--limit` minutes (default 40) all of it is ended, and what did not come to run counts as one failure.
  *
@@ -31,19 +31,19 @@ const clusterTests = 'agent/**/*_kubernetes*.test.ts';
 const engineTests = 'agent/**/*docker*.test.ts';
 /** Beside the code, but of seconds of random inputs. */
 const propertyTests = '{agent,control-plane}/**/*_property.test.ts';
-/** Of this file: it waits for tests that hang. */
-const runnerTests = 'test/run.test.ts';
+/** Of programs as they are started, dozens of times: of this one, and of bayctl. */
+const programTests = '{test/run,cli/main}.test.ts';
 const not = (pattern: string): string => `!${pattern}`;
 const suites: Record<string, readonly string[]> = {
   unit: [
-    '--concurrency=4',
+    '--concurrency=6',
     '--node-arguments=--min-semi-space-size=16 --max-semi-space-size=32',
     '{proto,control-plane,agent,cli}/**/*.test.ts',
     'test/*.test.ts',
-    ...[clusterTests, engineTests, propertyTests, runnerTests].map(not),
+    ...[clusterTests, engineTests, propertyTests, programTests].map(not),
   ],
   clusters: ['--concurrency=2', clusterTests, propertyTests],
-  system: ['--concurrency=2', 'test/*/**/*.test.ts', engineTests, runnerTests],
+  system: ['--concurrency=2', 'test/*/**/*.test.ts', engineTests, programTests],
 };
 
 /** For AVA to say what it was at, once it is told to end. */
