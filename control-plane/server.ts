@@ -31,6 +31,7 @@ import { mendUnaryAnswers } from './api/unreadable.ts';
 import { type Request, type Response, serveCalls } from './call_listener.ts';
 import { shareConnections, shareSecureConnections } from './connections.ts';
 import { isLoopback } from './domain/ip.ts';
+import { type SessionLimits, watchSession } from './http2_session.ts';
 import { meter } from './metered_request.ts';
 import type { ServerCertificate } from './tls/port.ts';
 import { pageOfAuthorities, secureContextOf } from './tls/secure_context.ts';
@@ -41,7 +42,7 @@ export class ListenError extends Error {
 }
 
 /** Options of {@link startServer}. */
-export interface ServerOptions {
+export interface ServerOptions extends SessionLimits {
   /** Without TLS, a name or address that is not loopback is refused. */
   readonly host: string;
   /** 0: one that is free. */
@@ -65,10 +66,6 @@ export interface ServerOptions {
   readonly answers?: AnswerLimits;
   /** Calls at a time on one HTTP/2 connection. Default 1000. */
   readonly maxConcurrentStreams?: number;
-  /** A connection that does not answer a ping so often is dropped. Default 30 s. */
-  readonly pingIntervalMs?: number;
-  /** A connection on which nothing is asked for so long is closed. Default 5 min. */
-  readonly idleTimeoutMs?: number;
 }
 
 /** A server that listens. */
@@ -85,8 +82,7 @@ const maxHeaderBytes = 32 * 1024;
 const jsonOptions = { ignoreUnknownFields: false };
 /** Streams that a client may cancel at once, and each second for long: its connection is closed beyond that. */
 const resets = { burst: 1000, perSecond: 100 };
-/** Pings and settings that a client may send, on average, each second. gRPC measures lines with pings, so that it can be many. */
-const controlFramesPerSecond = 1000;
+
 /** Serves Connect, gRPC and gRPC-Web, over HTTP/1.1 and HTTP/2, with TLS or without, on one port. Rejects with ListenError. */
 export async function startServer(options: ServerOptions): Promise<RunningServer> {
   const { host, port, log, certificate } = options;
@@ -244,39 +240,11 @@ function createSessions(
     // What node:http2 does for a server with a request listener.
     handler(new Http2ServerRequest(stream, headers, {}, rawHeaders), new Http2ServerResponse(stream));
   });
-  const pingIntervalMs = options.pingIntervalMs ?? 30_000;
   server.on('session', (session) => {
     sessions.add(session);
+    session.once('close', () => sessions.delete(session));
     peers.set(session, session.socket.remoteAddress ?? '');
-    // The window of the connection, like that of a stream: with the usual 64 KiB, large messages wait for each other.
-    session.setLocalWindowSize(4 * 1024 * 1024);
-    let answered = true;
-    let controlFrames = 0;
-    const count = (): void => {
-      controlFrames += 1;
-      if (controlFrames <= (controlFramesPerSecond * pingIntervalMs) / 1000 || session.destroyed) return;
-      options.log.debug('too many pings or settings: the connection is closed');
-      session.destroy(undefined, constants.NGHTTP2_ENHANCE_YOUR_CALM);
-    };
-    session.on('ping', count);
-    session.on('remoteSettings', count);
-    const pings = setInterval(() => {
-      controlFrames = 0;
-      if (!answered || session.destroyed) {
-        session.destroy();
-        return;
-      }
-      answered = false;
-      session.ping((error) => {
-        answered = error === null;
-      });
-    }, pingIntervalMs);
-    pings.unref();
-    session.setTimeout(options.idleTimeoutMs ?? 300_000, () => session.close());
-    session.once('close', () => {
-      sessions.delete(session);
-      clearInterval(pings);
-    });
+    watchSession(session, options);
   });
   // What a peer does wrong ends its own session, and nothing else.
   server.on('sessionError', (error) => options.log.debug({ err: error }, 'HTTP/2 session failed'));
