@@ -1,8 +1,10 @@
 import { randomBytes, randomUUID } from 'node:crypto';
 import process from 'node:process';
 import { create, fromBinary, toBinary } from '@bufbuild/protobuf';
+import pRetry from 'p-retry';
 import { systemClock } from '../../agent/clock.ts';
 import { enroll } from '../../agent/link/enroll.ts';
+import { EnrollError } from '../../agent/link/enroll_error.ts';
 import { createLink, type Link } from '../../agent/link/link.ts';
 import { silentLog } from '../../agent/log.ts';
 import { SetDigest } from '../../proto/digest.ts';
@@ -98,10 +100,13 @@ async function join(server: string, token: string, nodeName: string): Promise<St
   const { publicKey, seed } = createAgentKey();
   const pair = fromSeed(seed);
   const identity = { publicKey, sign: (data: Uint8Array) => pair.sign(data) };
-  const credentials = await enroll(
-    { server, identity, nowMs: Date.now },
-    { token, bay: 'storm', nodeName, agentVersion: 'storm' },
-  );
+  const asked = { token, bay: 'storm', nodeName, agentVersion: 'storm' };
+  // All of them are one address to the control plane, which lets strangers from there call fifty times a second.
+  const credentials = await pRetry(() => enroll({ server, identity, nowMs: Date.now }, asked), {
+    retries: 60,
+    factor: 1,
+    shouldRetry: ({ error }) => error instanceof EnrollError && error.kind === 'unavailable',
+  });
   const address = { bayUid: credentials.bayUid, nodeUid: credentials.nodeUid };
   const link = createLink({
     nodeUid: credentials.nodeUid,
