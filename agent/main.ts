@@ -1,6 +1,6 @@
 #!/usr/bin/env node
-import { isLean, runLean } from './process/lean.ts';
+import { hasStage, runStage } from './process/lean.ts';
 
 // The agent at work does without its command line, which it was started with.
-if (isLean()) await runLean();
+if (hasStage()) await runStage();
 else await (await import('./cli.ts')).main();

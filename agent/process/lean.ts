@@ -36,15 +36,15 @@ const flagsOf = ({ dataDir }: AgentConfig): readonly string[] => [
   ...(isOfCluster(dataDir) ? flagsOfKubernetes : flagsOfDocker),
 ];
 /** Whether this process was begun again, or beside an agent. */
-export const isLean = (): boolean => stageOf(process.env) !== undefined;
+export const hasStage = (): boolean => stageOf(process.env) !== undefined;
 
 /** Replaces this process by one that runs lean, and does not return; returns when that cannot be done here. */
 export function relaunchLean(config: AgentConfig): void {
   begin('warming', config);
 }
 
-/** The agent, in a process that was begun again. */
-export async function runLean(): Promise<void> {
+/** What this process was begun for: the agent, or a proof beside it. */
+export async function runStage(): Promise<void> {
   const stage = stageOf(process.env);
   if (stage === 'proving') return await (await import('../link/prove_apart.ts')).prove();
   const config = configOf(process.env);
