@@ -40,6 +40,7 @@ const cases: readonly (readonly [string, string])[] = [
   ['names: {.items[*].metadata.name}!', 'names: a b!'],
   ['{.items[0].status.ports}', '[80,443,8080]'],
   ['{.missing.at.all}', ''],
+  ['{.items[?(@.status.restarts==010)].metadata.name}', 'b'],
   ['{"it is a {brace}"}', 'it is a {brace}'],
 ];
 

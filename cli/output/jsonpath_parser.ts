@@ -208,10 +208,11 @@ export class JsonPathParser {
     this.#blanks();
     const first = this.#peek();
     if (first === '"' || first === "'") return { type: 'literal', value: this.#quoted() };
-    const word = /^(-?\d+(\.\d+)?|true|false|null)\b/.exec(this.#text.slice(this.#at));
-    if (word?.[1] !== undefined) {
-      this.#at += word[0].length;
-      return { type: 'literal', value: JSON.parse(word[1]) };
+    const [word] = /^(?:-?\d+(?:\.\d+)?|true|false|null)\b/.exec(this.#text.slice(this.#at)) ?? [];
+    if (word !== undefined) {
+      this.#at += word.length;
+      // To JSON, a number with a nought before it is none.
+      return { type: 'literal', value: /\d/.test(word) ? Number(word) : JSON.parse(word) };
     }
     return { type: 'path', ...this.#path() };
   }
