@@ -17,6 +17,7 @@ test('what has no authority is not the folder that was meant, and nothing is mad
   t.deepEqual(await readdir(folder.path), []);
 });
 
+// Nobody else can give a folder to another user; `npm test` and CI are root.
 const asRoot = process.getuid?.() === 0 ? test : test.skip;
 asRoot('root does not write what the user of the control plane could not read', async (t) => {
   await using folder = await temporaryFolder('ca');
