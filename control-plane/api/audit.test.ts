@@ -1,9 +1,10 @@
 import { timestampFromMs } from '@bufbuild/protobuf/wkt';
-import { createClient } from '@connectrpc/connect';
+import { Code, createClient } from '@connectrpc/connect';
 import test from 'ava';
 import { AuditEffectState, AuditService } from '../../proto/gen/baykeeper/v1/audit_service_pb.js';
 import { BayService } from '../../proto/gen/baykeeper/v1/bay_service_pb.js';
 import { startApi } from '../../test/harness/api_fixture.ts';
+import { refused } from '../../test/harness/refused.ts';
 import { type AuditEntry, nobody } from '../audit/port.ts';
 
 const entry = (subject: string): AuditEntry => ({ ...nobody, kind: 'change', method: 'a/B', code: 'ok', subject });
@@ -41,15 +42,20 @@ test('a log is followed from any record on, however long ago, and by a caller th
 
 test('a log is held against its chain for as long as that takes', async (t) => {
   await using api = await startApi({ api: { unaryTimeoutMs: 20 } });
-  const { verify } = api.audit;
+  const { verify, read } = api.audit;
   const { promise: mayEnd, resolve: end } = Promise.withResolvers<void>();
   api.audit.verify = async (expected) => {
     await mayEnd;
     return await verify.call(api.audit, expected);
   };
+  api.audit.read = async function* (before) {
+    await mayEnd;
+    yield* read.call(api.audit, before);
+  };
   const client = createClient(AuditService, api.transport({ token: 'admin-token' }));
   const found = client.verifyAudit({});
-  setTimeout(end, 100);
+  await refused(t, client.listAuditRecords({}), Code.DeadlineExceeded);
+  end();
   t.true((await found).intact);
 });
 
