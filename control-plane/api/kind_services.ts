@@ -13,11 +13,11 @@ import { type KindName, type Kinds, kinds } from '../domain/kinds.ts';
 import { fieldName } from '../domain/object.ts';
 import type { Principal } from '../domain/principal.ts';
 import { principalOf } from './call.ts';
-import { requestIdOf } from './fingerprint.ts';
 import { listObjects } from './list_objects.ts';
 import type { ObjectRef } from './object_location.ts';
 import type { Objects } from './objects.ts';
 import type { PublicModels } from './public_models.ts';
+import { requestIdOf } from './request_id.ts';
 import { type WatchOptions, watchObjects } from './watch_objects.ts';
 
 /** The service of each kind. */

@@ -20,7 +20,8 @@ import { toConnectError } from './connect_error.ts';
 import { DryRun } from './dry_run.ts';
 import type { CheckMessage } from './message_rules.ts';
 import type { Outcome } from './object_writes.ts';
-import { noRequestId, type Objects } from './objects.ts';
+import type { Objects } from './objects.ts';
+import { noRequestId } from './request_id.ts';
 
 /** What applying manifests needs. */
 export interface ManifestOptions {

@@ -22,6 +22,7 @@ import { type Outcome, putChanged } from './object_writes.ts';
 import { Placing } from './placing.ts';
 import { checkPublic, isPublic, type PublicModels } from './public_models.ts';
 import type { Quotas } from './quotas.ts';
+import { noRequestId, type RequestId } from './request_id.ts';
 
 /** What the objects' operations need. */
 export interface ObjectsOptions {
@@ -38,15 +39,6 @@ export interface ObjectsOptions {
   /** A new UUIDv7. */
   readonly newUid: () => string;
 }
-
-/** How a write is repeated safely: the same id means the same request. */
-export interface RequestId {
-  /** Empty: none. */
-  readonly id: string;
-  /** Digest of what is asked for; made only when there is an id. */
-  fingerprint(): string;
-}
-export const noRequestId: RequestId = { id: '', fingerprint: () => '' };
 
 type Written<T> =
   | { readonly replayed: string }
